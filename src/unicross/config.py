@@ -1,0 +1,314 @@
+"""A recipe: a whole run as plain, frozen, checked data, read from YAML.
+
+Unknown keys are refused with their full path. The top-level mappings `optim`, `views`, `batches` and
+`losses` are defaults: a stage's mapping of the same name is laid over them, so that a stage states only
+what it changes. Nothing here knows the name of a method: CLIP, SLIP, LiT and the paper are recipes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from unicross.errors import RecipeError
+
+MANDATORY = "???"
+"""A value that the recipe leaves to the user."""
+
+STAGE_DEFAULTS = ("losses", "views", "batches", "optim")
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Weight = Annotated[float, Field(ge=0.0)]
+Pooling = Literal["cls", "mean", "pooler"]
+Part = Literal["image", "text", "image_head", "text_head", "temperature"]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelConfig(Strict):
+    """Two towers and the heads on them."""
+
+    image: str | dict[str, Any]
+    """A Hugging Face folder or hub name, or a configuration with a `model_type` for random weights."""
+    text: str | dict[str, Any]
+    dim: int = Field(256, ge=1)
+    """Size of the shared embedding space."""
+    image_size: int = Field(224, ge=8)
+    """Side of the square picture that the image tower sees, in pixels."""
+    image_pool: Pooling = "cls"
+    text_pool: Pooling = "mean"
+    resize: Literal["squash", "crop"] = "squash"
+    """How a picture becomes a square: `squash` keeps all of it, `crop` keeps its proportions."""
+    uni_heads: Literal["own", "shared"] = "own"
+    """Heads of the uni-modal losses: their own (an MLP), or the cross head."""
+    uni_dim: int = Field(256, ge=1)
+    temperature: Positive = 0.07
+    """Initial temperature of the image-text loss; learnable, never below 0.01."""
+    dropout: Share | None = None
+    """Dropout of the text tower while training; None keeps what its configuration says."""
+
+
+class SplitConfig(Strict):
+    """Names of splits; `val` may instead be how many items (a count, or a share below 1) to set aside from train."""
+
+    train: str | None = "train"
+    val: str | float | int | None = "val"
+
+
+class DataConfig(Strict):
+    root: str
+    format: Literal["flickr", "karpathy", "table", "folder"] | None = None
+    """None: detected from the path."""
+    split: SplitConfig = SplitConfig()
+    max_tokens: int = Field(40, ge=3)
+    on_error: Literal["raise", "skip"] = "raise"
+    cache: Literal["none", "memory", "disk"] = "memory"
+    """Where decoded pictures are kept: nowhere, in memory, or in a memory-mapped file under the run."""
+    cache_size: int | None = Field(None, ge=8)
+    """Side of the cached square in pixels; None: 8/7 of the model's image size."""
+
+
+class Losses(Strict):
+    """Weights of the losses; 0 means that the loss and its views are not computed."""
+
+    image_text: Weight = 0.0
+    image_image: Weight = 0.0
+    text_text: Weight = 0.0
+    image_temperature: Positive = 0.1
+    text_temperature: Positive = 0.05
+
+    @model_validator(mode="after")
+    def _some_loss(self) -> Self:
+        if self.image_text == self.image_image == self.text_text == 0:
+            raise ValueError(
+                "every loss has weight 0: set at least one of image_text, image_image, text_text"
+            )
+        return self
+
+
+class ImageView(Strict):
+    """A random picture of a picture. Strengths follow SLIP (Mu et al. 2022) and SimCLR (Chen et al. 2020)."""
+
+    crop: tuple[float, float] = (0.5, 1.0)
+    """Least and largest share of the area that a crop keeps."""
+    flip: Share = 0.5
+    jitter: Share = 0.0
+    """Probability of colour jitter (brightness, contrast, saturation .4, hue .1)."""
+    grey: Share = 0.0
+    blur: Share = 0.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        low, high = self.crop
+        if not 0 < low <= high <= 1:
+            raise ValueError(f"crop must be two shares of the area, 0 < low <= high <= 1, got {low}, {high}")
+        return self
+
+
+class Views(Strict):
+    image: ImageView = ImageView()
+    """The picture that the image-text loss sees; also the first of the two uni-modal views."""
+    image_uni: ImageView = ImageView(crop=(0.3, 1.0), jitter=0.8, grey=0.2, blur=0.5)
+    """The second uni-modal view; both of them where there is no image-text loss."""
+    text: Literal["dropout", "sibling", "perturb"] = "sibling"
+    """The second text view: the same caption under other dropout, another caption, or words dropped and swapped."""
+    perturb: Share = 0.15
+    """Share of the words that `perturb` drops or swaps."""
+    cross: Literal["first", "all"] = "first"
+    """Which views the image-text loss sees: the first of each item, or all that are encoded anyway."""
+
+
+class Batches(Strict):
+    kind: Literal["random", "clustered"] = "random"
+    by: Literal["joint", "image", "text"] = "joint"
+    cluster_size: int = Field(32, ge=2)
+    per_batch: int | None = Field(None, ge=1)
+    """Clusters in a batch; None: as many as fit. The rest of the batch is random items."""
+    random_fraction: Share = 0.0
+    """Share of the epoch's batches that are random."""
+    recluster_every: int = Field(1, ge=1)
+    """Epochs between rounds."""
+    guard: Annotated[float, Field(gt=0.0)] | None = 0.95
+    """Mask a negative whose similarity exceeds this share of the anchor's positive similarity; None: off."""
+    unpaired: int = Field(0, ge=0)
+    """Images alone and texts alone added to each batch of a stage with an image-text loss."""
+
+
+class Optim(Strict):
+    """AdamW with warm-up and a cosine to zero."""
+
+    image_lr: Weight = 1e-4
+    text_lr: Weight = 1e-4
+    head_lr: Weight = 1e-3
+    weight_decay: Weight = 0.05
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Factor on the learning rate per layer below the top."""
+    betas: tuple[float, float] = (0.9, 0.98)
+    warmup: Share = 0.1
+    """Share of the schedule spent warming up."""
+    restart: bool = False
+    """Begin a new schedule with this stage; otherwise it continues the one before."""
+
+
+class Stage(Strict):
+    name: str = Field(min_length=1)
+    epochs: int = Field(ge=1)
+    losses: Losses
+    freeze: tuple[Part, ...] = ()
+    views: Views = Views()
+    batches: Batches = Batches()
+    optim: Optim = Optim()
+
+
+class Train(Strict):
+    batch_size: int = Field(128, ge=2)
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    clip_norm: Positive | None = 1.0
+    ema: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """Decay per step of the averaged weights that are evaluated and kept as best; None: off."""
+    save_minutes: Positive = 5.0
+    """Time between step checkpoints; the end of an epoch always saves one."""
+    threads: int | None = Field(None, ge=1)
+    """CPU threads; None: PyTorch's choice."""
+    compile: bool = False
+
+
+class Recipe(Strict):
+    """A whole run."""
+
+    seed: int = 0
+    model: ModelConfig
+    data: DataConfig
+    train: Train = Train()
+    stages: tuple[Stage, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            raise ValueError(f"stages need different names, got {names}")
+        for stage in self.stages:
+            batches = stage.batches
+            if batches.kind == "clustered":
+                clusters = batches.per_batch or 1
+                if clusters * batches.cluster_size > self.train.batch_size:
+                    raise ValueError(
+                        f"stage {stage.name!r}: {clusters} clusters of {batches.cluster_size} do not fit "
+                        f"in a batch of {self.train.batch_size}: lower cluster_size or per_batch"
+                    )
+        return self
+
+    @property
+    def epochs(self) -> int:
+        return sum(stage.epochs for stage in self.stages)
+
+
+def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file and lay `key.path=value` overrides over it (values are YAML; `stages.0.epochs=2` works).
+
+    Raises RecipeError for a file that cannot be read, an unknown key, a wrong value, or a value left at `???`.
+    """
+    path = Path(path)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"recipe not found: {path}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f"{path}: not a readable YAML file: {error}") from error
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping with model, data and stages")
+    for text in overrides:
+        _override(raw, text)
+    return make_recipe(raw, where=str(path))
+
+
+def make_recipe(raw: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
+    """Check plain data and make a recipe of it. Raises RecipeError; `where` names the source in messages."""
+    missing = [".".join(keys) for keys, value in _leaves(raw) if value == MANDATORY]
+    if missing:
+        given = " ".join(f"{key}=..." for key in missing)
+        raise RecipeError(
+            f"{where}: values missing: {', '.join(missing)}. Give them on the command line: {given}"
+        )
+    raw = dict(raw)
+    defaults = {name: raw.pop(name) for name in STAGE_DEFAULTS if name in raw}
+    if isinstance(raw.get("stages"), Sequence):
+        raw["stages"] = [_merge(defaults, s) if isinstance(s, Mapping) else s for s in raw["stages"]]
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as error:
+        raise RecipeError(f"{where}: {_explain(error)}") from None
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe as YAML, every value written out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+
+
+def _merge(base: Any, over: Any) -> Any:
+    if isinstance(base, Mapping) and isinstance(over, Mapping):
+        return {**base, **{key: _merge(base.get(key), value) for key, value in over.items()}}
+    return over
+
+
+def _leaves(node: Any, keys: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+    if isinstance(node, Mapping):
+        return [leaf for key, value in node.items() for leaf in _leaves(value, (*keys, str(key)))]
+    if isinstance(node, list):
+        return [leaf for i, value in enumerate(node) for leaf in _leaves(value, (*keys, str(i)))]
+    return [(keys, node)]
+
+
+def _override(raw: dict[str, Any], text: str) -> None:
+    key, separator, value_text = text.partition("=")
+    if not separator or not key:
+        raise RecipeError(f"override {text!r}: write it as key.path=value, for instance train.batch_size=64")
+    try:
+        value = yaml.safe_load(value_text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"override {text!r}: the value is not YAML: {error}") from error
+    *parents, last = key.split(".")
+    node: Any = raw
+    for depth, part in enumerate(parents):
+        here = ".".join(parents[: depth + 1])
+        if isinstance(node, list):
+            node = node[_index(node, part, text)]
+        elif isinstance(node, dict):
+            node = node.setdefault(part, {})
+        if not isinstance(node, dict | list):
+            raise RecipeError(f"override {text!r}: {here} is a single value and has no keys of its own")
+    if isinstance(node, list):
+        node[_index(node, last, text)] = value
+    else:
+        node[last] = value
+
+
+def _index(node: list[Any], part: str, text: str) -> int:
+    if not part.isdigit() or int(part) >= len(node):
+        raise RecipeError(
+            f"override {text!r}: {part!r} is not a position in a list of {len(node)} (0 is the first)"
+        )
+    return int(part)
+
+
+def _explain(error: ValidationError) -> str:
+    parts = []
+    for problem in error.errors():
+        where = ".".join(str(key) for key in problem["loc"]) or "recipe"
+        match problem["type"]:
+            case "extra_forbidden":
+                parts.append(f"unknown key {where}")
+            case "missing":
+                parts.append(f"missing key {where}")
+            case "value_error":
+                parts.append(f"{where}: {problem['msg'].removeprefix('Value error, ')}")
+            case _:
+                parts.append(f"{where}: {problem['msg']} (got {problem['input']!r})")
+    return "; ".join(parts)

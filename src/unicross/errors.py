@@ -1,0 +1,35 @@
+"""The errors a user can meet. Every message says what is wrong, where, and what to do.
+
+    UnicrossError
+    ├── RecipeError        a recipe or an override is wrong
+    ├── DataError          items, images or captions cannot be read or used
+    ├── CheckpointError    a model or training checkpoint cannot be read or does not fit
+    ├── TrainingError      training cannot go on (a loss that is not finite, for instance)
+    └── StoreError         a vector store cannot be opened, does not fit, or refuses a request
+
+Only the command line turns them into one line and exit code 1. Mistakes of ours are `assert`s.
+"""
+
+
+class UnicrossError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class RecipeError(UnicrossError):
+    """A recipe or an override is wrong."""
+
+
+class DataError(UnicrossError):
+    """Items, images or captions cannot be read or used."""
+
+
+class CheckpointError(UnicrossError):
+    """A model or training checkpoint cannot be read or does not fit."""
+
+
+class TrainingError(UnicrossError):
+    """Training cannot go on."""
+
+
+class StoreError(UnicrossError):
+    """A vector store cannot be opened, does not fit, or refuses a request."""
