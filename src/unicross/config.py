@@ -56,7 +56,7 @@ class ModelConfig(Strict):
 
 
 class SplitConfig(Strict):
-    """Names of splits; `val` may instead be how many items (a count, or a share below 1) to set aside from train."""
+    """Names of splits; `val` may also be a count, or a share below 1, of items to set aside from train."""
 
     train: str | None = "train"
     val: str | float | int | None = "val"
@@ -118,7 +118,7 @@ class Views(Strict):
     image_uni: ImageView = ImageView(crop=(0.3, 1.0), jitter=0.8, grey=0.2, blur=0.5)
     """The second uni-modal view; both of them where there is no image-text loss."""
     text: Literal["dropout", "sibling", "perturb"] = "sibling"
-    """The second text view: the same caption under other dropout, another caption, or words dropped and swapped."""
+    """The second text view: the same caption under other dropout, a sibling caption, or words dropped."""
     perturb: Share = 0.15
     """Share of the words that `perturb` drops or swaps."""
     cross: Literal["first", "all"] = "first"
@@ -211,9 +211,9 @@ class Recipe(Strict):
 
 
 def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe file and lay `key.path=value` overrides over it (values are YAML; `stages.0.epochs=2` works).
+    """Read a recipe file and lay `key.path=value` overrides over it (`stages.0.epochs=2` works too).
 
-    Raises RecipeError for a file that cannot be read, an unknown key, a wrong value, or a value left at `???`.
+    Raises RecipeError for an unreadable file, an unknown key, a wrong value, or a value left at `???`.
     """
     path = Path(path)
     try:
