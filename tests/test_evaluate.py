@@ -1,0 +1,184 @@
+"""Evaluation against hand-made embeddings and a model that sees colours and nothing else."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unicross.data.images import load_squares
+from unicross.data.items import ImageFile, Item
+from unicross.errors import DataError
+from unicross.evaluate import Result, evaluate, evaluate_embeddings
+
+
+def unit(vectors):
+    vectors = np.asarray(vectors, dtype=np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+# Images on the axes. Captions: two of image 0 (one nearer to 1), one of 1, three of 2 (one nearer to 0).
+IMAGES = unit(np.eye(3))
+TEXTS = unit([[9, 1, 0], [1, 2, 0], [0, 5, 1], [0, 0, 1], [0.5, 0, 4], [8, 0, 1]])
+TEXT_IMAGE = np.array([0, 0, 1, 2, 2, 2])
+
+
+def test_hand_made_embeddings():
+    result = evaluate_embeddings(IMAGES, TEXTS, TEXT_IMAGE, image_ids=["a", "b", "c"])
+    assert (result.n_images, result.n_captions) == (3, 6)
+    assert result.i2t_ranks.tolist() == [1, 1, 1]
+    assert result.t2i_ranks.tolist() == [1, 2, 1, 1, 1, 2]
+    assert result.i2t_rival.tolist() == [5, 1, 2]
+    assert result.t2i_rival.tolist() == [1, 1, 2, 0, 0, 0]
+    assert (result.t2i_margin < 0).tolist() == [False, True, False, False, False, True]
+    metrics = result.metrics
+    assert metrics["i2t/R@1"] == 100.0
+    assert metrics["t2i/R@1"] == pytest.approx(100 * 4 / 6)
+    assert metrics["t2i/R@5"] == 100.0
+    assert metrics["rsum"] == pytest.approx(500 + 100 * 4 / 6)
+    assert metrics["t2i/median_rank"] == 1.0
+    assert metrics["t2i/mean_rank"] == pytest.approx(8 / 6)
+    assert metrics["t2i/mAP"] == pytest.approx(100 * (4 + 2 * 0.5) / 6)
+    # Caption 0 finds 5 before its sibling 1; 1 finds 2 before 0; 3 and 4 find each other; 5 finds 0 first.
+    assert metrics["t2t/R@1"] == pytest.approx(100 * 2 / 5)
+    assert not any(key.startswith("i2i") for key in metrics)
+
+
+def test_views_are_ranked_among_the_pictures():
+    views = unit([[5, 1, 0], [3, 2, 0], [0, 0, 1]])
+    result = evaluate_embeddings(IMAGES, TEXTS, TEXT_IMAGE, views=views)
+    assert result.metrics["i2i/R@1"] == pytest.approx(100 * 2 / 3)
+
+
+def test_single_captions_ask_nothing_of_t2t():
+    result = evaluate_embeddings(IMAGES, TEXTS[[0, 2, 3]], np.arange(3))
+    assert "t2t/R@1" not in result.metrics
+
+
+def test_folds_are_consecutive_and_averaged():
+    rng = np.random.default_rng(0)
+    images, text_image = unit(rng.normal(size=(10, 6))), np.repeat(np.arange(10), 2)
+    texts = unit(images[text_image] + 0.5 * rng.normal(size=(20, 6)))
+    views = unit(images + 0.5 * rng.normal(size=(10, 6)))
+    whole = evaluate_embeddings(images, texts, text_image, views=views, folds=2)
+    halves = [
+        evaluate_embeddings(
+            images[5 * half : 5 * half + 5],
+            texts[10 * half : 10 * half + 10],
+            text_image[:10],
+            views=views[5 * half : 5 * half + 5],
+        )
+        for half in range(2)
+    ]
+    assert whole.metrics.keys() == halves[0].metrics.keys()
+    for key, value in whole.metrics.items():
+        assert value == pytest.approx(np.mean([half.metrics[key] for half in halves])), key
+    assert whole.t2i_ranks.tolist() == [*halves[0].t2i_ranks, *halves[1].t2i_ranks]
+    assert whole.t2i_rival.tolist() == [*halves[0].t2i_rival, *(halves[1].t2i_rival + 5)]
+    assert whole.i2t_rival.tolist() == [*halves[0].i2t_rival, *(halves[1].i2t_rival + 10)]
+    with pytest.raises(DataError, match="10 images in 11 folds"):
+        evaluate_embeddings(images, texts, text_image, folds=11)
+
+
+def test_a_model_without_sense_scores_like_chance():
+    """All embeddings equal: pessimistic ties put every positive last, so that a collapse is no success."""
+    result = evaluate_embeddings(np.ones((4, 2)), np.ones((8, 2)), np.arange(8) // 2)
+    assert result.i2t_ranks.tolist() == [7] * 4
+    assert result.t2i_ranks.tolist() == [4] * 8
+    assert result.metrics["t2t/R@1"] == 0.0
+
+
+@pytest.mark.parametrize("folds", [1, 4])
+def test_saved_and_loaded_is_the_same(tmp_path, folds):
+    result = evaluate_embeddings(unit(np.eye(4)), unit(np.eye(4)), np.arange(4), folds=folds)
+    result.save(tmp_path / "val.json")
+    loaded = Result.load(tmp_path / "val.json")
+    assert loaded.metrics == result.metrics
+    assert loaded.image_ids == result.image_ids
+    assert loaded.folds == folds
+    for name in (
+        "text_image",
+        "i2t_ranks",
+        "t2i_ranks",
+        "i2t_rival",
+        "t2i_rival",
+        "i2t_margin",
+        "t2i_margin",
+    ):
+        np.testing.assert_allclose(getattr(loaded, name), getattr(result, name), atol=1e-5)
+    assert [file.name for file in tmp_path.iterdir()] == ["val.json"]
+
+
+def test_loading_something_else_is_refused(tmp_path):
+    for text in ("{", "{}", "[1]", '{"metrics": {}}'):
+        (tmp_path / "x.json").write_text(text)
+        with pytest.raises(DataError, match=r"x\.json: not a saved evaluation"):
+            Result.load(tmp_path / "x.json")
+    with pytest.raises(DataError, match="absent"):
+        Result.load(tmp_path / "absent.json")
+
+
+COLOURS = {"red": (200, 30, 30), "green": (30, 160, 30), "blue": (30, 30, 190), "yellow": (200, 190, 30)}
+
+
+class ColourModel:
+    """Embeds a picture as its mean colour, a text as the colour it names; remembers what it was shown."""
+
+    def __init__(self):
+        self.shown = []
+
+    def encode_images(self, images, batch_size=64):
+        assert batch_size <= 64
+        self.shown.append(load_squares(images, 16, "squash"))
+        return unit(self.shown[-1].mean(axis=(1, 2)) - 100.0)
+
+    def encode_texts(self, texts, batch_size=256):
+        assert batch_size == 256
+        return unit([np.array(COLOURS[text.split()[-1]]) - 100.0 for text in texts])
+
+
+@pytest.fixture
+def items(tmp_path):
+    made = []
+    for name, colour in COLOURS.items():
+        pixels = np.full((40, 60, 3), colour, np.uint8)
+        pixels[:, :20] //= 2
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+        made.append(Item(name, ImageFile(tmp_path / f"{name}.png"), (f"a {name}", f"the colour {name}")))
+    return made
+
+
+def test_evaluates_a_model_on_pairs_only(items):
+    extra = [
+        Item("text", None, ("some red",)),
+        replace(items[0], image_id="image", captions=()),
+    ]
+    result = evaluate(ColourModel(), [*extra, *items])
+    assert result.image_ids == tuple(COLOURS)
+    assert result.n_captions == 8
+    assert result.metrics["rsum"] == pytest.approx(600)
+    assert result.metrics["i2i/R@1"] == 100.0
+    assert result.metrics["t2t/R@1"] == 100.0
+
+
+def test_changed_pictures_are_changed_and_fixed_by_the_seed(items):
+    models = [ColourModel(), ColourModel(), ColourModel()]
+    for model, seed, batch in zip(models, (0, 0, 1), (64, 3, 64), strict=True):
+        evaluate(model, items, seed=seed, batch_size=batch)
+    plain, views = models[0].shown
+    assert np.abs(plain.astype(int) - views).mean(axis=(1, 2, 3)).min() > 2
+    again = np.concatenate(models[1].shown[1:])
+    assert (again == views).all()
+    assert (models[2].shown[1] != views).any()
+
+
+def test_nothing_to_evaluate():
+    with pytest.raises(DataError, match="none of 1 items has both an image and a caption"):
+        evaluate(ColourModel(), [Item("text", None, ("some red",))])
+
+
+def test_broken_picture_is_named(items, tmp_path):
+    data = (tmp_path / "red.png").read_bytes()
+    (tmp_path / "red.png").write_bytes(data[: len(data) // 2])
+    with pytest.raises(DataError, match=r"red\.png"):
+        evaluate(ColourModel(), items)
