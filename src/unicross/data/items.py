@@ -21,6 +21,9 @@ class ImageSource(Protocol):
     def read(self) -> bytes:
         """The encoded bytes (JPEG, PNG, WebP, ...). Raises OSError where they cannot be read."""
 
+    def stamp(self) -> str:
+        """Cheap to get, and different once the bytes are: size and time of change. Raises OSError."""
+
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
@@ -34,6 +37,10 @@ class ImageFile:
 
     def read(self) -> bytes:
         return self.path.read_bytes()
+
+    def stamp(self) -> str:
+        status = self.path.stat()
+        return f"{status.st_size} {status.st_mtime_ns}"
 
 
 @dataclass(frozen=True, slots=True)

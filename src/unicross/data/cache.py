@@ -1,0 +1,232 @@
+"""Decoded pictures, each decoded once: later epochs read no JPEG.
+
+`PixelCache` keeps all pictures as uint8 squares, in memory or in a memory-mapped file that later runs find
+again; `LazyPixels` keeps nothing and decodes at each call. Both are asked by item index.
+B: asked items; N: items; R: pictures (items without one have no row); S: side in pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import BinaryIO, Literal, Protocol
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from unicross.data.images import Pixels, Resize, load_square
+from unicross.data.items import ImageSource, Item
+from unicross.data.rows import Problem, problems_error
+from unicross.errors import DataError
+
+Indices = Sequence[int] | NDArray[np.integer]
+Progress = Callable[[int, int], None]
+"""Called with the number of pictures done and of all."""
+
+LAYOUT = 1
+"""Part of the key of a cache on disk: raise it when the same image would give other pixels."""
+CHUNK = 256
+
+
+class PixelSource(Protocol):
+    """What training asks for pictures."""
+
+    def __len__(self) -> int:
+        """The number of items."""
+
+    def __getitem__(self, indices: Indices) -> Pixels:
+        """The pictures of these items, uint8 [B, S, S, 3]. Asking for an item without one is a bug."""
+
+
+class PixelCache:
+    """All pictures of some items as uint8 squares."""
+
+    def __init__(self, pixels: Pixels, rows: NDArray[np.int64], bad: Sequence[tuple[int, Problem]]) -> None:
+        self.pixels = pixels
+        """uint8 [R, S, S, 3], in memory or memory-mapped."""
+        self.rows = rows
+        """Row of each item [N]; -1 where it has no picture."""
+        self.bad_items = [index for index, _ in bad]
+        """Items whose picture could not be decoded; they have no row."""
+        self.bad = [problem for _, problem in bad]
+
+    @classmethod
+    def build(
+        cls,
+        items: Sequence[Item],
+        side: int,
+        resize: Resize,
+        *,
+        where: Path | None = None,
+        workers: int | None = None,
+        on_error: Literal["raise", "skip"] = "raise",
+        progress: Progress | None = None,
+    ) -> PixelCache:
+        """Decode the pictures of all items, or find them in the folder `where` from an earlier run.
+
+        With `where` None they are kept in memory. Raises DataError where pictures cannot be decoded, unless
+        `on_error` is "skip" (see `bad_items`), and where the disk has no room.
+        """
+        with_image = [index for index, item in enumerate(items) if item.image is not None]
+        sources = [image for item in items if (image := item.image) is not None]
+        squares = _Squares(sources, side, resize, workers, progress)
+        if where is None:
+            pixels, bad_rows = _to_memory(squares)
+        else:
+            pixels, bad_rows = _to_disk(squares, where, _key(items, side, resize))
+        rows = np.full(len(items), -1, np.int64)
+        rows[with_image] = np.arange(len(with_image))
+        bad = []
+        for row, why in bad_rows.items():
+            bad.append((with_image[row], Problem("unreadable image", sources[row].name, why)))
+            rows[with_image[row]] = -1
+        if bad and on_error == "raise":
+            raise problems_error("decoding", [problem for _, problem in bad])
+        return cls(pixels, rows, bad)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, indices: Indices) -> Pixels:
+        rows = self.rows[np.asarray(indices, np.int64)]
+        assert (rows >= 0).all(), "an item without a picture was asked for one"
+        return np.asarray(self.pixels[rows])  # [R, S, S, 3] -> [B, S, S, 3]
+
+    def select(self, indices: Indices) -> PixelCache:
+        """The same pictures for a part of the items, asked by their index in that part."""
+        return PixelCache(self.pixels, self.rows[np.asarray(indices, np.int64)], ())
+
+
+class LazyPixels:
+    """Decodes at each call, in threads, and keeps nothing."""
+
+    def __init__(
+        self, items: Sequence[Item], side: int, resize: Resize, *, workers: int | None = None
+    ) -> None:
+        self.items = items
+        self.side = side
+        self.resize: Resize = resize
+        self._pool = ThreadPoolExecutor(workers or os.cpu_count(), thread_name_prefix="decode")
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, indices: Indices) -> Pixels:
+        """As PixelSource. Raises DataError for a picture that cannot be decoded."""
+        images = [self.items[int(index)].image for index in indices]
+        assert None not in images, "an item without a picture was asked for one"
+        squares = list(self._pool.map(self._load, images))
+        return np.stack(squares) if squares else np.empty((0, self.side, self.side, 3), np.uint8)
+
+    def _load(self, image: ImageSource) -> Pixels:
+        return load_square(image, self.side, self.resize)
+
+
+class _Squares:
+    """Decodes the pictures of a cache in chunks, in threads, and collects what is wrong with them."""
+
+    def __init__(
+        self,
+        sources: Sequence[ImageSource],
+        side: int,
+        resize: Resize,
+        workers: int | None,
+        progress: Progress | None,
+    ) -> None:
+        self.sources = sources
+        self.shape = (len(sources), side, side, 3)
+        self.resize: Resize = resize
+        self.workers = workers or os.cpu_count()
+        self.progress = progress
+        self.bad: dict[int, str] = {}
+
+    def chunks(self) -> Iterator[Pixels]:
+        """The pictures in order, uint8 [<= CHUNK, S, S, 3]; black where one is bad."""
+        total = len(self.sources)
+        with ThreadPoolExecutor(self.workers) as pool:
+            for start in range(0, total, CHUNK):
+                stop = min(start + CHUNK, total)
+                yield np.stack(list(pool.map(self._load, range(start, stop))))
+                if self.progress is not None:
+                    self.progress(stop, total)
+
+    def _load(self, row: int) -> Pixels:
+        try:
+            return load_square(self.sources[row], self.shape[1], self.resize)
+        except DataError as error:
+            self.bad[row] = str(error).removeprefix(f"{self.sources[row].name}: ")
+            return np.zeros(self.shape[1:], np.uint8)
+
+
+def _to_memory(squares: _Squares) -> tuple[Pixels, dict[int, str]]:
+    pixels = np.empty(squares.shape, np.uint8)
+    start = 0
+    for chunk in squares.chunks():
+        pixels[start : start + len(chunk)] = chunk
+        start += len(chunk)
+    return pixels, squares.bad
+
+
+def _to_disk(squares: _Squares, where: Path, key: str) -> tuple[Pixels, dict[int, str]]:
+    """Write the pictures beside and rename, unless they are there; then map them read-only.
+
+    A lock makes several processes wait for the first of them instead of all decoding.
+    """
+    where.mkdir(parents=True, exist_ok=True)
+    folder, partial = where / key, where / f"{key}.partial"
+    with FileLock(where / f"{key}.lock"):
+        if not folder.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+            partial.mkdir()
+            try:
+                _write(squares, partial)
+            except OSError as error:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise DataError(
+                    f"{partial}: cannot write the picture cache: {error.strerror or error}. "
+                    "Make room, or use data.cache=memory or none"
+                ) from error
+            partial.rename(folder)
+    bad = json.loads((folder / "bad.json").read_text(encoding="utf-8"))
+    pixels = (
+        np.load(folder / "pixels.npy", mmap_mode="r")
+        if squares.sources
+        else np.empty(squares.shape, np.uint8)
+    )
+    return pixels, {int(row): why for row, why in bad.items()}
+
+
+def _write(squares: _Squares, folder: Path) -> None:
+    with (folder / "pixels.npy").open("wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": squares.shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for chunk in squares.chunks():
+            file.write(chunk.data)
+        _sync(file)
+    with (folder / "bad.json").open("wb") as file:
+        file.write(json.dumps(squares.bad).encode())
+        _sync(file)
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _key(items: Sequence[Item], side: int, resize: Resize) -> str:
+    """A digest of everything that the pixels depend on: ids, files, their sizes and times, side, resize."""
+    digest = hashlib.sha256(f"{LAYOUT} {side} {resize}".encode())
+    for item in items:
+        if item.image is not None:
+            try:
+                stamp = item.image.stamp()
+            except OSError:
+                stamp = "unreadable"
+            digest.update(f"\n{item.image_id}\t{item.image.name}\t{stamp}".encode(errors="surrogateescape"))
+    return f"pixels-{digest.hexdigest()[:16]}"

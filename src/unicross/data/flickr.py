@@ -1,0 +1,83 @@
+"""The original Flickr layouts: a token file (`name.jpg#k<TAB>caption`) and lists of names that make splits.
+
+Flickr8k: `Flickr8k.token.txt`; `Flickr_8k.trainImages.txt`, also dev and test; images in `Images/`.
+Flickr30k: `results_20130124.token`; lists `train.txt`, `val.txt`, `test.txt`, with or without `.jpg`.
+A caption whose image is in no list is in no split. `image_id` is the file name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from unicross.data.rows import Problem, Row, find_image, image_folders, read_lines
+
+TOKEN_FILES = ("Flickr8k.token.txt", "results_20130124.token", "Flickr30k.token.txt")
+SPLIT_LISTS = {
+    "train": ("Flickr_8k.trainImages.txt", "flickr30k_train.txt", "train.txt"),
+    "dev": ("Flickr_8k.devImages.txt", "flickr30k_val.txt", "dev.txt", "val.txt"),
+    "test": ("Flickr_8k.testImages.txt", "flickr30k_test.txt", "test.txt"),
+}
+
+
+def token_file(root: Path) -> Path | None:
+    """The captions file of a Flickr layout: `root` itself or in it; None where there is none."""
+    if root.is_file():
+        return root if root.name in TOKEN_FILES or root.suffix == ".token" else None
+    named = [root / name for name in TOKEN_FILES if (root / name).is_file()]
+    return next(iter(named or sorted(root.glob("*.token"))), None)
+
+
+def read(tokens: Path) -> tuple[list[Row], list[Problem]]:
+    """Rows of a token file, split by the lists beside it. Raises DataError for an unreadable file."""
+    captions, problems = _captions(tokens)
+    splits, listed_twice = _splits(tokens.parent, known=captions.keys())
+    folders = image_folders(tokens.parent)
+    rows: list[Row] = []
+    for name, lines in captions.items():
+        image = find_image(name, folders)
+        for split in splits.get(name, {None: ""}):
+            rows += [Row(where, name, image, caption, split) for where, caption in lines]
+    for name in splits.keys() - captions.keys():
+        image = find_image(name, folders)
+        rows += [Row(where, name, image, "", split) for split, where in splits[name].items()]
+    return rows, problems + listed_twice
+
+
+def _captions(tokens: Path) -> tuple[dict[str, list[tuple[str, str]]], list[Problem]]:
+    """Name of the image -> its captions, each with its place."""
+    captions: dict[str, list[tuple[str, str]]] = {}
+    problems = []
+    for number, line in enumerate(read_lines(tokens), start=1):
+        where = f"{tokens}:{number}"
+        key, tab, caption = line.partition("\t")
+        name, mark, _ = key.rpartition("#")
+        if tab and mark and name:
+            captions.setdefault(name.strip(), []).append((where, caption))
+        elif line.strip():
+            problems.append(Problem("bad line", where, f"expected name.jpg#k<TAB>caption, got {line[:60]!r}"))
+    return captions, problems
+
+
+def _splits(folder: Path, known: Collection[str]) -> tuple[dict[str, dict[str | None, str]], list[Problem]]:
+    """Name of the image -> its splits, each with the place where it is listed."""
+    splits: dict[str, dict[str | None, str]] = {}
+    problems = []
+    for split, file_names in SPLIT_LISTS.items():
+        for path in (folder / name for name in file_names if (folder / name).is_file()):
+            for number, line in enumerate(read_lines(path), start=1):
+                name, where = line.strip(), f"{path}:{number}"
+                if not name:
+                    continue
+                if name not in known and f"{name}.jpg" in known:
+                    name = f"{name}.jpg"
+                places = splits.setdefault(name, {})
+                if split in places:
+                    first = places[split].rpartition(":")[2]
+                    problems.append(
+                        Problem(
+                            "duplicate id", where, f"{name} is listed twice (first in line {first})", split
+                        )
+                    )
+                places.setdefault(split, where)
+    return splits, problems

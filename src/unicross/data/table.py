@@ -1,0 +1,174 @@
+"""CSV, TSV and JSONL with an image column, a caption column or both.
+
+Several rows of one image are several captions of it; in JSONL a caption may be a list. Optional columns:
+`split` and `image_id`. An empty image cell makes a text alone. Kaggle's `captions.txt` (Flickr8k) and
+`results.csv` (Flickr30k, separated by `|`) are such tables. `image_id` is that column, or
+the image as written.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unicross.data.rows import Problem, Row, find_image, image_folders, read_text
+from unicross.errors import DataError
+
+IMAGE_COLUMNS = ("image", "image_path", "filepath", "file", "filename", "file_name", "path", "image_name")
+CAPTION_COLUMNS = ("caption", "captions", "text", "title", "description", "comment")
+SUFFIXES = (".csv", ".tsv", ".jsonl")
+DELIMITERS = (",", "\t", "|", ";")
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Names, as the file spells them, of the columns that matter; None for one that is not there."""
+
+    image: str | None
+    caption: str | None
+    split: str | None
+    image_id: str | None
+
+
+def table_files(root: Path) -> list[Path]:
+    """Tables at `root`: the file itself, or those in the folder, Kaggle's `captions.txt` among them."""
+    if root.is_file():
+        return [root] if root.suffix.lower() in SUFFIXES or _is_text_table(root) else []
+    files = [path for path in sorted(root.iterdir()) if path.suffix.lower() in SUFFIXES and path.is_file()]
+    return files + [path for path in [root / "captions.txt"] if path.is_file() and _is_text_table(path)]
+
+
+def read(path: Path) -> tuple[list[Row], list[Problem]]:
+    """Rows of a table. Raises DataError where no column is known or the file cannot be parsed."""
+    problems: list[Problem] = []
+    if path.suffix.lower() == ".jsonl":
+        records = list(_json_records(path, problems))
+    else:
+        records = list(_csv_records(path, problems))
+    names = list(dict.fromkeys(name for _, record in records for name in record))
+    if not records:
+        raise DataError(f"{path}: no rows below the header")
+    columns = find_columns(names)
+    if columns.image is None and columns.caption is None:
+        raise DataError(
+            f"{path}: no image and no caption column among {', '.join(names)}. Call the image column "
+            f"one of {', '.join(IMAGE_COLUMNS)}, the caption column one of {', '.join(CAPTION_COLUMNS)}"
+        )
+    folders = image_folders(path.parent)
+    images: dict[str, Path] = {}
+    rows: list[Row] = []
+    for number, record in records:
+        where = f"{path}:{number}"
+        image_name = _cell(record, columns.image)
+        if image_name and image_name not in images:
+            images[image_name] = find_image(image_name, folders)
+        for caption in _captions(record, columns.caption):
+            if not image_name and caption is None:
+                problems.append(Problem("bad line", where, "neither an image nor a caption"))
+                continue
+            image_id = _cell(record, columns.image_id) or image_name or f"{path.name}:{number}"
+            split = _cell(record, columns.split) or None
+            rows.append(Row(where, image_id, images.get(image_name), caption, split))
+    return rows, problems
+
+
+def find_columns(names: Sequence[str]) -> Columns:
+    """Which columns say what, by the usual names in any case."""
+    spelled = {name.strip().lower(): name for name in reversed(names)}
+
+    def first(wanted: Sequence[str]) -> str | None:
+        return next((spelled[name] for name in wanted if name in spelled), None)
+
+    return Columns(first(IMAGE_COLUMNS), first(CAPTION_COLUMNS), first(["split"]), first(["image_id"]))
+
+
+def _cell(record: dict[str, Any], column: str | None) -> str:
+    value = record.get(column) if column is not None else None
+    return "" if value is None else str(value).strip()
+
+
+def _captions(record: dict[str, Any], column: str | None) -> list[str | None]:
+    """One entry a caption; [None] where the table says nothing about captions."""
+    if column is None:
+        return [None]
+    value = record.get(column)
+    if isinstance(value, list):
+        return ["" if caption is None else str(caption) for caption in value] or [""]
+    return [_cell(record, column)]
+
+
+def _json_records(path: Path, problems: list[Problem]) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            problems.append(Problem("bad line", f"{path}:{number}", f"not JSON: {error.msg}"))
+            continue
+        if isinstance(record, dict):
+            yield number, record
+        else:
+            problems.append(Problem("bad line", f"{path}:{number}", "not a JSON object"))
+
+
+def _csv_records(path: Path, problems: list[Problem]) -> Iterator[tuple[int, dict[str, Any]]]:
+    text = read_text(path)
+    delimiter = _delimiter(text.partition("\n")[0])
+    lines = _parse(path, text, delimiter)
+    header = [name.strip() for name in lines[0][1]] if lines else []
+    for number, cells in lines[1:]:
+        if not any(cell.strip() for cell in cells):
+            continue
+        if len(cells) == len(header):
+            yield number, dict(zip(header, cells, strict=True))
+        else:
+            what = f"{len(cells)} cells, the header has {len(header)}: put cells with {delimiter!r} in quotes"
+            problems.append(Problem("bad line", f"{path}:{number}", what))
+
+
+def _parse(path: Path, text: str, delimiter: str) -> list[tuple[int, list[str]]]:
+    """Cells of every record with the number of the line that it begins on."""
+    try:
+        return _cells(text, delimiter, csv.QUOTE_MINIMAL)
+    except csv.Error as error:
+        if delimiter in "\t|":  # such files often carry bare quotes
+            return _cells(text, delimiter, csv.QUOTE_NONE)
+        raise DataError(f"{path}: quotes do not match ({error}): double the quotes inside a cell") from None
+
+
+def _cells(text: str, delimiter: str, quoting: Any) -> list[tuple[int, list[str]]]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
+    lines = []
+    number = 1
+    for cells in reader:
+        lines.append((number, cells))
+        number = reader.line_num + 1
+    return lines
+
+
+def _delimiter(header: str) -> str:
+    """The delimiter under which the header has the most columns that we know."""
+
+    def known(delimiter: str) -> int:
+        columns = find_columns(header.replace('"', "").split(delimiter))
+        return sum(
+            name is not None for name in (columns.image, columns.caption, columns.split, columns.image_id)
+        )
+
+    return max(DELIMITERS, key=known)
+
+
+def _is_text_table(path: Path) -> bool:
+    """Whether a `.txt` file begins with a header of an image and a caption column."""
+    if path.suffix.lower() != ".txt":
+        return False
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        header = file.readline(1000)
+    columns = find_columns(header.strip().split(_delimiter(header.strip())))
+    return columns.image is not None and columns.caption is not None
