@@ -48,10 +48,8 @@ def decode(data: bytes, name: str, at_least: int | None = None) -> Image.Image:
             return upright_rgb(image)
     except DataError:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise DataError(f"{name}: more pixels than Pillow's limit: make it smaller or remove it") from None
     except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
-        raise DataError(f"{name}: {_reason(data, error)}: replace it or remove it") from error
+        raise DataError(f"{name}: {_reason(error, empty=not data)}: replace it or remove it") from error
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
@@ -117,10 +115,12 @@ def check_header(path: Path) -> str | None:
     try:
         with path.open("rb") as file, Image.open(file) as image:
             _refuse_huge(image.width, image.height, str(path))
-    except (DataError, Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return "more pixels than Pillow's limit"
+    except FileNotFoundError:
+        return "no such file"
+    except DataError as error:
+        return str(error).removeprefix(f"{path}: ")
     except Exception as error:  # as in decode
-        return "the file is empty" if path.stat().st_size == 0 else _reason(b"-", error)
+        return _reason(error, empty=path.is_file() and path.stat().st_size == 0)
     return None
 
 
@@ -175,9 +175,15 @@ def _refuse_huge(width: int, height: int, name: str) -> None:
         )
 
 
-def _reason(data: bytes, error: Exception) -> str:
-    if not data:
+def _reason(error: Exception, empty: bool) -> str:
+    if empty:
         return "the file is empty"
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image, or of a kind that Pillow does not know"
-    return f"not a readable image ({error})"
+    match error:
+        case UnidentifiedImageError():
+            return "not an image, or of a kind that Pillow does not know"
+        case Image.DecompressionBombError() | Image.DecompressionBombWarning():
+            return f"more pixels than Pillow's limit of {Image.MAX_IMAGE_PIXELS}"
+        case OSError(strerror=str(reason)):
+            return f"cannot be read ({reason})"
+        case _:
+            return f"not a readable image ({error})"

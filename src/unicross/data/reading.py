@@ -7,6 +7,7 @@ To add a format: write its reader, and name it in `Format`, `_candidates` and `_
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ Format = Literal["flickr", "karpathy", "table", "folder"]
 
 SAME_SPLIT = frozenset({"val", "dev", "valid", "validation"})
 """Names of the same split: one may be asked for by another."""
+
+CHECK_CHUNK = 64
+"""Images whose headers one task of a thread checks: one task an image costs more than the check."""
 
 LOOKED_FOR = """\
   flickr:   Flickr8k.token.txt or results_20130124.token
@@ -161,7 +165,7 @@ def _assemble(rows: Sequence[Row], wanted: set[str] | None) -> tuple[list[Item],
         image = images[image_id]
         captions = _captions(group, image, problems)
         if image is not None and image in bad_images:
-            missing = not image.is_file()
+            missing = not os.path.isfile(image)
             kind: Literal["missing image", "unreadable image"] = (
                 "missing image" if missing else "unreadable image"
             )
@@ -202,9 +206,10 @@ def _captions(group: Sequence[Row], image: Path | None, problems: list[Problem])
 
 def _bad_images(paths: Sequence[Path]) -> dict[Path, str]:
     """What is wrong with the images whose headers cannot be read; pixels are looked at when decoding."""
+    chunks = [paths[start : start + CHECK_CHUNK] for start in range(0, len(paths), CHECK_CHUNK)]
 
-    def check(path: Path) -> str | None:
-        return check_header(path) if path.is_file() else "no such file"
+    def check(chunk: Sequence[Path]) -> list[tuple[Path, str]]:
+        return [(path, why) for path in chunk if (why := check_header(path))]
 
-    with ThreadPoolExecutor() as pool:
-        return {path: why for path, why in zip(paths, pool.map(check, paths), strict=True) if why}
+    with ThreadPoolExecutor(8) as pool:  # threads wait for the disk together; the parsing itself is short
+        return dict(bad for found in pool.map(check, chunks) for bad in found)

@@ -5,6 +5,7 @@ A reader only says what its files say; `reading.py` groups, checks and splits, t
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ def image_folders(folder: Path) -> list[Path]:
 def find_image(name: str, folders: Iterable[Path]) -> Path:
     """The first existing file called `name` (a relative or absolute path); else the first guess."""
     guesses = [folder / name for folder in folders]
-    return next((path for path in guesses if path.is_file()), guesses[0])
+    return next((path for path in guesses if os.path.isfile(path)), guesses[0])
 
 
 def read_lines(path: Path) -> list[str]:
