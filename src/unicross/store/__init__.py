@@ -1,0 +1,51 @@
+"""Vector stores behind one small protocol, chosen by address: a folder is LanceDB, a URL is Milvus."""
+
+from __future__ import annotations
+
+from unicross.errors import StoreError
+from unicross.store.base import (
+    Columns,
+    Condition,
+    Hit,
+    Kind,
+    Row,
+    Store,
+    StoreInfo,
+    Where,
+    make_id,
+    parse_where,
+)
+
+__all__ = [
+    "Columns",
+    "Condition",
+    "Hit",
+    "Kind",
+    "Row",
+    "Store",
+    "StoreInfo",
+    "Where",
+    "make_id",
+    "open_store",
+    "parse_where",
+]
+
+
+def open_store(address: str, create: StoreInfo | None = None) -> Store:
+    """Open the store at an address: a folder, `http://host:port/collection` or `file.db/collection`.
+
+    Where there is none it is made if `create` is given; where there is one, `create` must have its
+    fingerprint, and its checkpoint path is remembered in place of the old one. Raises StoreError.
+    """
+    address = str(address)
+    store: Store
+    if address.startswith(("http://", "https://", "tcp://")) or ".db/" in address:
+        raise StoreError(f"{address}: the Milvus store is not built yet")
+    from unicross.store.lance import LanceStore
+
+    store = LanceStore(address, create)
+    if create is not None:
+        store.info.check(create.fingerprint, address=address)
+        if store.info.checkpoint != create.checkpoint:
+            store.remember(store.info.model_copy(update={"checkpoint": create.checkpoint}))
+    return store

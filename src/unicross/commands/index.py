@@ -1,0 +1,106 @@
+"""`unicross index`: bring a store in step with a folder of pictures."""
+
+from __future__ import annotations
+
+import json as json_module
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from unicross.store.index import IndexReport
+
+SHOWN = 20
+"""Files that could not be taken which are listed one by one; `--json` lists them all."""
+
+
+def index(
+    checkpoint: Annotated[Path, typer.Argument(help="The trained model.")],
+    folder: Annotated[Path, typer.Argument(help="The folder of pictures; its folders are searched too.")],
+    store: Annotated[
+        str, typer.Option(help="Where the store is or shall be: a folder, or http://host:port/collection.")
+    ],
+    captions: Annotated[
+        Path | None, typer.Option(help="Texts to add: .csv, .tsv, .jsonl, or .txt (docs/search.md).")
+    ] = None,
+    prune: Annotated[bool, typer.Option("--prune", help="Remove what is gone from the folder.")] = False,
+    keep: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where to keep the embeddings as Parquet; STORE/embeddings for a store in a folder."
+        ),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; the best there is by default.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Embed every picture of FOLDER into a store.
+
+    What is there and unchanged is skipped, so run it again whenever pictures came, changed or went; a run
+    that was cut off goes on where it stopped.
+    """
+    from unicross.model import TwoTower
+    from unicross.store import StoreInfo, open_store
+    from unicross.store.index import index as run
+    from unicross.store.keep import Keep
+
+    model = TwoTower.load(checkpoint, device)
+    info = StoreInfo(fingerprint=model.fingerprint(), checkpoint=str(checkpoint.resolve()), dim=model.dim)
+    target = open_store(store, create=info)
+    if keep is None and Path(store).is_dir():
+        keep = Path(store) / "embeddings"
+    with _Bar() as progress:
+        report = run(
+            model,
+            folder,
+            target,
+            captions=captions,
+            prune=prune,
+            keep=Keep(keep) if keep else None,
+            progress=progress,
+        )
+    count = target.count()
+    target.close()
+    if json:
+        typer.echo(json_module.dumps({**asdict(report), "rows": count}, indent=2, ensure_ascii=False))
+    else:
+        _print(report, store, count)
+
+
+class _Bar:
+    """A progress bar on standard error."""
+
+    def __enter__(self) -> _Bar:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._bar = Progress(
+            TextColumn("indexing"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self._task = self._bar.add_task("indexing")
+        self._bar.start()
+        return self
+
+    def __call__(self, done: int, total: int) -> None:
+        self._bar.update(self._task, completed=done, total=total)
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+
+def _print(report: IndexReport, store: str, count: int) -> None:
+    typer.echo(
+        f"{store}: {report.added} added, {report.updated} updated, {report.unchanged} unchanged, "
+        f"{report.removed} removed; {count} rows"
+    )
+    if report.failed:
+        typer.echo(f"{len(report.failed)} could not be taken:", err=True)
+        for failure in report.failed[:SHOWN]:
+            typer.echo(f"  {failure.path}: {failure.reason}", err=True)
+        if len(report.failed) > SHOWN:
+            typer.echo(f"  and {len(report.failed) - SHOWN} more (--json lists them all)", err=True)

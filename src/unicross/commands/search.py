@@ -1,0 +1,106 @@
+"""`unicross search`: pictures by words, by a picture, by both, by a stored id; and texts by a picture."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from unicross.search import Options, Searcher
+    from unicross.store import Hit
+
+
+def search(
+    store: Annotated[str, typer.Argument(help="The store: a folder, or http://host:port/collection.")],
+    words: Annotated[str | None, typer.Argument(help="What to look for, in words.")] = None,
+    image: Annotated[Path | None, typer.Option(help="What to look for, as a picture.")] = None,
+    like: Annotated[str | None, typer.Option(help='A stored id ("more like this").')] = None,
+    minus: Annotated[list[str] | None, typer.Option(help="Words whose meaning is taken away.")] = None,
+    weight: Annotated[float, typer.Option(help="With words and --image: the picture's share.")] = 0.5,
+    texts: Annotated[bool, typer.Option("--texts", help="Find texts instead of pictures.")] = False,
+    where: Annotated[
+        list[str] | None, typer.Option(help="Filter, such as album=beach or mtime>=2024-05-01.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", help="How many.")] = 10,
+    offset: Annotated[int, typer.Option(help="How many to leave out at the top.")] = 0,
+    model: Annotated[
+        Path | None, typer.Option(help="The checkpoint, where it is no longer at its place.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; the best there is by default.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the hits as JSON.")] = False,
+) -> None:
+    """Find pictures (or --texts) in a store by words, by a picture, by both, or like a stored one."""
+    if sum((words is not None, image is not None, like is not None)) == 0 or (like and (words or image)):
+        raise typer.BadParameter("say what to look for: words, --image FILE, both of them, or --like ID")
+    from unicross.search import open_searcher
+    from unicross.store import parse_where
+
+    searcher = open_searcher(store, model=model, device=device)
+    options: Options = {
+        "kind": "text" if texts else "image",
+        "minus": minus or (),
+        "where": parse_where(where or (), searcher.store.columns),
+        "offset": offset,
+    }
+    hits = _find(searcher, words, image, like, weight, k, options)
+    if json:
+        typer.echo(json_module.dumps([as_dict(hit) for hit in hits], indent=2, ensure_ascii=False))
+    else:
+        _print(hits, offset)
+
+
+def _find(
+    searcher: Searcher,
+    words: str | None,
+    image: Path | None,
+    like: str | None,
+    weight: float,
+    k: int,
+    options: Options,
+) -> list[Hit]:
+    if like is not None:
+        return searcher.by_id(like, k, **options)
+    if words is not None and image is not None:
+        return searcher.by_both(words, image, k, weight=weight, **options)
+    if image is not None:
+        return searcher.by_image(image, k, **options)
+    return searcher.by_text(words or "", k, **options)
+
+
+def as_dict(hit: Hit) -> dict[str, Any]:
+    """A hit as plain data: the score, the columns, and the user columns beside them."""
+    row = hit.row
+    return {
+        "score": round(hit.score, 6),
+        "id": row.id,
+        "kind": row.kind,
+        "path": row.path,
+        "caption": row.caption,
+        "album": row.album,
+        "size": row.size,
+        "mtime": row.mtime,
+        **row.extra,
+    }
+
+
+def _print(hits: list[Hit], offset: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    if not hits:
+        typer.echo("nothing found", err=True)
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("", justify="right", style="dim")
+    table.add_column("score", justify="right")
+    table.add_column("picture", overflow="fold")
+    table.add_column("caption", overflow="fold")
+    table.add_column("id", style="dim")
+    for place, hit in enumerate(hits, offset + 1):
+        cells = (str(place), f"{hit.score:.3f}", hit.row.path, hit.row.caption, hit.row.id)
+        table.add_row(*map(Text, cells))
+    Console().print(table)

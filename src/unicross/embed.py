@@ -1,0 +1,177 @@
+"""From a folder of pictures to vectors: walking, decoding ahead in threads, embedding in batches.
+
+Nothing here knows a store. A picture that cannot be read is reported with its reason and does not stop
+the others. N is a number of pictures, S the side of the model's square in pixels, D the vector's size.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unicross.config import ModelConfig
+from unicross.data.images import load_square
+from unicross.errors import DataError
+
+Vectors = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
+
+EXTENSIONS = frozenset(
+    {
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".webp",
+        ".gif",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".avif",
+        ".ppm",
+        ".pgm",
+    }
+)
+"""Names that end so are pictures; any case."""
+
+BATCH = 64
+"""Pictures in one forward."""
+
+
+class Encoder(Protocol):
+    """What searching and indexing need of a model; `TwoTower` is one."""
+
+    @property
+    def dim(self) -> int: ...
+
+    @property
+    def config(self) -> ModelConfig: ...
+
+    def fingerprint(self) -> str: ...
+
+    def encode_pixels(self, pixels: Pixels, /) -> Vectors:
+        """uint8 [N, S, S, 3] -> float32 [N, D], rows of length 1."""
+
+    def encode_texts(self, texts: Sequence[str], /) -> Vectors:
+        """N texts -> float32 [N, D], rows of length 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """A picture file as the walk saw it."""
+
+    path: Path
+    size: int
+    mtime: float
+    album: str
+    """Its folder relative to the walked one; the walked one's own name at the top."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A file that could not be taken, and why."""
+
+    path: str
+    reason: str
+
+
+def walk(folder: Path) -> tuple[list[FoundFile], list[Failure]]:
+    """All pictures under a folder, sorted by path, and what could not be looked at.
+
+    Follows links, each real folder once, so loops end; leaves hidden files and folders out. Raises
+    DataError where `folder` is no readable folder.
+    """
+    root = folder.resolve()
+    if not root.is_dir():
+        raise DataError(f"{folder} is not a folder: give the folder that holds the pictures")
+    files: list[FoundFile] = []
+    failures: list[Failure] = []
+    seen: set[tuple[int, int]] = set()
+    pending = [root]
+    while pending:
+        here = pending.pop()
+        try:
+            status = here.stat()
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            entries = sorted(os.scandir(here), key=lambda entry: entry.name)
+        except OSError as error:
+            failures.append(Failure(_printable(here), f"the folder cannot be read: {error.strerror}"))
+            continue
+        album = here.relative_to(root).as_posix() if here != root else root.name
+        folders = []
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if _is_folder(entry):
+                folders.append(Path(entry.path))
+            elif Path(entry.name).suffix.lower() in EXTENSIONS:
+                found = _look(entry, album)
+                (files if isinstance(found, FoundFile) else failures).append(found)  # type: ignore[arg-type]
+        pending.extend(reversed(folders))
+    files.sort(key=lambda file: file.path)
+    if not files and any(failure.path == str(root) for failure in failures):
+        raise DataError(f"{folder}: {failures[0].reason}")
+    return files, failures
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _look(entry: os.DirEntry[str], album: str) -> FoundFile | Failure:
+    try:
+        entry.path.encode()
+    except UnicodeEncodeError:
+        return Failure(_printable(Path(entry.path)), "the name is not valid UTF-8: rename it")
+    try:
+        status = entry.stat()
+    except OSError as error:  # a link to nowhere, or a link to itself
+        return Failure(entry.path, f"cannot be read: {error.strerror}")
+    return FoundFile(Path(entry.path), status.st_size, status.st_mtime, album)
+
+
+def _printable(path: Path) -> str:
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def embed_files(
+    model: Encoder, paths: Sequence[Path], batch_size: int = BATCH
+) -> Iterator[tuple[Path, NDArray[np.float32] | Failure]]:
+    """Each path, in order, with its vector float32 [D] or the reason why there is none.
+
+    The next batch is read and decoded in threads while the model works on this one.
+    """
+    side, resize = model.config.image_size, model.config.resize
+
+    def decode(path: Path) -> Pixels | Failure:
+        try:
+            return load_square(path, side, resize)
+        except DataError as error:
+            return Failure(str(path), str(error).removeprefix(f"{path}: "))
+
+    batches = [paths[start : start + batch_size] for start in range(0, len(paths), batch_size)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        ahead: list[Future[Pixels | Failure]] = (
+            [pool.submit(decode, path) for path in batches[0]] if batches else []
+        )
+        for number, batch in enumerate(batches):
+            decoded = [future.result() for future in ahead]
+            following = batches[number + 1] if number + 1 < len(batches) else ()
+            ahead = [pool.submit(decode, path) for path in following]
+            squares = [square for square in decoded if not isinstance(square, Failure)]
+            vectors = iter(model.encode_pixels(np.stack(squares)) if squares else ())
+            for path, square in zip(batch, decoded, strict=True):
+                yield path, square if isinstance(square, Failure) else next(vectors)

@@ -1,0 +1,236 @@
+"""What every vector store is: rows, filters, and one small protocol.
+
+A row is a picture or a text with its vector. `lance.py` and `milvus.py` implement the protocol; one
+contract test suite runs on all of them. N is a number of rows, D the size of a vector.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from unicross.errors import StoreError
+
+Vector = NDArray[np.float32]
+Kind = Literal["image", "text"]
+Value = str | int | float | bool
+Columns = Mapping[str, type]
+
+MAX_DEPTH = 10_000
+"""Most hits that one search can reach (offset + k)."""
+
+COLUMNS: Columns = {
+    "id": str,
+    "kind": str,
+    "path": str,
+    "size": int,
+    "mtime": float,
+    "caption": str,
+    "album": str,
+}
+"""The columns of every store; user columns come on top."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A picture, or a text. A text that belongs to a picture has the picture's path and album."""
+
+    id: str
+    kind: Kind
+    path: str = ""
+    """Absolute path of the picture; empty for a text alone."""
+    size: int = 0
+    """Bytes of the file; 0 for texts."""
+    mtime: float = 0.0
+    """When the file changed last, in seconds since 1970; 0 for texts."""
+    caption: str = ""
+    album: str = ""
+    """The picture's folder, relative to the indexed folder."""
+    extra: Mapping[str, Value] = field(default_factory=dict)
+    """User columns."""
+    vector: Vector | None = None
+    """float32 [D], of length 1; None where it was not asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A found row (without its vector) and its cosine with the query, in [-1, 1]."""
+
+    row: Row
+    score: float
+
+
+class StoreInfo(BaseModel):
+    """What a store remembers about itself."""
+
+    model_config = ConfigDict(frozen=True)
+
+    fingerprint: str
+    """Of the model that filled it."""
+    checkpoint: str
+    """Where that model was."""
+    dim: int
+    roots: tuple[str, ...] = ()
+    """The indexed folders, absolute."""
+
+    def check(self, fingerprint: str, *, address: str) -> None:
+        """Raise StoreError unless the store was filled by the model with this fingerprint."""
+        if fingerprint != self.fingerprint:
+            raise StoreError(
+                f"the store {address} was filled by another model ({self.checkpoint}, fingerprint "
+                f"{self.fingerprint}), this one is {fingerprint}: use that one, or index into a new store"
+            )
+
+
+def read_info(text: str, *, address: str) -> StoreInfo:
+    """Parse what a store remembers. Raises StoreError."""
+    try:
+        return StoreInfo.model_validate_json(text)
+    except ValidationError as error:
+        raise StoreError(
+            f"{address}: the store's own description is damaged ({error.errors()[0]['msg']}): rebuild it "
+            "from its embeddings with `unicross store rebuild`"
+        ) from None
+
+
+Operator = Literal["=", "!=", "<", "<=", ">", ">=", "in"]
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """`column operator value`. A row without that user column never meets a condition on it."""
+
+    column: str
+    operator: Operator
+    value: Value | tuple[Value, ...]
+    """A tuple for `in`, a single value otherwise."""
+
+
+Where = Sequence[Condition]
+"""Conditions that must all hold."""
+
+_CONDITION = re.compile(r"\s*([A-Za-z_]\w*)\s*(<=|>=|!=|=|<|>)(.*)", re.DOTALL)
+
+
+def parse_where(texts: Iterable[str], columns: Columns) -> list[Condition]:
+    """Read conditions such as `album=beach`, `size>100000`, `mtime>=2024-05-01`.
+
+    Several equalities on one column mean any of them. Raises StoreError.
+    """
+    conditions: list[Condition] = []
+    equal: dict[str, list[Value]] = {}
+    for text in texts:
+        match = _CONDITION.fullmatch(text)
+        if match is None:
+            raise StoreError(f"filter {text!r}: write it as COLUMN=VALUE (also != < <= > >=)")
+        column, operator, value_text = match.groups()
+        value = _parse_value(column, value_text.strip(), columns)
+        if operator == "=":
+            equal.setdefault(column, []).append(value)
+        else:
+            conditions.append(Condition(column, cast(Operator, operator), value))
+    for column, values in equal.items():
+        conditions.append(
+            Condition(column, "in", tuple(values)) if len(values) > 1 else Condition(column, "=", values[0])
+        )
+    return conditions
+
+
+def _parse_value(column: str, text: str, columns: Columns) -> Value:
+    if column not in columns:
+        raise StoreError(f"filter: no column {column!r} in this store; it has {', '.join(columns)}")
+    kind = columns[column]
+    try:
+        if kind is bool:
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        if column == "mtime" and re.match(r"\d{4}-\d", text):
+            return datetime.datetime.fromisoformat(text).timestamp()
+        value: Value = kind(text)
+    except (ValueError, KeyError, OverflowError, OSError):
+        raise StoreError(f"filter: {column} takes a value of type {kind.__name__}, got {text!r}") from None
+    if not isinstance(value, str) and not abs(value) < 2**63:
+        raise StoreError(f"filter: {column} takes a number of ordinary size, got {text!r}")
+    return value
+
+
+def check_where(where: Where, columns: Columns) -> None:
+    """Raise StoreError for a condition on a column that the store does not have."""
+    for condition in where:
+        if condition.column not in columns:
+            raise StoreError(
+                f"filter: no column {condition.column!r} in this store; it has {', '.join(columns)}"
+            )
+
+
+def check_depth(k: int, offset: int) -> None:
+    """Raise StoreError unless 1 <= k, 0 <= offset and offset + k <= MAX_DEPTH."""
+    if k < 1 or offset < 0 or offset + k > MAX_DEPTH:
+        raise StoreError(
+            f"k must be at least 1, offset at least 0 and their sum at most {MAX_DEPTH}, "
+            f"got k={k}, offset={offset}"
+        )
+
+
+def check_user_column(name: str) -> None:
+    """Raise StoreError for a name that cannot be a user column."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", name) or name in COLUMNS or name == "vector":
+        raise StoreError(
+            f"column {name!r}: a user column is named with small letters, digits and _, and not as one of "
+            f"{', '.join(COLUMNS)}, vector: rename it"
+        )
+
+
+def make_id(kind: Kind, path: str, text: str = "") -> str:
+    """A row's id: the same for the same picture (or the same text of the same picture) in every store."""
+    parts = "\0".join((kind, path, text)).encode()
+    return hashlib.blake2b(parts, digest_size=10).hexdigest()
+
+
+class Store(Protocol):
+    """A vector store. All of its methods raise StoreError."""
+
+    @property
+    def address(self) -> str: ...
+
+    @property
+    def info(self) -> StoreInfo: ...
+
+    @property
+    def columns(self) -> Columns:
+        """All columns but the vector, user columns included, with their types."""
+
+    def remember(self, info: StoreInfo) -> None:
+        """Replace what the store remembers about itself."""
+
+    def upsert(self, rows: Sequence[Row]) -> None:
+        """Put rows in, in place of those with the same ids. All of them or, when killed, none."""
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """Take rows out; ids that are not there are no error."""
+
+    def search(self, vector: Vector, k: int, *, offset: int = 0, where: Where = ()) -> list[Hit]:
+        """The k rows nearest to a vector [D] of length 1 after the first `offset`, best first."""
+
+    def get(self, ids: Sequence[str]) -> list[Row]:
+        """The rows with these ids, vectors included, in the order asked for; missing ones left out."""
+
+    def count(self, where: Where = ()) -> int: ...
+
+    def scan(self, where: Where = (), *, vectors: bool = False) -> Iterator[Row]:
+        """All rows, in no particular order."""
+
+    def values(self, column: str, limit: int) -> list[tuple[Value, int]]:
+        """The values of a column and how often they occur, most frequent first; for filters."""
+
+    def optimize(self) -> None:
+        """Tidy up after many changes: compact, and build or refresh the index."""
+
+    def close(self) -> None: ...

@@ -1,0 +1,102 @@
+"""Embeddings kept as Parquet files, flushed to the disk, from which any store can be rebuilt.
+
+A folder of numbered parts, written once and never changed; the last word on an id counts. A part holds
+rows, or ids that were removed. The table formats of the engines may change or break; these files are
+plain Parquet for anything that reads it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from unicross.errors import StoreError
+from unicross.store.base import Row
+from unicross.store.files import commit
+
+
+class Keep:
+    """The kept embeddings in a folder, which is made where it is not there. Raises StoreError."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._next = max((int(part.stem) for part in self._parts()), default=0) + 1
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{folder}: no place to keep embeddings: {error}") from error
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Keep rows with their vectors."""
+        if rows:
+            vectors = np.stack([row.vector for row in rows if row.vector is not None])  # [N, D]
+            self._write(
+                pa.table(
+                    {
+                        "id": [row.id for row in rows],
+                        "kind": [row.kind for row in rows],
+                        "path": [row.path for row in rows],
+                        "size": [row.size for row in rows],
+                        "mtime": [row.mtime for row in rows],
+                        "caption": [row.caption for row in rows],
+                        "album": [row.album for row in rows],
+                        "extra": [json.dumps(dict(row.extra), ensure_ascii=False) for row in rows],
+                        "vector": pa.FixedSizeListArray.from_arrays(
+                            pa.array(vectors.ravel()), vectors.shape[1]
+                        ),
+                    }
+                )
+            )
+
+    def forget(self, ids: Sequence[str]) -> None:
+        """Note that rows were removed."""
+        if ids:
+            self._write(pa.table({"id": list(ids)}))
+
+    def replay(self) -> Iterator[list[Row]]:
+        """The rows that are left, in lists, one a part."""
+        last: dict[str, int] = {}
+        parts = self._parts()
+        for number, part in enumerate(parts):
+            for id in _read(part, ["id"])["id"].to_pylist():
+                last[id] = number
+        for number, part in enumerate(parts):
+            rows = [row for row in _rows(_read(part)) if last[row.id] == number]
+            if rows:
+                yield rows
+
+    def _parts(self) -> list[Path]:
+        return sorted(self._folder.glob("[0-9]*.parquet"))
+
+    def _write(self, table: pa.Table) -> None:
+        path = self._folder / f"{self._next:08d}.parquet"
+        beside = path.with_suffix(".new")
+        try:
+            pq.write_table(table, beside, compression="zstd")
+            commit(beside, path)
+        except OSError as error:
+            raise StoreError(f"{path}: the embeddings cannot be written: {error}") from error
+        self._next += 1
+
+
+def _read(part: Path, columns: list[str] | None = None) -> pa.Table:
+    try:
+        return pq.read_table(part, columns=columns)
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(f"{part}: not readable: {error}: remove it and index again") from error
+
+
+def _rows(table: pa.Table) -> list[Row]:
+    if "vector" not in table.column_names:
+        return []
+    flat = table["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    vectors = flat.reshape(len(table), -1)  # [N, D]
+    return [
+        Row(**{**cells, "extra": json.loads(cells["extra"])}, vector=vector)
+        for cells, vector in zip(table.drop_columns(["vector"]).to_pylist(), vectors, strict=True)
+    ]

@@ -1,0 +1,265 @@
+"""The embedded store: a LanceDB table in a folder, with nothing to run beside it.
+
+    photos.lance/
+        store.json     what the store remembers about itself
+        rows.lance/    the table; every change is a new version of it, all or nothing
+        lock           held by the process that writes
+
+Searches are exact until `optimize` builds an index, which it does when the table is large enough. With an
+index the nearest candidates are scored again with the full vectors, so that scores are true cosines.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from filelock import FileLock, Timeout
+
+from unicross.errors import StoreError
+from unicross.store.base import (
+    COLUMNS,
+    Columns,
+    Hit,
+    Row,
+    StoreInfo,
+    Value,
+    Vector,
+    Where,
+    check_depth,
+    check_user_column,
+    check_where,
+    read_info,
+)
+from unicross.store.files import write_atomically
+
+os.environ.setdefault("LANCEDB_LOG", "error")
+import lancedb
+
+INDEX_FROM = 50_000
+"""Rows from which an approximate index is built; below, exact search takes milliseconds."""
+
+REFINE = 4
+"""Candidates scored again with full vectors, as a multiple of k."""
+
+FRESH = datetime.timedelta(seconds=2)
+"""How long another process's changes may stay unseen."""
+
+_ARROW: Mapping[type, pa.DataType] = {
+    str: pa.string(),
+    int: pa.int64(),
+    float: pa.float64(),
+    bool: pa.bool_(),
+}
+_SQL: Mapping[type, str] = {str: "string", int: "bigint", float: "double", bool: "boolean"}
+
+
+class LanceStore:
+    """A store in a folder of this machine."""
+
+    def __init__(self, address: str, create: StoreInfo | None = None) -> None:
+        self.address = address
+        self._folder = Path(address)
+        self._lock = FileLock(self._folder / "lock", thread_local=False)
+        self._description = self._folder / "store.json"
+        if not self._description.exists():
+            if create is None:
+                raise StoreError(
+                    f"no store at {address}: make one with `unicross index CHECKPOINT FOLDER "
+                    f"--store {address}`"
+                )
+            self._create(create)
+        self._info = read_info(_read(self._description), address=address)
+        try:
+            self._db = lancedb.connect(self._folder, read_consistency_interval=FRESH)
+            self._table = self._db.open_table("rows")
+        except Exception as error:
+            raise StoreError(
+                f"{address}: the table cannot be opened ({error}): rebuild the store from its "
+                f"embeddings with `unicross store rebuild {address}`"
+            ) from error
+
+    def _create(self, info: StoreInfo) -> None:
+        if self._folder.exists() and (not self._folder.is_dir() or _foreign(self._folder)):
+            raise StoreError(f"{self.address} is there and is no store: give a new or an empty folder")
+        schema = pa.schema(
+            [pa.field(name, _ARROW[kind]) for name, kind in COLUMNS.items()]
+            + [pa.field("vector", pa.list_(pa.float32(), info.dim))]
+        )
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            lancedb.connect(self._folder).create_table("rows", schema=schema, mode="overwrite")
+            write_atomically(self._description, info.model_dump_json(indent=1).encode())
+        except OSError as error:
+            raise StoreError(f"{self.address}: no store can be made there: {error}") from error
+
+    @property
+    def info(self) -> StoreInfo:
+        return self._info
+
+    @property
+    def columns(self) -> Columns:
+        python = {arrow: kind for kind, arrow in _ARROW.items()}
+        return {f.name: python[f.type] for f in self._table.schema if f.name != "vector"}
+
+    def remember(self, info: StoreInfo) -> None:
+        self._write_lock()
+        write_atomically(self._description, info.model_dump_json(indent=1).encode())
+        self._info = info
+
+    def upsert(self, rows: Sequence[Row]) -> None:
+        if not rows:
+            return
+        self._write_lock()
+        self._add_columns(rows)
+        last = {row.id: row for row in rows}  # within one call too, the last of an id wins
+        table = _to_arrow(list(last.values()), self._table.schema)
+        merge = self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
+        merge.execute(table)
+
+    def _add_columns(self, rows: Sequence[Row]) -> None:
+        columns = dict(self.columns)
+        new: dict[str, str] = {}
+        for row in rows:
+            for name, value in row.extra.items():
+                if name not in columns:
+                    check_user_column(name)
+                    columns[name] = type(value)
+                    new[name] = f"cast(NULL as {_SQL[type(value)]})"
+                elif columns[name] is not type(value) or name in COLUMNS:
+                    raise StoreError(
+                        f"column {name!r} of {self.address} holds {columns[name].__name__}, got {value!r}"
+                    )
+        if new:
+            self._table.add_columns(new)
+
+    def delete(self, ids: Sequence[str]) -> None:
+        self._write_lock()
+        for start in range(0, len(ids), 1000):
+            self._table.delete(f"id IN ({_literals(ids[start : start + 1000])})")
+
+    def search(self, vector: Vector, k: int, *, offset: int = 0, where: Where = ()) -> list[Hit]:
+        check_depth(k, offset)
+        query = self._table.search(np.asarray(vector, dtype=np.float32)).distance_type("cosine")
+        query = query.limit(offset + k).refine_factor(REFINE).select([*self.columns, "_distance"])
+        if where:
+            query = query.where(self._sql(where), prefilter=True)
+        hits = [Hit(_to_row(cells), 1.0 - cells["_distance"]) for cells in query.to_arrow().to_pylist()]
+        hits.sort(key=lambda hit: (-hit.score, hit.row.id))
+        return hits[offset:]
+
+    def get(self, ids: Sequence[str]) -> list[Row]:
+        found: dict[str, Row] = {}
+        for start in range(0, len(ids), 1000):
+            some = ids[start : start + 1000]
+            query = self._table.search().where(f"id IN ({_literals(some)})").limit(len(some))
+            found |= {row.id: row for row in _to_rows(query.to_arrow())}
+        return [found[id] for id in ids if id in found]
+
+    def count(self, where: Where = ()) -> int:
+        return int(self._table.count_rows(self._sql(where) if where else None))
+
+    def scan(self, where: Where = (), *, vectors: bool = False) -> Iterator[Row]:
+        query = self._table.search().select([*self.columns, *(["vector"] if vectors else [])])
+        if where:
+            query = query.where(self._sql(where))
+        for batch in query.limit(max(1, self._table.count_rows())).to_batches(batch_size=4096):
+            yield from _to_rows(pa.Table.from_batches([batch]))
+
+    def values(self, column: str, limit: int) -> list[tuple[Value, int]]:
+        rows = max(1, self._table.count_rows())
+        cells = self._table.search().select([column]).limit(rows).to_arrow()[column]
+        counts = [
+            (c["values"], c["counts"]) for c in cells.value_counts().to_pylist() if c["values"] is not None
+        ]
+        return sorted(counts, key=lambda pair: (-pair[1], str(pair[0])))[:limit]
+
+    def optimize(self) -> None:
+        self._write_lock()
+        indexed = {index.name for index in self._table.list_indices()}
+        if self._table.count_rows() >= INDEX_FROM and "vector_idx" not in indexed:
+            config = lancedb.index.HnswSq(distance_type="cosine")
+            self._table.create_index("vector", config=config)
+        self._table.optimize(cleanup_older_than=datetime.timedelta(hours=1))
+
+    def close(self) -> None:
+        self._lock.release()
+
+    def _sql(self, where: Where) -> str:
+        check_where(where, self.columns)
+        parts = []
+        for condition in where:
+            column = f"`{condition.column}`"
+            if isinstance(condition.value, tuple):
+                parts.append(f"{column} IN ({_literals(condition.value)})")
+            else:
+                parts.append(f"{column} {condition.operator} {_literals([condition.value])}")
+        return " AND ".join(parts)
+
+    def _write_lock(self) -> None:
+        """Only one process writes at a time; the lock goes with `close` or with the process."""
+        if not self._lock.is_locked:
+            try:
+                self._lock.acquire(timeout=0)
+            except Timeout:
+                raise StoreError(
+                    f"{self.address} is being written by another process: wait until it is done"
+                ) from None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(f"{path}: not readable: {error}") from error
+
+
+def _foreign(folder: Path) -> bool:
+    """Whether a folder holds anything that a store cut off while it was made would not."""
+    return any(child.name not in {"rows.lance", "lock", "embeddings"} for child in folder.iterdir())
+
+
+def _literals(values: Sequence[Value]) -> str:
+    """Values as SQL: 'it''s', 3, TRUE."""
+    return ", ".join(
+        "'" + value.replace("'", "''") + "'"
+        if isinstance(value, str)
+        else str(value).upper()
+        if isinstance(value, bool)
+        else repr(value)
+        for value in values
+    )
+
+
+def _to_arrow(rows: Sequence[Row], schema: Any) -> Any:
+    columns: dict[str, Any] = {}
+    for column in schema:
+        if column.name == "vector":
+            flat = np.concatenate([row.vector for row in rows if row.vector is not None], dtype=np.float32)
+            columns["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(flat), column.type.list_size)
+        elif column.name in COLUMNS:
+            columns[column.name] = pa.array([getattr(row, column.name) for row in rows], column.type)
+        else:
+            columns[column.name] = pa.array([row.extra.get(column.name) for row in rows], column.type)
+    return pa.table(columns, schema=schema)
+
+
+def _to_row(cells: Mapping[str, Any], vector: Vector | None = None) -> Row:
+    own = {name: cells[name] for name in COLUMNS}
+    skip = {*COLUMNS, "vector", "_distance"}
+    extra = {name: value for name, value in cells.items() if name not in skip and value is not None}
+    return Row(**own, extra=extra, vector=vector)
+
+
+def _to_rows(table: Any) -> list[Row]:
+    if "vector" not in table.schema.names or not len(table):
+        return [_to_row(cells) for cells in table.to_pylist()]
+    column = table["vector"].combine_chunks()
+    vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)  # [N, D]
+    cells = table.drop_columns(["vector"]).to_pylist()
+    return [_to_row(row, vector) for row, vector in zip(cells, vectors, strict=True)]

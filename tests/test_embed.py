@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fake_model import COLOURS, FakeModel, gallery, paint
+from unicross.embed import Failure, embed_files, walk
+from unicross.errors import DataError
+
+
+def test_walk_finds_nested_pictures_sorted_with_their_albums(tmp_path: Path) -> None:
+    gallery(tmp_path)
+    (tmp_path / "notes.txt").write_text("no picture")
+    paint(tmp_path / ".hidden" / "secret.png", "red")
+    paint(tmp_path / "UPPER.PNG", "red")
+    files, failures = walk(tmp_path)
+    found = [(file.path.relative_to(tmp_path.resolve()).as_posix(), file.album) for file in files]
+    assert found == [
+        ("UPPER.PNG", tmp_path.name),
+        ("a/blue.png", "a"),
+        ("a/deep/yellow.png", "a/deep"),
+        ("a/green.jpg", "a"),
+        ("b/black.bmp", "b"),
+        ("b/white.png", "b"),
+        ("red.png", tmp_path.name),
+    ]
+    assert failures == []
+    assert files[0].size == (tmp_path / "UPPER.PNG").stat().st_size
+
+
+def test_walk_survives_link_loops_and_reports_dead_links(tmp_path: Path) -> None:
+    gallery(tmp_path)
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    (tmp_path / "a" / "self").symlink_to(tmp_path / "a")
+    (tmp_path / "dead.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    files, failures = walk(tmp_path)
+    assert len(files) == 6
+    assert sorted(Path(failure.path).name for failure in failures) == ["dead.png", "loop.png"]
+
+
+def test_walk_reports_names_that_are_not_utf8(tmp_path: Path) -> None:
+    bad = os.fsencode(tmp_path) + b"/bad\xff.png"
+    try:
+        Path(os.fsdecode(bad)).write_bytes(b"x")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    files, failures = walk(tmp_path)
+    assert files == []
+    assert "not valid UTF-8" in failures[0].reason
+    failures[0].path.encode()  # can be printed and written as JSON
+
+
+def test_walk_refuses_what_is_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is not a folder"):
+        walk(tmp_path / "missing")
+
+
+def test_embed_files_keeps_order_and_reports_bad_files(tmp_path: Path) -> None:
+    good = [paint(tmp_path / f"{name}.png", name) for name in COLOURS]
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no picture at all")
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(good[0].read_bytes()[:60])
+    paths = [*good[:3], broken, *good[3:], cut]
+    model = FakeModel()
+    results = list(embed_files(model, paths, batch_size=3))
+    assert [path for path, _ in results] == paths
+    failed = {path: result.reason for path, result in results if isinstance(result, Failure)}
+    assert failed.keys() == {broken, cut}
+    assert str(tmp_path) not in failed[broken]
+    vectors = {path: result for path, result in results if not isinstance(result, Failure)}
+    expected = model.encode_texts(list(COLOURS))
+    for path, vector in zip(good, expected, strict=True):
+        np.testing.assert_allclose(vectors[path], vector, atol=1e-6)
+
+
+def test_embed_files_sees_pictures_upright(tmp_path: Path) -> None:
+    """A picture stored on its side with an EXIF orientation is embedded as people see it."""
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    pixels[:16] = COLOURS["red"]
+    pixels[16:] = COLOURS["blue"]
+    Image.fromarray(pixels).save(tmp_path / "upright.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned a quarter clockwise
+    Image.fromarray(np.rot90(pixels).copy()).save(tmp_path / "turned.png", exif=exif)
+    (_, upright), (_, turned) = embed_files(FakeModel(), [tmp_path / "upright.png", tmp_path / "turned.png"])
+    assert isinstance(upright, np.ndarray)
+    assert isinstance(turned, np.ndarray)
+    np.testing.assert_allclose(upright, turned, atol=1e-6)
+
+
+def test_embed_files_of_nothing() -> None:
+    assert list(embed_files(FakeModel(), [])) == []

@@ -1,0 +1,315 @@
+"""What every store must do, on every engine that is at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unicross.errors import StoreError
+from unicross.store import Condition, Row, Store, StoreInfo, open_store, parse_where
+from unicross.store.base import COLUMNS, make_id
+
+D = 32
+INFO = StoreInfo(fingerprint="f1", checkpoint="/somewhere/model", dim=D)
+ALBUMS = ["beach", "o'brien's", 'say "hi"', "Ünï çödé 海", "100% _all\\", ""]
+
+
+def make_rows(count: int, seed: int = 0) -> list[Row]:
+    """Rows in loose groups, as embeddings of pictures are."""
+    rng = np.random.default_rng(seed)
+    centres = rng.standard_normal((20, D))
+    vectors = centres[rng.integers(20, size=count)] + 0.5 * rng.standard_normal((count, D))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return [
+        Row(
+            id=make_id("image", f"/photos/{seed}/{i}.jpg"),
+            kind="image" if i % 3 else "text",
+            path=f"/photos/{seed}/{i}.jpg",
+            size=1000 + i,
+            mtime=1_700_000_000.25 + i,
+            caption=f"caption {i}",
+            album=ALBUMS[i % len(ALBUMS)],
+            extra={"stars": i % 5, "author": "ann" if i % 2 else "bob"} if i % 4 else {},
+            vector=vector.astype(np.float32),
+        )
+        for i, vector in enumerate(vectors)
+    ]
+
+
+Make = Callable[[StoreInfo | None], Store]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    """Opens the same store again and again."""
+    opened: list[Store] = []
+
+    def open_again(create: StoreInfo | None = None) -> Store:
+        for store in opened:
+            store.close()
+        opened.append(open_store(str(tmp_path / "store"), create))
+        return opened[-1]
+
+    yield open_again
+    for store in opened:
+        store.close()
+
+
+def exact(rows: list[Row], query: np.ndarray) -> list[tuple[str, float]]:
+    scored = [(row.id, float(row.vector @ query)) for row in rows]
+    return sorted(scored, key=lambda pair: -pair[1])
+
+
+def test_rows_come_back_as_they_went_in(make: Make) -> None:
+    rows = make_rows(50)
+    make(INFO).upsert(rows)
+    store = make(None)
+    got = store.get([row.id for row in reversed(rows)] + ["missing"])
+    assert [row.id for row in got] == [row.id for row in reversed(rows)]
+    for row, back in zip(reversed(rows), got, strict=True):
+        assert replace(back, vector=None) == replace(row, vector=None)
+        np.testing.assert_array_equal(back.vector, row.vector)
+    assert store.info == INFO
+    assert store.columns == {**COLUMNS, "stars": int, "author": str}
+
+
+def test_scores_are_exact_cosines_best_first(make: Make) -> None:
+    rows = make_rows(300)
+    store = make(INFO)
+    store.upsert(rows)
+    for query in (row.vector for row in make_rows(5, seed=1)):
+        hits = store.search(query, 20)
+        expected = exact(rows, query)[:20]
+        assert [hit.row.id for hit in hits] == [id for id, _ in expected]
+        np.testing.assert_allclose([hit.score for hit in hits], [score for _, score in expected], atol=1e-5)
+
+
+def test_paging_gives_every_row_once(make: Make) -> None:
+    rows = make_rows(70)
+    store = make(INFO)
+    store.upsert(rows)
+    pages = [store.search(rows[0].vector, 20, offset=start) for start in range(0, 100, 20)]
+    assert [len(page) for page in pages] == [20, 20, 20, 10, 0]
+    assert [hit.row.id for page in pages for hit in page] == [id for id, _ in exact(rows, rows[0].vector)]
+
+
+CONDITIONS = [
+    Condition("kind", "=", "text"),
+    Condition("album", "=", "o'brien's"),
+    Condition("album", "=", 'say "hi"'),
+    Condition("album", "=", "Ünï çödé 海"),
+    Condition("album", "=", "100% _all\\"),
+    Condition("album", "=", ""),
+    Condition("album", "!=", "beach"),
+    Condition("album", "in", ("beach", "o'brien's")),
+    Condition("size", ">=", 1040),
+    Condition("size", "<", 1010),
+    Condition("mtime", "<=", 1_700_000_020.25),
+    Condition("stars", "=", 3),
+    Condition("stars", "!=", 3),
+    Condition("stars", ">", 2),
+    Condition("stars", "in", (0, 4)),
+    Condition("author", "=", "ann"),
+]
+
+
+def meets(row: Row, condition: Condition) -> bool:
+    cells = {name: getattr(row, name) for name in COLUMNS} | dict(row.extra)
+    if condition.column not in cells:
+        return False
+    cell, value = cells[condition.column], condition.value
+    operations = {
+        "=": lambda: cell == value,
+        "!=": lambda: cell != value,
+        "<": lambda: cell < value,
+        "<=": lambda: cell <= value,
+        ">": lambda: cell > value,
+        ">=": lambda: cell >= value,
+        "in": lambda: cell in value,
+    }
+    return bool(operations[condition.operator]())
+
+
+def test_filters_are_never_violated_and_lose_nothing(make: Make) -> None:
+    rows = make_rows(80)
+    store = make(INFO)
+    store.upsert(rows)
+    query = rows[7].vector
+    for where in [[c] for c in CONDITIONS] + [
+        [CONDITIONS[0], CONDITIONS[8]],
+        [CONDITIONS[13], CONDITIONS[15]],
+    ]:
+        expected = [row for row in rows if all(meets(row, condition) for condition in where)]
+        assert expected, where
+        assert [hit.row.id for hit in store.search(query, 80, where=where)] == [
+            id for id, _ in exact(expected, query)
+        ], where
+        assert store.count(where) == len(expected), where
+        assert {row.id for row in store.scan(where)} == {row.id for row in expected}, where
+
+
+def test_hostile_filter_values_are_only_values(make: Make) -> None:
+    store = make(INFO)
+    store.upsert(make_rows(10))
+    for value in ["' OR 1=1 --", "\\' OR true", '" or 1 == 1 or "', "x\x00y", "\n", "%", "𝕏" * 500]:
+        assert store.count([Condition("album", "=", value)]) == 0
+        assert store.search(make_rows(1)[0].vector, 5, where=[Condition("album", "=", value)]) == []
+        assert store.get([value]) == []
+        store.delete([value])
+    assert store.count() == 10
+
+
+def test_upsert_replaces_and_delete_lasts(make: Make) -> None:
+    rows = make_rows(40)
+    store = make(INFO)
+    store.upsert(rows)
+    store.upsert([replace(row, caption="new", vector=-row.vector) for row in rows[:10]])
+    assert store.count() == 40
+    assert store.search(-rows[3].vector, 1)[0].row.id == rows[3].id
+    assert {row.caption for row in store.get([row.id for row in rows[:10]])} == {"new"}
+    store.delete([row.id for row in rows[:15]] + ["missing"])
+    store.optimize()
+    store = make(None)
+    assert store.count() == 25
+    assert store.get([row.id for row in rows[:15]]) == []
+    gone = {row.id for row in rows[:15]}
+    assert not gone & {hit.row.id for hit in store.search(rows[0].vector, 40)}
+    assert not gone & {row.id for row in store.scan()}
+
+
+def test_same_id_twice_in_one_call_is_one_row(make: Make) -> None:
+    row = make_rows(1)[0]
+    store = make(INFO)
+    store.upsert([row, replace(row, caption="last")])
+    assert [found.caption for found in store.scan()] == ["last"]
+
+
+def test_empty_store(make: Make) -> None:
+    store = make(INFO)
+    assert store.count() == 0
+    assert store.search(make_rows(1)[0].vector, 5) == []
+    assert list(store.scan(vectors=True)) == []
+    assert store.get([]) == []
+    assert store.values("album", 10) == []
+    store.upsert([])
+    store.delete([])
+    store.optimize()
+
+
+def test_scan_gives_every_row_once_with_vectors(make: Make) -> None:
+    rows = make_rows(120)
+    store = make(INFO)
+    store.upsert(rows)
+    scanned = {row.id: row for row in store.scan(vectors=True)}
+    assert scanned.keys() == {row.id for row in rows}
+    np.testing.assert_array_equal(scanned[rows[5].id].vector, rows[5].vector)
+    assert all(row.vector is None for row in store.scan())
+
+
+def test_values_are_counted(make: Make) -> None:
+    store = make(INFO)
+    store.upsert(make_rows(60))
+    assert dict(store.values("kind", 10)) == {"image": 40, "text": 20}
+    assert dict(store.values("author", 10)) == {"ann": 30, "bob": 15}
+    assert len(store.values("album", 2)) == 2
+
+
+def test_an_unknown_column_is_refused(make: Make) -> None:
+    store = make(INFO)
+    with pytest.raises(StoreError, match=r"no column 'colour'.*album"):
+        store.search(make_rows(1)[0].vector, 5, where=[Condition("colour", "=", "red")])
+
+
+@pytest.mark.parametrize(("k", "offset"), [(0, 0), (-1, 0), (5, -1), (10_000, 1)])
+def test_depth_is_limited(make: Make, k: int, offset: int) -> None:
+    with pytest.raises(StoreError, match="at most 10000"):
+        make(INFO).search(make_rows(1)[0].vector, k, offset=offset)
+
+
+def test_a_user_column_keeps_its_type(make: Make) -> None:
+    store = make(INFO)
+    row = make_rows(1)[0]
+    store.upsert([replace(row, extra={"stars": 3})])
+    with pytest.raises(StoreError, match="holds int, got 'five'"):
+        store.upsert([replace(row, extra={"stars": "five"})])
+    with pytest.raises(StoreError, match="rename"):
+        store.upsert([replace(row, extra={"vector": 1})])
+    with pytest.raises(StoreError, match="rename"):
+        store.upsert([replace(row, extra={"drop table": 1})])
+
+
+def test_another_model_is_refused_and_a_moved_checkpoint_remembered(make: Make) -> None:
+    make(INFO)
+    with pytest.raises(StoreError, match=r"filled by another model .*/somewhere/model.*new store"):
+        make(INFO.model_copy(update={"fingerprint": "f2"}))
+    make(INFO.model_copy(update={"checkpoint": "/new/place"}))
+    assert make(None).info.checkpoint == "/new/place"
+
+
+def test_a_missing_store_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="unicross index CHECKPOINT FOLDER"):
+        open_store(str(tmp_path / "nothing"))
+
+
+def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(StoreError, match="is no store"):
+        open_store(str(tmp_path), INFO)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_two_writers_are_one_too_many(make: Make, tmp_path: Path) -> None:
+    first = make(INFO)
+    first.upsert(make_rows(3))
+    second = open_store(str(tmp_path / "store"))
+    assert second.count() == 3  # reading is free
+    with pytest.raises(StoreError, match="written by another process"):
+        second.upsert(make_rows(1))
+    first.close()
+    second.upsert(make_rows(4))
+    second.close()
+
+
+COLUMNS_FOR_PARSING = {**COLUMNS, "stars": int, "sold": bool}
+
+
+def test_where_is_parsed() -> None:
+    assert parse_where(["album=a = b", "size >= 10", "stars!=3", "sold=true"], COLUMNS_FOR_PARSING) == [
+        Condition("size", ">=", 10),
+        Condition("stars", "!=", 3),
+        Condition("album", "=", "a = b"),
+        Condition("sold", "=", True),
+    ]
+    assert parse_where(["album=a", "album=b"], COLUMNS_FOR_PARSING) == [Condition("album", "in", ("a", "b"))]
+    (day,) = parse_where(["mtime>=2024-05-01T00:00:00+00:00"], COLUMNS_FOR_PARSING)
+    assert day.value == 1714521600.0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nonsense", "COLUMN=VALUE"),
+        ("colour=red", "no column 'colour'"),
+        ("size=big", "type int"),
+        ("size=" + "9" * 30, "ordinary size"),
+        ("mtime=nan", "ordinary size"),
+        ("mtime>=2024-99-99", "type float"),
+        ("sold=maybe", "type bool"),
+    ],
+)
+def test_a_wrong_filter_gets_a_sentence(text: str, message: str) -> None:
+    with pytest.raises(StoreError, match=message):
+        parse_where([text], COLUMNS_FOR_PARSING)
+
+
+@given(st.text())
+def test_any_filter_text_is_parsed_or_refused(text: str) -> None:
+    with suppress(StoreError):
+        parse_where([text], COLUMNS_FOR_PARSING)

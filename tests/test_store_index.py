@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fake_model import FakeModel, gallery, paint, touch
+from unicross.errors import DataError, StoreError
+from unicross.store import Row, Store, StoreInfo, open_store
+from unicross.store.index import index
+from unicross.store.keep import Keep
+
+
+@pytest.fixture
+def model() -> FakeModel:
+    return FakeModel()
+
+
+@pytest.fixture
+def store(tmp_path: Path, model: FakeModel) -> Store:
+    return open_store(
+        str(tmp_path / "store"), StoreInfo(fingerprint=model.fingerprint(), checkpoint="m", dim=16)
+    )
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return gallery(tmp_path / "photos")
+
+
+def names(store: Store) -> list[str]:
+    return sorted(Path(row.path).name for row in store.scan() if row.kind == "image")
+
+
+def row_of(store: Store, name: str) -> Row:
+    (row,) = [row for row in store.scan(vectors=True) if row.kind == "image" and row.path.endswith(name)]
+    return row
+
+
+def counts(report: object) -> tuple[int, ...]:
+    return tuple(getattr(report, name) for name in ("added", "updated", "unchanged", "removed"))
+
+
+def test_new_unchanged_changed_and_gone(model: FakeModel, store: Store, photos: Path) -> None:
+    steps: list[tuple[int, int]] = []
+    report = index(model, photos, store, progress=lambda done, total: steps.append((done, total)))
+    assert counts(report) == (6, 0, 0, 0)
+    assert steps[-1] == (6, 6)
+    assert row_of(store, "yellow.png").album == "a/deep"
+    assert store.info.roots == (str(photos.resolve()),)
+
+    assert counts(index(model, photos, store)) == (0, 0, 6, 0)
+    assert model.pictures == 6  # nothing was embedded twice
+
+    touch(paint(photos / "red.png", "purple"), 2_000_000_000)
+    paint(photos / "c" / "orange.png", "orange")
+    (photos / "b" / "black.bmp").unlink()
+    assert counts(index(model, photos, store)) == (1, 1, 4, 0)
+    assert model.pictures == 8
+    np.testing.assert_allclose(row_of(store, "red.png").vector, model.encode_texts(["purple"])[0], atol=1e-6)
+    assert "black.bmp" in names(store)
+
+    assert counts(index(model, photos, store, prune=True)) == (0, 0, 6, 1)
+    assert names(store) == ["blue.png", "green.jpg", "orange.png", "red.png", "white.png", "yellow.png"]
+
+
+def test_unreadable_files_are_listed_and_tried_again(model: FakeModel, store: Store, photos: Path) -> None:
+    (photos / "broken.jpg").write_bytes(b"nonsense")
+    (photos / "empty.png").write_bytes(b"")
+    report = index(model, photos, store)
+    assert report.added == 6
+    assert {Path(failure.path).name: failure.reason for failure in report.failed} == {
+        "broken.jpg": "not an image, or of a kind that Pillow does not know: replace it or remove it",
+        "empty.png": "the file is empty: replace it or remove it",
+    }
+    paint(photos / "empty.png", "purple")
+    assert index(model, photos, store).added == 1
+
+
+def test_captions_become_texts_and_user_columns(model: FakeModel, store: Store, photos: Path) -> None:
+    table = photos.parent / "captions.csv"
+    table.write_text(
+        "image,caption,Photographer,year\n"
+        "red.png,a red square,ann,2020\n"
+        "red.png,all is red,ann,2020\n"
+        "a/blue.png,a blue square,,2021\n"
+        "missing.png,nothing,bob,2022\n"
+    )
+    report = index(model, photos, store, captions=table)
+    assert report.added == 6 + 3
+    assert [(failure.path, "not among the pictures" in failure.reason) for failure in report.failed] == [
+        ("missing.png", True)
+    ]
+    assert row_of(store, "red.png").caption == "a red square"
+    assert row_of(store, "red.png").extra == {"photographer": "ann", "year": 2020}
+    texts = {row.caption: row for row in store.scan() if row.kind == "text"}
+    assert texts["all is red"].path == str((photos / "red.png").resolve())
+    assert texts["a blue square"].album == "a"
+
+    assert counts(index(model, photos, store, captions=table)) == (0, 0, 9, 0)
+    assert counts(index(model, photos, store)) == (0, 0, 6, 0)  # without the file, what was said stays
+
+    table.write_text("image,caption,Photographer,year\nred.png,scarlet,cat,2020\n")
+    embedded = model.pictures
+    report = index(model, photos, store, captions=table, prune=True)
+    assert model.pictures == embedded
+    assert row_of(store, "red.png").caption == "scarlet"
+    assert row_of(store, "red.png").extra == {"photographer": "cat", "year": 2020}
+    assert {row.caption for row in store.scan() if row.kind == "text"} == {"scarlet"}
+    assert (report.added, report.updated, report.removed) == (1, 1, 3)
+
+
+def test_a_changed_picture_keeps_its_caption(model: FakeModel, store: Store, photos: Path) -> None:
+    table = photos.parent / "captions.csv"
+    table.write_text("image,caption\nred.png,what it was\n")
+    index(model, photos, store, captions=table)
+    touch(paint(photos / "red.png", "blue"), 2_000_000_000)
+    index(model, photos, store)
+    assert row_of(store, "red.png").caption == "what it was"
+
+
+def test_two_folders_in_one_store_do_not_prune_each_other(
+    model: FakeModel, store: Store, photos: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    paint(other / "pink.png", (250, 100, 150))
+    index(model, photos, store)
+    index(model, other, store, prune=True)
+    assert len(names(store)) == 7
+    assert store.info.roots == (str(photos.resolve()), str(other.resolve()))
+
+
+def test_an_empty_folder_does_not_empty_the_store(model: FakeModel, store: Store, photos: Path) -> None:
+    index(model, photos, store)
+    photos.rename(photos.with_name("away"))
+    photos.mkdir()
+    with pytest.raises(StoreError, match=r"6 of it: nothing was removed.*mounted"):
+        index(model, photos, store, prune=True)
+    assert store.count() == 6
+
+
+def test_another_model_is_refused(store: Store, photos: Path) -> None:
+    with pytest.raises(StoreError, match="filled by another model"):
+        index(FakeModel("other"), photos, store)
+
+
+def test_a_store_is_rebuilt_from_what_was_kept(model: FakeModel, store: Store, photos: Path) -> None:
+    kept = photos.parent / "kept"
+    table = photos.parent / "captions.csv"
+    table.write_text("image,caption,year\nred.png,a red square,2020\nb/white.png,white,2021\n")
+    index(model, photos, store, captions=table, keep=Keep(kept))
+    touch(paint(photos / "red.png", "purple"), 2_000_000_000)
+    (photos / "b" / "white.png").unlink()
+    index(model, photos, store, prune=True, keep=Keep(kept))
+    rebuilt = open_store(str(photos.parent / "again"), store.info)
+    for rows in Keep(kept).replay():
+        rebuilt.upsert(rows)
+    before = {row.id: row for row in store.scan(vectors=True)}
+    after = {row.id: row for row in rebuilt.scan(vectors=True)}
+    assert before.keys() == after.keys()
+    for id, row in before.items():
+        assert (row.path, row.caption, row.extra) == (after[id].path, after[id].caption, after[id].extra)
+        np.testing.assert_array_equal(row.vector, after[id].vector)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("c.csv", "picture,words\na,b\n", "no column for the picture"),
+        ("c.csv", "image,caption\na,b,c\n", "c.csv:2: more cells"),
+        ("c.jsonl", '{"image": "a"}\nnonsense\n', "c.jsonl:2: not JSON"),
+        ("c.jsonl", "[1]\n", "c.jsonl:1: not a JSON object"),
+        ("c.txt", "a.jpg#0\tgood\nbad line\n", "c.txt:2: not of the form"),
+        ("c.xlsx", "", "are read from .csv"),
+        ("c.csv", "image,caption,1 bad\na,b,c\n", "user column is named"),
+    ],
+)
+def test_a_wrong_captions_file_gets_a_sentence(
+    model: FakeModel, store: Store, photos: Path, name: str, text: str, message: str
+) -> None:
+    (photos / name).write_text(text)
+    with pytest.raises(DataError, match=message):
+        index(model, photos, store, captions=photos / name)
+
+
+def test_a_missing_captions_file_gets_a_sentence(model: FakeModel, store: Store, photos: Path) -> None:
+    with pytest.raises(DataError, match="captions file not found"):
+        index(model, photos, store, captions=photos / "missing.csv")
+
+
+def test_texts_alone_and_flickr_tokens(model: FakeModel, store: Store, photos: Path) -> None:
+    tokens = photos.parent / "x.token.txt"
+    tokens.write_text("red.png#0\tred at dawn\nred.png#1\tred at dusk\n")
+    index(model, photos, store, captions=tokens)
+    lines = photos.parent / "lines.txt"
+    lines.write_text("a blue day\n\na green hill\n")
+    index(model, photos, store, captions=lines)
+    texts = {row.caption: Path(row.path).name for row in store.scan() if row.kind == "text"}
+    assert texts == {"red at dawn": "red.png", "red at dusk": "red.png", "a blue day": "", "a green hill": ""}
