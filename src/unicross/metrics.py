@@ -1,6 +1,6 @@
 """Retrieval metrics and bootstrap intervals: pure functions on numpy arrays.
 
-Letters: Q queries, K keys, D dimensions, P most positives of a query, S seeds, N images.
+Letters: Q queries, K keys, D dimensions, P most positives of a query, S seeds, N images, R resamples.
 Recalls and average precisions are in percent, ranks are 1-based.
 
 Ties are counted pessimistically: a negative that scores the same as a positive ranks before it. Products in
@@ -168,15 +168,20 @@ def paired_bootstrap(
 def _resampled_means(
     a: npt.NDArray[np.number], b: npt.NDArray[np.number] | None, rng: np.random.Generator, resamples: int
 ) -> tuple[Doubles, Doubles]:
-    """Means [resamples] of a and b (zeros without b) over resampled columns, shared, and rows, not shared."""
+    """Means [R] of a and b (zeros without b) over resampled columns, shared, and rows, not shared."""
     means = np.zeros((2, resamples))
     n = a.shape[1]
-    sides = [side.astype(np.float64) for side in (a, b) if side is not None]
-    for turn in range(resamples):
-        times = np.bincount(rng.integers(n, size=n), minlength=n) / n  # [N], how often each image was drawn
-        for side, values in enumerate(sides):
-            by_seed = values @ times  # [S, N] @ [N] -> [S]
-            means[side, turn] = by_seed[rng.integers(len(by_seed), size=len(by_seed))].mean()
+    at_once = max(1, 2**20 // n)
+    for start in range(0, resamples, at_once):
+        r = min(at_once, resamples - start)
+        drawn = rng.integers(n, size=(r, n)) + n * np.arange(r)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=r * n).reshape(r, n) / n  # how often each column
+        for side, values in enumerate((a, b)):
+            if values is not None:
+                s = len(values)
+                by_row = times @ values.T.astype(np.float64)  # [r, N] @ [N, S] -> [r, S]
+                chosen = np.take_along_axis(by_row, rng.integers(s, size=(r, s)), axis=1)
+                means[side, start : start + r] = chosen.mean(axis=1)
     return means[0], means[1]
 
 

@@ -1,0 +1,269 @@
+"""Several recipes by several seeds, one protocol, one table: does a method help on these data?
+
+Every recipe is trained with every seed in its own folder, evaluated on the same pairs, and set against the
+first recipe by a paired bootstrap over images and seeds. With `match="compute"` each cheaper recipe is
+trained a second time, its last stage lengthened until it spends what the dearest one spends: both
+matchings are in the table. Compute is what the runs measured: tower forwards weighted by the towers' cost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ValidationError
+
+from unicross.comparison import COMPARED, Comparison, Match, Row, Spread, per_image
+from unicross.config import Recipe, dump_recipe, load_recipe
+from unicross.errors import DataError, RecipeError, UnicrossError
+from unicross.evaluate import Result
+from unicross.metrics import Difference, paired_bootstrap
+
+EVALUATION, SUMMARY = "evaluation.json", "summary.json"
+
+SAME_COMPUTE = 0.02
+"""A recipe within this share of the dearest one's compute counts as equal."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The two things done with a run; tests put fakes here."""
+
+    train: Callable[[Recipe, Path, bool], None]
+    """(recipe, run folder, resume): trains and leaves `summary.json` in the run folder."""
+    evaluate: Callable[[Recipe, Path], Result]
+    """(recipe, run folder): evaluates the best checkpoint on the validation pairs."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    label: str
+    path: Path
+    recipe: Recipe
+
+
+def compare(
+    recipes: Sequence[Path],
+    seeds: Sequence[int],
+    out: Path,
+    *,
+    match: Match = "epochs",
+    overrides: Sequence[str] = (),
+    progress: Callable[[str], None] = lambda _: None,
+    steps: Steps | None = None,
+) -> Comparison:
+    """Train what is missing, evaluate, and write `out/comparison.json`.
+
+    Finished runs of the same recipe and seed under `out` are reused, killed ones resumed. `progress` is told
+    of each run. Raises RecipeError for recipes of one name or no seeds, DataError where the runs were not
+    evaluated on the same pairs, and whatever training raises, with the run named.
+    """
+    steps = steps or real_steps()
+    if not recipes or not seeds or len(set(seeds)) < len(seeds):
+        raise RecipeError(
+            f"give at least one recipe and different seeds, got {len(recipes)} and {list(seeds)}"
+        )
+    entries = [_Entry(path.stem, path, load_recipe(path, overrides)) for path in map(Path, recipes)]
+    labels = [entry.label for entry in entries]
+    if len(set(labels)) < len(labels):
+        raise RecipeError(f"recipes need different file names, got {', '.join(labels)}: rename one")
+    out.mkdir(parents=True, exist_ok=True)
+
+    measured = [_run(entry, seeds, out, steps, progress) for entry in entries]
+    matched = measured
+    if match == "compute":
+        target = max(runs.compute for runs in measured)
+        matched = [
+            _run(_lengthened(runs, target), seeds, out, steps, progress)
+            if runs.compute < (1 - SAME_COMPUTE) * target
+            else runs
+            for runs in measured
+        ]
+    _check_same_pairs([*measured, *matched])
+    firsts = list(dict.fromkeys([measured[0], matched[0]]))
+    rows = []
+    for own, equal in zip(measured, matched, strict=True):
+        rows.append(_row(own, firsts if own is equal else firsts[:1], out))
+        if equal is not own:
+            rows.append(_row(equal, firsts, out))
+    first = measured[0].results[0]
+    comparison = Comparison(
+        match=match,
+        seeds=tuple(seeds),
+        n_images=first.n_images,
+        n_captions=first.n_captions,
+        rows=tuple(rows),
+    )
+    comparison.save(out)
+    return comparison
+
+
+def run_folder(recipe: Recipe, stem: str, out: Path) -> Path:
+    """Where the run of a recipe and its seed lies under `out`, or will lie.
+
+    A run is known by the recipe in it, value by value, whatever the file was called; new ones are named by
+    the file's `stem` and a hash of the recipe without its seed.
+    """
+    for known in sorted(out.glob(f"*/seed-{recipe.seed}/recipe.yaml")):
+        with contextlib.suppress(RecipeError):  # of a version with other keys: another recipe
+            if load_recipe(known) == recipe:
+                return known.parent
+    text = dump_recipe(recipe.model_copy(update={"seed": 0}))
+    return out / f"{stem}-{hashlib.sha256(text.encode()).hexdigest()[:8]}" / f"seed-{recipe.seed}"
+
+
+class _Summary(BaseModel):
+    """What training leaves of a finished run, as far as it is read here."""
+
+    forwards: dict[Literal["image", "text"], float]
+    compute: float
+    minutes: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Runs:
+    """An entry with its runs done, one a seed."""
+
+    entry: _Entry
+    folders: tuple[Path, ...]
+    results: tuple[Result, ...]
+    summaries: tuple[_Summary, ...]
+
+    @property
+    def compute(self) -> float:
+        return float(np.mean([summary.compute for summary in self.summaries]))
+
+
+def _run(
+    entry: _Entry, seeds: Sequence[int], out: Path, steps: Steps, progress: Callable[[str], None]
+) -> _Runs:
+    """Train and evaluate what is not there yet."""
+    folders, results, summaries = [], [], []
+    for seed in seeds:
+        recipe = entry.recipe.model_copy(update={"seed": seed})
+        folder = run_folder(recipe, entry.path.stem, out)
+        name = f"{entry.label}, seed {seed}"
+        if (folder / SUMMARY).is_file():
+            progress(f"{name}: finished before, in {folder}")
+        else:
+            resume = (folder / "recipe.yaml").is_file()
+            progress(f"{name}: {'resuming' if resume else 'training'} {recipe.epochs} epochs in {folder}")
+            try:
+                steps.train(recipe, folder, resume)
+            except UnicrossError as error:
+                raise type(error)(f"{name}, in {folder}: {error}") from error
+        summaries.append(_read_summary(folder / SUMMARY))
+        if not (folder / EVALUATION).is_file():
+            progress(f"{name}: evaluating")
+            steps.evaluate(recipe, folder).save(folder / EVALUATION)
+        results.append(Result.load(folder / EVALUATION))
+        folders.append(folder)
+    return _Runs(entry, tuple(folders), tuple(results), tuple(summaries))
+
+
+def _read_summary(path: Path) -> _Summary:
+    try:
+        return _Summary.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as error:
+        raise DataError(
+            f"{path}: not the summary of a run: {error}; delete the run folder to train again"
+        ) from error
+
+
+def _lengthened(runs: _Runs, target: float) -> _Entry:
+    """The recipe with so many more epochs of its last stage that it spends at least the target compute."""
+    recipe = runs.entry.recipe
+    last = recipe.stages[-1]
+    per_epoch = float(
+        np.mean(
+            [
+                _last_stage_compute(f, last.epochs) or s.compute / recipe.epochs
+                for f, s in zip(runs.folders, runs.summaries, strict=True)
+            ]
+        )
+    )
+    more = math.ceil((target * (1 - SAME_COMPUTE) - runs.compute) / per_epoch)
+    longer = last.model_copy(update={"epochs": last.epochs + more})
+    return _Entry(
+        f"{runs.entry.label} (equal compute)",
+        runs.entry.path,
+        recipe.model_copy(update={"stages": (*recipe.stages[:-1], longer)}),
+    )
+
+
+def _last_stage_compute(folder: Path, epochs: int) -> float | None:
+    """Compute of one epoch of the last stage by the run's log; None where the log does not tell."""
+    spent = [0.0]
+    for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        if record["kind"] == "eval" and "compute" in record:
+            spent.append(record["compute"])
+    return (spent[-1] - spent[-1 - epochs]) / epochs if len(spent) > epochs else None
+
+
+def _check_same_pairs(all_runs: Sequence[_Runs]) -> None:
+    first = all_runs[0]
+    for runs in all_runs:
+        for folder, result in zip(runs.folders, runs.results, strict=True):
+            same = result.image_ids == first.results[0].image_ids
+            if not same or not np.array_equal(result.text_image, first.results[0].text_image):
+                raise DataError(
+                    f"{folder} was evaluated on {result.n_images} images that are not the "
+                    f"{first.results[0].n_images} of {first.folders[0]}: give all recipes the "
+                    "same data.root and data.split.val"
+                )
+
+
+def _row(runs: _Runs, references: Sequence[_Runs], out: Path) -> Row:
+    recipe = runs.entry.recipe
+    return Row(
+        label=runs.entry.label,
+        recipe=str(runs.entry.path),
+        epochs=recipe.epochs,
+        runs=tuple(folder.relative_to(out).as_posix() for folder in runs.folders),
+        metrics={name: _spread([r.metrics[name] for r in runs.results]) for name in runs.results[0].metrics},
+        image_forwards=float(np.mean([s.forwards["image"] for s in runs.summaries])),
+        text_forwards=float(np.mean([s.forwards["text"] for s in runs.summaries])),
+        compute=runs.compute,
+        minutes=float(np.mean([s.minutes for s in runs.summaries])),
+        against={r.entry.label: _differences(r, runs) for r in references if r is not runs},
+    )
+
+
+def _spread(values: Sequence[float]) -> Spread:
+    return Spread(mean=float(np.mean(values)), sd=float(np.std(values, ddof=1)) if len(values) > 1 else None)
+
+
+def _differences(reference: _Runs, runs: _Runs) -> dict[str, Difference]:
+    found = {}
+    for name in COMPARED:
+        a = np.stack([per_image(result, name) for result in reference.results])  # [S, N]
+        b = np.stack([per_image(result, name) for result in runs.results])
+        found[name] = paired_bootstrap(a, b, np.random.default_rng(0))
+    return found
+
+
+def real_steps(
+    listener: Callable[[Mapping[str, Any]], None] | None = None, device: str | None = None
+) -> Steps:
+    """Training and evaluation as they are; `listener` hears training's events (see `training.events`)."""
+    from unicross.evaluate import evaluate
+    from unicross.model import TwoTower
+    from unicross.training import train
+    from unicross.training.dataset import read_splits
+
+    def train_run(recipe: Recipe, folder: Path, resume: bool) -> None:
+        train(recipe, folder, resume=resume, listener=listener, device=device)
+
+    def evaluate_run(recipe: Recipe, folder: Path) -> Result:
+        _, validation, _ = read_splits(recipe)
+        return evaluate(TwoTower.load(folder / "best", device), validation)
+
+    return Steps(train_run, evaluate_run)

@@ -1,0 +1,127 @@
+"""What a comparison found: plain data, its JSON and its table.
+
+`compare` makes it, the command line shows it, the report draws it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+from rich.table import Table
+
+from unicross.errors import DataError
+from unicross.evaluate import Result
+from unicross.metrics import RECALL_AT, Difference, Doubles, per_cluster
+
+Match = Literal["epochs", "compute"]
+
+COMPARISON = "comparison.json"
+
+COMPARED = (*(f"{way}/R@{k}" for way in ("i2t", "t2i") for k in RECALL_AT), "rsum")
+"""Metrics that are means over images, so that a bootstrap over images holds for them."""
+
+
+class Spread(BaseModel):
+    """Of one metric over the seeds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    mean: float
+    sd: float | None
+    """None with one seed."""
+
+
+class Row(BaseModel):
+    """One recipe, as it stands or lengthened, over all seeds. Forwards, compute and minutes are means."""
+
+    model_config = ConfigDict(frozen=True)
+
+    label: str
+    recipe: str
+    epochs: int
+    runs: tuple[str, ...]
+    """Run folders in the order of the seeds, relative to the comparison's folder."""
+    metrics: dict[str, Spread]
+    image_forwards: float
+    text_forwards: float
+    compute: float
+    minutes: float
+    against: dict[str, dict[str, Difference]]
+    """By the label of another row: this row less that one, for each metric of COMPARED."""
+
+
+class Comparison(BaseModel):
+    """What `compare` found. The first row is the first recipe as it stands."""
+
+    model_config = ConfigDict(frozen=True)
+
+    match: Match
+    seeds: tuple[int, ...]
+    n_images: int
+    n_captions: int
+    rows: tuple[Row, ...]
+
+    def save(self, folder: Path) -> None:
+        """Write `comparison.json` into the folder, beside and renamed."""
+        part = folder / f"{COMPARISON}.{os.getpid()}.part"
+        part.write_text(self.model_dump_json(indent=1), encoding="utf-8")
+        part.replace(folder / COMPARISON)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote. Raises DataError where there is nothing of the kind."""
+        try:
+            return cls.model_validate_json((folder / COMPARISON).read_text(encoding="utf-8"))
+        except (OSError, ValidationError) as error:
+            raise DataError(
+                f"{folder}: no readable {COMPARISON}: run `unicross compare` first: {error}"
+            ) from error
+
+
+def per_image(result: Result, metric: str) -> Doubles:
+    """Values [N], one an image, whose mean is the metric, for a metric of COMPARED."""
+    if metric == "rsum":
+        return np.sum(
+            [per_image(result, name) for name in COMPARED if name != "rsum"], axis=0, dtype=np.float64
+        )
+    way, k = metric.split("/R@")
+    if way == "i2t":
+        return np.where(result.i2t_ranks <= int(k), 100.0, 0.0)
+    return per_cluster(np.where(result.t2i_ranks <= int(k), 100.0, 0.0), result.text_image, result.n_images)
+
+
+def table(comparison: Comparison) -> Table:
+    """What the command line shows: mean ± sd, and the differences of rSum with their 95% intervals."""
+    seeds = len(comparison.seeds)
+    shown = Table(
+        title=f"{comparison.n_images} images, {comparison.n_captions} captions, "
+        f"{seeds} seed{'s' if seeds > 1 else ''}; recall in percent"
+    )
+    references = dict.fromkeys(label for row in comparison.rows for label in row.against)
+    shown.add_column("recipe")
+    for heading in ("epochs", *(name.replace("/", " ") for name in COMPARED), "forwards", "minutes"):
+        shown.add_column(heading, justify="right")
+    for label in references:
+        shown.add_column(f"rsum against {label}", justify="right")
+    for row in comparison.rows:
+        shown.add_row(
+            row.label,
+            str(row.epochs),
+            *(spread_text(row.metrics[name]) for name in COMPARED),
+            f"{(row.image_forwards + row.text_forwards) / 1000:.0f}k",
+            f"{row.minutes:.1f}",
+            *(difference_text(row.against[r]["rsum"]) if r in row.against else "" for r in references),
+        )
+    return shown
+
+
+def spread_text(spread: Spread) -> str:
+    return f"{spread.mean:.1f}" + ("" if spread.sd is None else f" ±{spread.sd:.1f}")
+
+
+def difference_text(difference: Difference) -> str:
+    return f"{difference.mean:+.1f} [{difference.low:+.1f}, {difference.high:+.1f}]"

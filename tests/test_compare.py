@@ -1,0 +1,234 @@
+"""Comparing recipes, with a fake training whose runs cost and find what the test says."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+import yaml
+from rich.console import Console
+
+from unicross.compare import Steps, compare
+from unicross.comparison import COMPARED, Comparison, per_image, table
+from unicross.config import dump_recipe, load_recipe
+from unicross.errors import DataError, RecipeError, TrainingError
+from unicross.evaluate import evaluate_embeddings
+
+N = 60
+
+
+def write_recipe(folder, name, *, epochs=(2,), weight=0.0):
+    recipe = {
+        "model": {"image": "tiny", "text": "tiny"},
+        "data": {"root": "???"},
+        "stages": [
+            {"name": f"s{i}", "epochs": e, "losses": {"image_text": 1.0, "image_image": weight}}
+            for i, e in enumerate(epochs)
+        ],
+    }
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(recipe))
+    return folder / f"{name}.yaml"
+
+
+class FakeSteps:
+    """An epoch costs 1, with image_image 2, in the last stage .5 more; image_image makes the better model."""
+
+    def __init__(self):
+        self.trained, self.evaluated, self.images = [], [], N
+
+    @property
+    def steps(self):
+        return Steps(self.train, self.evaluate)
+
+    def train(self, recipe, folder, resume):
+        self.trained.append((recipe.seed, recipe.epochs, resume))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "recipe.yaml").write_text(dump_recipe(recipe))
+        spent, lines = 0.0, []
+        for stage in recipe.stages:
+            for _ in range(stage.epochs):
+                spent += (2 if stage.losses.image_image else 1) + 0.5 * (stage is recipe.stages[-1])
+                lines.append({"kind": "step", "loss": 1.0})
+                lines.append({"kind": "eval", "compute": spent})
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        summary = {
+            "forwards": {"image": 100 * spent, "text": 50 * spent},
+            "compute": spent,
+            "minutes": spent / 10,
+        }
+        (folder / "summary.json").write_text(
+            json.dumps({**summary, "seed": recipe.seed, "epochs": recipe.epochs})
+        )
+
+    def evaluate(self, recipe, folder):
+        self.evaluated.append(folder)
+        rng = np.random.default_rng(recipe.seed)
+        images = rng.normal(size=(self.images, 16))
+        noise = 0.6 if recipe.stages[-1].losses.image_image else 1.0
+        texts = np.repeat(images, 2, axis=0) + noise * rng.normal(size=(2 * self.images, 16))
+        return evaluate_embeddings(images, texts, np.repeat(np.arange(self.images), 2))
+
+
+@pytest.fixture
+def fake():
+    return FakeSteps()
+
+
+@pytest.fixture
+def recipes(tmp_path):
+    return [
+        write_recipe(tmp_path, "plain", epochs=(1, 3)),
+        write_recipe(tmp_path, "fancy", epochs=(4,), weight=0.3),
+    ]
+
+
+GIVEN = ["data.root=somewhere"]
+
+
+def test_each_recipe_and_seed_once(fake, recipes, tmp_path):
+    told = []
+    found = compare(
+        recipes, [0, 1, 2], tmp_path / "out", overrides=GIVEN, progress=told.append, steps=fake.steps
+    )
+    assert fake.trained == [(seed, 4, False) for seed in (0, 1, 2)] * 2
+    assert [row.label for row in found.rows] == ["plain", "fancy"]
+    assert (found.n_images, found.n_captions, found.seeds) == (N, 2 * N, (0, 1, 2))
+    plain, fancy = found.rows
+    assert (plain.compute, fancy.compute) == (1 + 3 * 1.5, 4 * 2.5)
+    assert (plain.image_forwards, plain.text_forwards, plain.minutes) == pytest.approx((550, 275, 0.55))
+    values = [fake.evaluate(load(tmp_path / "out" / run), None).metrics["rsum"] for run in fancy.runs]
+    assert fancy.metrics["rsum"].mean == pytest.approx(np.mean(values))
+    assert fancy.metrics["rsum"].sd == pytest.approx(np.std(values, ddof=1))
+    assert plain.against == {}
+    gain = fancy.against["plain"]["rsum"]
+    assert gain.mean == pytest.approx(fancy.metrics["rsum"].mean - plain.metrics["rsum"].mean)
+    assert 0 < gain.low < gain.mean < gain.high
+    assert set(fancy.against["plain"]) == set(COMPARED)
+    assert "plain, seed 0: training 4 epochs" in told[0]
+
+
+def load(folder):
+    return load_recipe(folder / "recipe.yaml")
+
+
+def test_equal_compute_lengthens_the_last_stage(fake, recipes, tmp_path):
+    found = compare(recipes, [0, 1], tmp_path, match="compute", overrides=GIVEN, steps=fake.steps)
+    plain, longer, fancy = found.rows
+    assert [row.label for row in found.rows] == ["plain", "plain (equal compute)", "fancy"]
+    # 5.5 spent, 10 wanted, 1.5 an epoch of the last stage: three more epochs reach 10.
+    assert (plain.epochs, longer.epochs, fancy.epochs) == (4, 7, 4)
+    assert longer.compute == pytest.approx(fancy.compute)
+    assert [stage.epochs for stage in load(tmp_path / longer.runs[0]).stages] == [1, 6]
+    assert set(fancy.against) == {"plain", "plain (equal compute)"}
+    assert set(longer.against) == {"plain"}
+
+
+def test_the_first_recipe_may_be_the_dearest(fake, recipes, tmp_path):
+    found = compare(recipes[::-1], [0], tmp_path, match="compute", overrides=GIVEN, steps=fake.steps)
+    assert [row.label for row in found.rows] == ["fancy", "plain", "plain (equal compute)"]
+    assert [set(row.against) for row in found.rows] == [set(), {"fancy"}, {"fancy"}]
+
+
+def test_equal_compute_within_two_percent_is_left_alone(fake, recipes, tmp_path):
+    again = tmp_path / "again.yaml"
+    again.write_text(recipes[0].read_text().replace("image_text: 1.0", "image_text: 0.9"))
+    found = compare([recipes[0], again], [0], tmp_path, match="compute", overrides=GIVEN, steps=fake.steps)
+    assert [row.label for row in found.rows] == ["plain", "again"]
+
+
+def test_without_compute_in_the_log_epochs_count_alike(fake, recipes, tmp_path):
+    compare(recipes, [0], tmp_path, overrides=GIVEN, steps=fake.steps)
+    for log in tmp_path.glob("*/seed-0/metrics.jsonl"):
+        log.write_text('{"kind": "step", "loss": 1.0}\n')
+    found = compare(recipes, [0], tmp_path, match="compute", overrides=GIVEN, steps=fake.steps)
+    assert found.rows[1].epochs == 4 + 4  # 5.5 / 4 an epoch: four more reach 10 * .98
+
+
+def test_finished_runs_are_reused_and_killed_ones_resumed(fake, recipes, tmp_path):
+    first = compare(recipes, [0, 1], tmp_path, overrides=GIVEN, steps=fake.steps)
+    killed = tmp_path / first.rows[1].runs[1]
+    (killed / "summary.json").unlink()
+    (killed / "evaluation.json").unlink()
+    fake.trained.clear(), fake.evaluated.clear()
+    second = compare(recipes, [0, 1, 2], tmp_path, overrides=GIVEN, steps=fake.steps)
+    assert fake.trained == [(2, 4, False), (1, 4, True), (2, 4, False)]
+    assert len(fake.evaluated) == 3
+    assert [row.runs[:2] for row in second.rows] == [row.runs for row in first.rows]
+    fake.trained.clear()
+    assert compare(recipes, [0, 1, 2], tmp_path, overrides=GIVEN, steps=fake.steps) == second
+    assert not fake.trained
+
+
+def test_another_recipe_is_another_run_whatever_its_name(fake, recipes, tmp_path):
+    compare(recipes, [0], tmp_path, overrides=GIVEN, steps=fake.steps)
+    fake.trained.clear()
+    compare(recipes, [0], tmp_path, overrides=[*GIVEN, "train.batch_size=64"], steps=fake.steps)
+    assert len(fake.trained) == 2
+    fake.trained.clear()
+    renamed = recipes[0].rename(tmp_path / "renamed.yaml")
+    compare([renamed], [0], tmp_path, overrides=GIVEN, steps=fake.steps)
+    assert not fake.trained
+
+
+def test_saved_and_loaded_is_the_same(fake, recipes, tmp_path):
+    found = compare(recipes, [0], tmp_path, overrides=GIVEN, steps=fake.steps)
+    assert Comparison.load(tmp_path) == found
+    assert found.rows[0].metrics["rsum"].sd is None
+    with pytest.raises(DataError, match=r"no readable comparison\.json"):
+        Comparison.load(tmp_path / "absent")
+
+
+def test_table_shows_figures_and_intervals(fake, recipes, tmp_path):
+    found = compare(recipes, [0, 1], tmp_path, match="compute", overrides=GIVEN, steps=fake.steps)
+    console = Console(width=300, record=True, file=io.StringIO())
+    console.print(table(found))
+    text = console.export_text()
+    row = found.rows[2]
+    rsum, gain = row.metrics["rsum"], row.against["plain (equal compute)"]["rsum"]
+    assert f"{rsum.mean:.1f} ±{rsum.sd:.1f}" in text
+    assert f"{gain.mean:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]" in text
+    assert "2 seeds" in text
+
+
+def test_values_per_image_average_to_the_metric():
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(20, 4))
+    text_image = np.sort(np.concatenate([np.arange(20), rng.integers(20, size=33)]))
+    result = evaluate_embeddings(images, images[text_image] + rng.normal(size=(53, 4)), text_image)
+    for name in COMPARED:
+        assert per_image(result, name).mean() == pytest.approx(result.metrics[name]), name
+        assert per_image(result, name).shape == (20,)
+
+
+def test_runs_on_other_pairs_are_refused(fake, recipes, tmp_path):
+    compare(recipes[:1], [0], tmp_path, overrides=GIVEN, steps=fake.steps)
+    fake.images = N - 1
+    with pytest.raises(DataError, match=r"evaluated on 59 images that are not the 60 of .*data\.split\.val"):
+        compare(recipes, [0], tmp_path, overrides=GIVEN, steps=fake.steps)
+
+
+def test_a_failing_run_is_named(fake, recipes, tmp_path):
+    def fail(*_):
+        raise TrainingError("the loss is nan")
+
+    with pytest.raises(TrainingError, match=r"plain, seed 0, in .*: the loss is nan"):
+        compare(recipes, [0], tmp_path, overrides=GIVEN, steps=Steps(fail, fake.evaluate))
+
+
+def test_wrong_arguments(fake, recipes, tmp_path):
+    (tmp_path / "more").mkdir()
+    twin = write_recipe(tmp_path / "more", "plain")
+    with pytest.raises(RecipeError, match="different file names, got plain, plain"):
+        compare([recipes[0], twin], [0], tmp_path, overrides=GIVEN, steps=fake.steps)
+    for seeds in ([], [1, 1]):
+        with pytest.raises(RecipeError, match="different seeds"):
+            compare(recipes, seeds, tmp_path, overrides=GIVEN, steps=fake.steps)
+    with pytest.raises(RecipeError, match=r"data\.root"):
+        compare(recipes, [0], tmp_path, steps=fake.steps)
+
+
+def test_a_broken_summary_is_named(fake, recipes, tmp_path):
+    found = compare(recipes, [0], tmp_path, overrides=GIVEN, steps=fake.steps)
+    (tmp_path / found.rows[0].runs[0] / "summary.json").write_text("{}")
+    with pytest.raises(DataError, match=r"summary\.json: not the summary of a run"):
+        compare(recipes, [0], tmp_path, overrides=GIVEN, steps=fake.steps)
