@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
@@ -29,6 +29,8 @@ Indices = Sequence[int] | NDArray[np.integer]
 Progress = Callable[[int, int], None]
 """Called with the number of pictures done and of all."""
 
+OnError = Literal["raise", "skip"]
+
 LAYOUT = 1
 """Part of the key of a cache on disk: raise it when the same image would give other pixels."""
 CHUNK = 256
@@ -37,24 +39,31 @@ CHUNK = 256
 class PixelSource(Protocol):
     """What training asks for pictures."""
 
+    bad: list[Problem]
+    """What is wrong with pictures that cannot be decoded (only with on_error="skip")."""
+    bad_items: list[int]
+    """The items that they belong to, in the same order; not to be asked for."""
+
     def __len__(self) -> int:
         """The number of items."""
 
     def __getitem__(self, indices: Indices) -> Pixels:
         """The pictures of these items, uint8 [B, S, S, 3]. Asking for an item without one is a bug."""
 
+    def select(self, indices: Indices) -> PixelSource:
+        """The same pictures for a part of the items, asked by their index in that part."""
+
 
 class PixelCache:
     """All pictures of some items as uint8 squares."""
 
-    def __init__(self, pixels: Pixels, rows: NDArray[np.int64], bad: Sequence[tuple[int, Problem]]) -> None:
+    def __init__(self, pixels: Pixels, rows: NDArray[np.int64], bad: Mapping[int, Problem]) -> None:
         self.pixels = pixels
         """uint8 [R, S, S, 3], in memory or memory-mapped."""
         self.rows = rows
         """Row of each item [N]; -1 where it has no picture."""
-        self.bad_items = [index for index, _ in bad]
-        """Items whose picture could not be decoded; they have no row."""
-        self.bad = [problem for _, problem in bad]
+        self.bad = list(bad.values())
+        self.bad_items = list(bad)
 
     @classmethod
     def build(
@@ -65,7 +74,7 @@ class PixelCache:
         *,
         where: Path | None = None,
         workers: int | None = None,
-        on_error: Literal["raise", "skip"] = "raise",
+        on_error: OnError = "raise",
         progress: Progress | None = None,
     ) -> PixelCache:
         """Decode the pictures of all items, or find them in the folder `where` from an earlier run.
@@ -73,21 +82,15 @@ class PixelCache:
         With `where` None they are kept in memory. Raises DataError where pictures cannot be decoded, unless
         `on_error` is "skip" (see `bad_items`), and where the disk has no room.
         """
-        with_image = [index for index, item in enumerate(items) if item.image is not None]
-        sources = [image for item in items if (image := item.image) is not None]
-        squares = _Squares(sources, side, resize, workers, progress)
+        squares = _Squares(items, side, resize, workers, progress)
         if where is None:
             pixels, bad_rows = _to_memory(squares)
         else:
             pixels, bad_rows = _to_disk(squares, where, _key(items, side, resize))
+        bad = squares.problems(bad_rows, on_error)
         rows = np.full(len(items), -1, np.int64)
-        rows[with_image] = np.arange(len(with_image))
-        bad = []
-        for row, why in bad_rows.items():
-            bad.append((with_image[row], Problem("unreadable image", sources[row].name, why)))
-            rows[with_image[row]] = -1
-        if bad and on_error == "raise":
-            raise problems_error("decoding", [problem for _, problem in bad])
+        rows[squares.owners] = np.arange(len(squares.owners))
+        rows[list(bad)] = -1
         return cls(pixels, rows, bad)
 
     def __len__(self) -> int:
@@ -99,20 +102,48 @@ class PixelCache:
         return np.asarray(self.pixels[rows])  # [R, S, S, 3] -> [B, S, S, 3]
 
     def select(self, indices: Indices) -> PixelCache:
-        """The same pictures for a part of the items, asked by their index in that part."""
-        return PixelCache(self.pixels, self.rows[np.asarray(indices, np.int64)], ())
+        return PixelCache(self.pixels, self.rows[np.asarray(indices, np.int64)], {})
 
 
 class LazyPixels:
     """Decodes at each call, in threads, and keeps nothing."""
 
     def __init__(
-        self, items: Sequence[Item], side: int, resize: Resize, *, workers: int | None = None
+        self,
+        items: Sequence[Item],
+        side: int,
+        resize: Resize,
+        *,
+        workers: int | None = None,
+        bad: Mapping[int, Problem] | None = None,
     ) -> None:
         self.items = items
         self.side = side
         self.resize: Resize = resize
+        self.bad = list(bad.values()) if bad else []
+        self.bad_items = list(bad) if bad else []
+        self._workers = workers
         self._pool = ThreadPoolExecutor(workers or os.cpu_count(), thread_name_prefix="decode")
+
+    @classmethod
+    def build(
+        cls,
+        items: Sequence[Item],
+        side: int,
+        resize: Resize,
+        *,
+        workers: int | None = None,
+        on_error: OnError = "raise",
+        progress: Progress | None = None,
+    ) -> LazyPixels:
+        """With on_error="skip" every picture is decoded once now, to know which are bad; else none is."""
+        bad: dict[int, Problem] = {}
+        if on_error == "skip":
+            squares = _Squares(items, side, resize, workers, progress)
+            for _ in squares.chunks():
+                pass
+            bad = squares.problems(squares.bad, on_error)
+        return cls(items, side, resize, workers=workers, bad=bad)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -124,27 +155,34 @@ class LazyPixels:
         squares = list(self._pool.map(self._load, images))
         return np.stack(squares) if squares else np.empty((0, self.side, self.side, 3), np.uint8)
 
+    def select(self, indices: Indices) -> LazyPixels:
+        chosen = [self.items[int(index)] for index in indices]
+        return LazyPixels(chosen, self.side, self.resize, workers=self._workers)
+
     def _load(self, image: ImageSource) -> Pixels:
         return load_square(image, self.side, self.resize)
 
 
 class _Squares:
-    """Decodes the pictures of a cache in chunks, in threads, and collects what is wrong with them."""
+    """Decodes the pictures of some items in chunks, in threads, and collects what is wrong with them."""
 
     def __init__(
         self,
-        sources: Sequence[ImageSource],
+        items: Sequence[Item],
         side: int,
         resize: Resize,
         workers: int | None,
         progress: Progress | None,
     ) -> None:
-        self.sources = sources
-        self.shape = (len(sources), side, side, 3)
+        self.owners = [index for index, item in enumerate(items) if item.image is not None]
+        """The item of each picture [R]."""
+        self.sources = [image for item in items if (image := item.image) is not None]
+        self.shape = (len(self.sources), side, side, 3)
         self.resize: Resize = resize
         self.workers = workers or os.cpu_count()
         self.progress = progress
         self.bad: dict[int, str] = {}
+        """What is wrong with the pictures, by row."""
 
     def chunks(self) -> Iterator[Pixels]:
         """The pictures in order, uint8 [<= CHUNK, S, S, 3]; black where one is bad."""
@@ -155,6 +193,16 @@ class _Squares:
                 yield np.stack(list(pool.map(self._load, range(start, stop))))
                 if self.progress is not None:
                     self.progress(stop, total)
+
+    def problems(self, bad: Mapping[int, str], on_error: OnError) -> dict[int, Problem]:
+        """The bad rows as problems of their items, in order. Raises DataError unless to be skipped."""
+        found = {
+            self.owners[row]: Problem("unreadable image", self.sources[row].name, bad[row])
+            for row in sorted(bad)
+        }
+        if found and on_error == "raise":
+            raise problems_error("decoding images", list(found.values()))
+        return found
 
     def _load(self, row: int) -> Pixels:
         try:
@@ -178,27 +226,23 @@ def _to_disk(squares: _Squares, where: Path, key: str) -> tuple[Pixels, dict[int
 
     A lock makes several processes wait for the first of them instead of all decoding.
     """
-    where.mkdir(parents=True, exist_ok=True)
     folder, partial = where / key, where / f"{key}.partial"
-    with FileLock(where / f"{key}.lock"):
-        if not folder.is_dir():
-            shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-            partial.mkdir()
-            try:
+    try:
+        where.mkdir(parents=True, exist_ok=True)
+        with FileLock(where / f"{key}.lock"):
+            if not folder.is_dir():
+                shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+                partial.mkdir()
                 _write(squares, partial)
-            except OSError as error:
-                shutil.rmtree(partial, ignore_errors=True)
-                raise DataError(
-                    f"{partial}: cannot write the picture cache: {error.strerror or error}. "
-                    "Make room, or use data.cache=memory or none"
-                ) from error
-            partial.rename(folder)
+                partial.rename(folder)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise DataError(
+            f"{folder}: cannot write the picture cache: {error.strerror or error}. "
+            "Make room there, or use data.cache=memory or data.cache=none"
+        ) from error
     bad = json.loads((folder / "bad.json").read_text(encoding="utf-8"))
-    pixels = (
-        np.load(folder / "pixels.npy", mmap_mode="r")
-        if squares.sources
-        else np.empty(squares.shape, np.uint8)
-    )
+    pixels = np.load(folder / "pixels.npy", mmap_mode="r" if squares.sources else None)
     return pixels, {int(row): why for row, why in bad.items()}
 
 

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from unicross.data.rows import Problem, Row, read_lines
+from unicross.errors import DataError
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".ppm", ".pgm"}
@@ -66,8 +67,17 @@ def _split(path: Path, root: Path) -> str | None:
 
 
 def _files(root: Path) -> list[Path]:
+    """All files under a folder, through links too, but no folder twice. Raises DataError."""
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"{error.filename}: cannot be read: {error.strerror}") from error
+
     found = []
-    for folder, folders, names in os.walk(root):
+    seen = {os.path.realpath(root)}
+    for folder, folders, names in os.walk(root, onerror=refuse, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        real = {name: os.path.realpath(os.path.join(folder, name)) for name in folders}
+        folders[:] = [name for name in folders if real[name] not in seen]
+        seen.update(real.values())
         found += [Path(folder, name) for name in sorted(names) if not name.startswith(".")]
     return found

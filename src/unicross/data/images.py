@@ -7,6 +7,7 @@ H, W: height and width of a picture; S: side of the square, all in pixels.
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 from collections.abc import Sequence
@@ -34,6 +35,14 @@ GAP = 2
 """A picture is reduced by cheap means only down to this multiple of the wanted side; the rest is bicubic."""
 
 
+@functools.cache
+def formats() -> tuple[str, ...]:
+    """The kinds of images that are decoded, where this Pillow can. No EPS: it would run Ghostscript."""
+    Image.init()
+    wanted = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
+    return tuple(name for name in wanted if name in Image.OPEN)
+
+
 def decode(data: bytes, name: str, at_least: int | None = None) -> Image.Image:
     """The picture as it should be seen: upright by its EXIF orientation, RGB, on white where transparent.
 
@@ -41,7 +50,7 @@ def decode(data: bytes, name: str, at_least: int | None = None) -> Image.Image:
     this many pixels. Raises DataError, naming `name`, for what is no image, truncated, or too large.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=formats()) as image:
             _refuse_huge(image.width, image.height, name)
             if at_least is not None:
                 image.draft(None, (at_least, at_least))
@@ -58,11 +67,11 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     image = _upright(image)
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
+    if image.mode in ("F", "I") or image.mode.startswith("I;16"):
+        return _eight_bits(image)
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    if image.mode in ("F", "I") or image.mode.startswith("I;16"):
-        return _eight_bits(image)
     return image.convert("RGB")
 
 
@@ -113,7 +122,7 @@ def load_squares(
 def check_header(path: Path) -> str | None:
     """What is wrong with an image file as far as its header tells; None where nothing is. Reads no pixels."""
     try:
-        with path.open("rb") as file, Image.open(file) as image:
+        with path.open("rb") as file, Image.open(file, formats=formats()) as image:
             _refuse_huge(image.width, image.height, str(path))
     except FileNotFoundError:
         return "no such file"

@@ -17,7 +17,7 @@ from typing import Literal
 from unicross.data import flickr, folder, karpathy, table
 from unicross.data.images import check_header
 from unicross.data.items import ImageFile, Item
-from unicross.data.rows import Problem, Row, problems_error
+from unicross.data.rows import Problem, Row, describe, problems_error
 from unicross.errors import DataError
 
 Format = Literal["flickr", "karpathy", "table", "folder"]
@@ -65,7 +65,7 @@ def load_items(
     if problems and on_error == "raise":
         raise problems_error(str(root), problems)
     if not items:
-        reason = str(problems_error(str(root), problems)) if problems else "the files hold none"
+        reason = f"all of it has problems: {describe(problems)}" if problems else "the files hold none"
         raise DataError(f"{root}: no items{f' in split {split!r}' if split else ''}: {reason}")
     return Loaded(items, problems)
 
@@ -94,7 +94,9 @@ def _detect(root: Path, format: Format | None) -> tuple[Format, Path]:
     """The format and the file (for `folder`, the folder) to read."""
     if not root.exists():
         raise DataError(f"{root}: no such file or folder: give an existing one as data.root")
-    candidates = [(kind, path) for kind, path in _candidates(root, format) if format in (None, kind)]
+    if format is not None and root.is_dir() == (format == "folder"):
+        return format, root  # whatever its name
+    candidates = [(kind, path) for kind, path in _candidates(root) if format in (None, kind)]
     if not candidates:
         raise DataError(
             f"{root}: no data{f' of format {format!r}' if format else ''} found. Looked for\n{LOOKED_FOR}"
@@ -107,12 +109,12 @@ def _detect(root: Path, format: Format | None) -> tuple[Format, Path]:
     return candidates[0]
 
 
-def _candidates(root: Path, format: Format | None) -> list[tuple[Format, Path]]:
+def _candidates(root: Path) -> list[tuple[Format, Path]]:
     tokens = flickr.token_file(root)
     found: list[tuple[Format, Path]] = [("flickr", tokens)] if tokens else []
     found += [("karpathy", path) for path in karpathy.json_files(root)]
     found += [("table", path) for path in table.table_files(root)]
-    if root.is_dir() and (format == "folder" or (not found and folder.has_files(root))):
+    if not found and root.is_dir() and folder.has_files(root):
         found.append(("folder", root))
     return found
 
@@ -158,7 +160,7 @@ def _assemble(rows: Sequence[Row], wanted: set[str] | None) -> tuple[list[Item],
     for row in rows:
         if (wanted is None or row.split in wanted) and row.image_id not in overlapping:
             groups.setdefault(row.image_id, []).append(row)
-    images = {image_id: group[0].image for image_id, group in groups.items()}
+    images = {i: next((r.image for r in group if r.image), None) for i, group in groups.items()}
     bad_images = _bad_images([path for path in images.values() if path is not None])
     items = []
     for image_id, group in groups.items():
@@ -194,8 +196,8 @@ def _overlaps(rows: Iterable[Row], wanted: set[str] | None, problems: list[Probl
 def _captions(group: Sequence[Row], image: Path | None, problems: list[Problem]) -> list[str]:
     captions = []
     for row in group:
-        if row.image != image:
-            what = f"{row.image_id} is {image} in {group[0].where} and {row.image} here"
+        if row.image is not None and row.image != image:
+            what = f"{row.image_id} is {row.image} here and {image} in {group[0].where}"
             problems.append(Problem("duplicate id", row.where, what))
         elif row.caption is not None and row.caption.strip():
             captions.append(row.caption.strip())

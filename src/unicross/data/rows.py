@@ -59,17 +59,21 @@ class Problem:
 
 
 def problems_error(root: str, problems: Sequence[Problem]) -> DataError:
-    """One error for all problems: counted by kind, the first few of each kind shown."""
+    """One error for all problems, and what to do."""
+    advice = "Repair them, or go on without them: data.on_error=skip"
+    return DataError(f"{root}: the data have problems: {describe(problems)}\n{advice}")
+
+
+def describe(problems: Sequence[Problem]) -> str:
+    """All problems counted by kind, then the first few of each kind, one a line."""
     counts = Counter(problem.kind for problem in problems)
-    counted = ", ".join(f"{n} {kind}{'s' if n > 1 else ''}" for kind, n in counts.most_common())
-    lines = [f"{root}: the data have problems: {counted}"]
+    lines = [", ".join(f"{n} {kind}{'s' if n > 1 else ''}" for kind, n in counts.most_common())]
     for kind, n in counts.most_common():
         shown = [problem for problem in problems if problem.kind == kind][:SHOWN_PER_KIND]
         lines += [f"  {problem}" for problem in shown]
         if n > len(shown):
             lines.append(f"  ... and {n - len(shown)} more of this kind")
-    lines.append("Repair them, or go on without them: data.on_error=skip")
-    return DataError("\n".join(lines))
+    return "\n".join(lines)
 
 
 def image_folders(folder: Path) -> list[Path]:
@@ -85,7 +89,7 @@ def find_image(name: str, folders: Iterable[Path]) -> Path:
 
 def read_lines(path: Path) -> list[str]:
     """The lines of a UTF-8 text file, without line ends. Raises DataError."""
-    return read_text(path).splitlines()
+    return read_text(path).removesuffix("\n").split("\n")
 
 
 def read_text(path: Path) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unicross.data.rows import Problem, Row, find_image, image_folders, read_text
+from unicross.data.rows import Problem, Row, describe, find_image, image_folders, read_text
 from unicross.errors import DataError
 
 IMAGE_COLUMNS = ("image", "image_path", "filepath", "file", "filename", "file_name", "path", "image_name")
@@ -52,18 +52,24 @@ def read(path: Path) -> tuple[list[Row], list[Problem]]:
         records = list(_csv_records(path, problems))
     names = list(dict.fromkeys(name for _, record in records for name in record))
     if not records:
-        raise DataError(f"{path}: no rows below the header")
+        raise DataError(f"{path}: no rows that can be read{f': {describe(problems)}' if problems else ''}")
     columns = find_columns(names)
-    if columns.image is None and columns.caption is None:
+    used = [name for name in (columns.image, columns.caption) if name is not None]
+    if not used:
         raise DataError(
-            f"{path}: no image and no caption column among {', '.join(names)}. Call the image column "
-            f"one of {', '.join(IMAGE_COLUMNS)}, the caption column one of {', '.join(CAPTION_COLUMNS)}"
+            f"{path}: no image and no caption column among {', '.join(names)}. Name them in the "
+            f"first line: {' or '.join(IMAGE_COLUMNS)}; {' or '.join(CAPTION_COLUMNS)}"
         )
     folders = image_folders(path.parent)
     images: dict[str, Path] = {}
     rows: list[Row] = []
     for number, record in records:
         where = f"{path}:{number}"
+        objects = [name for name in used if isinstance(record.get(name), dict)]
+        if objects:
+            what = f"{objects[0]} must be text (a caption may be a list of texts), not an object"
+            problems.append(Problem("bad line", where, what))
+            continue
         image_name = _cell(record, columns.image)
         if image_name and image_name not in images:
             images[image_name] = find_image(image_name, folders)
@@ -122,6 +128,8 @@ def _csv_records(path: Path, problems: list[Problem]) -> Iterator[tuple[int, dic
     delimiter = _delimiter(text.partition("\n")[0])
     lines = _parse(path, text, delimiter)
     header = [name.strip() for name in lines[0][1]] if lines else []
+    if twice := [name for name in header if name and header.count(name) > 1]:
+        raise DataError(f"{path}:1: two columns are called {twice[0]!r}: rename or remove one")
     for number, cells in lines[1:]:
         if not any(cell.strip() for cell in cells):
             continue
