@@ -135,6 +135,8 @@ class Batches(Strict):
     """Share of the epoch's batches that are random."""
     recluster_every: int = Field(1, ge=1)
     """Epochs between rounds."""
+    embed: Literal["reuse", "fresh"] = "reuse"
+    """Embeddings of a round: those that training steps computed last, or all of them computed anew."""
     guard: Annotated[float, Field(gt=0.0)] | None = 0.95
     """Mask a negative whose similarity exceeds this share of the anchor's positive similarity; None: off."""
     unpaired: int = Field(0, ge=0)
@@ -170,6 +172,8 @@ class Stage(Strict):
 class Train(Strict):
     batch_size: int = Field(128, ge=2)
     precision: Literal["auto", "bf16", "fp32"] = "auto"
+    micro_batch: int | None = Field(None, ge=1)
+    """Items that pass the towers at a time; the gradient is that of the whole batch. None: all at once."""
     clip_norm: Positive | None = 1.0
     ema: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     """Decay per step of the averaged weights that are evaluated and kept as best; None: off."""

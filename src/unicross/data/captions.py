@@ -1,0 +1,99 @@
+"""Captions as tokens: tokenised once, chosen, perturbed and padded for a batch.
+
+Letters: N items, C captions, B batch, L tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from unicross.data.items import Items
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A padded batch: ids [B, L] int64 and mask [B, L] int64 (1 where a token is)."""
+
+    ids: Tensor
+    mask: Tensor
+
+
+class Captions:
+    """The captions of a list of items, tokenised once and kept flat."""
+
+    def __init__(self, items: Items, tokenizer: PreTrainedTokenizerFast, max_tokens: int) -> None:
+        self.texts = [text for item in items for text in item.captions]
+        counts = np.array([len(item.captions) for item in items], dtype=np.int64)
+        self.first = np.concatenate([[0], counts.cumsum()])[:-1]  # [N] first caption of each item
+        self.counts = counts  # [N]
+        self.item = np.repeat(np.arange(len(items), dtype=np.int64), counts)  # [C] item of each caption
+        self._tokenizer = tokenizer
+        self._max_tokens = max_tokens
+        encoded = self._encode(self.texts)
+        self._bounds = np.concatenate([[0], np.cumsum([len(e) for e in encoded])]).astype(np.int64)
+        self._flat = np.array([token for e in encoded for token in e], dtype=np.int32)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def lengths(self) -> Indices:
+        """Tokens of each caption, special ones included. [C]"""
+        return np.diff(self._bounds)
+
+    def choose(self, items: Indices, turn: int, seed: int) -> Indices:
+        """One caption of each item: over as many turns (epochs) as it has captions, each is used once. [B]"""
+        offsets = np.random.default_rng(seed).integers(0, 2**31, len(self.counts))
+        return self.first[items] + (offsets[items] + turn) % self.counts[items]
+
+    def siblings(self, captions: Indices, rng: np.random.Generator) -> Indices:
+        """Another caption of the same item, or the same one where it is the only one. [B] -> [B]"""
+        items = self.item[captions]
+        others = np.maximum(self.counts[items] - 1, 1)
+        shift = np.minimum(1 + rng.integers(0, others), self.counts[items] - 1)
+        return self.first[items] + (captions - self.first[items] + shift) % self.counts[items]
+
+    def tokens(self, captions: Indices) -> Tokens:
+        """Stored captions as one padded batch."""
+        return self._pad([self._flat[self._bounds[c] : self._bounds[c + 1]] for c in captions])
+
+    def perturbed(self, captions: Indices, share: float, rng: np.random.Generator) -> Tokens:
+        """The captions with words dropped or swapped, as one padded batch."""
+        return self._pad(self._encode([perturb(self.texts[c], share, rng) for c in captions]))
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        encoded: list[list[int]] = self._tokenizer(
+            list(texts), truncation=True, max_length=self._max_tokens, return_attention_mask=False
+        )["input_ids"]
+        return encoded
+
+    def _pad(self, rows: Sequence[Sequence[int] | NDArray[np.int32]]) -> Tokens:
+        lengths = np.array([len(row) for row in rows])
+        ids = np.full((len(rows), lengths.max()), self._tokenizer.pad_token_id, dtype=np.int64)
+        for target, row in zip(ids, rows, strict=True):
+            target[: len(row)] = row
+        mask = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)
+        return Tokens(torch.from_numpy(ids), torch.from_numpy(mask))
+
+
+def perturb(text: str, share: float, rng: np.random.Generator) -> str:
+    """Drop or swap with a neighbour about `share` of the words (EDA, Wei & Zou 2019); one word always stays."""
+    words = text.split()
+    for _ in range(rng.binomial(len(words), share)):
+        place = int(rng.integers(len(words)))
+        if rng.random() < 0.5 and len(words) > 1:
+            del words[place]
+        else:
+            other = min(place + 1, len(words) - 1)
+            words[place], words[other] = words[other], words[place]
+    return " ".join(words)

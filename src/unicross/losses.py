@@ -1,0 +1,81 @@
+"""The one loss of this project: multi-positive InfoNCE, cross-modal and uni-modal.
+
+Image-text, image-image and text-text are the same function. Positives are pairs with equal ids
+(`image_id` as a number), so two captions of one image are never each other's negatives. Several positives
+of an anchor are averaged outside the logarithm (Khosla et al. 2020, "Supervised Contrastive Learning",
+eq. 2); with one positive it is InfoNCE (van den Oord et al. 2018), so CLIP's loss (Radford et al. 2021)
+and NT-Xent (Chen et al. 2020) are special cases.
+
+Pure functions on tensors: no model, no rank, no configuration.
+
+Letters: Q queries, K keys, D dimensions.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def info_nce(similarities: Tensor, positive: Tensor, ignored: Tensor | None = None) -> Tensor:
+    """Multi-positive InfoNCE over rows.
+
+    Args:
+        similarities: [Q, K] logits (already divided by the temperature).
+        positive: [Q, K] bool, the keys that match each query. Every row needs at least one.
+        ignored: [Q, K] bool, pairs that are neither positives nor negatives. A positive is never ignored.
+
+    Returns:
+        Scalar: the mean over queries of the mean over positives p of -log softmax(similarities)[p].
+    """
+    logits = similarities.float()
+    if ignored is not None:
+        logits = logits.masked_fill(ignored & ~positive, -torch.inf)
+    log_total = logits.logsumexp(dim=1)  # [Q]
+    positive_mean = torch.where(positive, logits, 0.0).sum(dim=1) / positive.sum(dim=1)  # [Q]
+    return (log_total - positive_mean).mean()
+
+
+def cross_modal(
+    images: Tensor,
+    texts: Tensor,
+    image_ids: Tensor,
+    text_ids: Tensor,
+    scale: Tensor | float,
+    masked: Tensor | None = None,
+) -> Tensor:
+    """Symmetric contrastive loss between two modalities.
+
+    Args:
+        images: [Q, D] L2-normalised.
+        texts: [K, D] L2-normalised.
+        image_ids: [Q] integers; `text_ids`: [K] integers. Equal ids are positives.
+        scale: 1 / temperature.
+        masked: [Q, K] bool, presumed false negatives, left out of both directions.
+
+    Returns:
+        Scalar: the mean of image-to-text and text-to-image InfoNCE.
+    """
+    similarities = scale * images @ texts.T  # [Q, D] @ [D, K] -> [Q, K]
+    positive = image_ids[:, None] == text_ids[None, :]  # [Q, K]
+    forward = info_nce(similarities, positive, masked)
+    backward = info_nce(similarities.T, positive.T, None if masked is None else masked.T)
+    return (forward + backward) / 2
+
+
+def uni_modal(features: Tensor, ids: Tensor, temperature: float, masked: Tensor | None = None) -> Tensor:
+    """Contrastive loss among all views of one modality (NT-Xent for two views: 2N - 2 negatives).
+
+    Args:
+        features: [Q, D] L2-normalised, the views of all items one after another.
+        ids: [Q] integers; equal ids are views of one item. Every id occurs at least twice.
+        temperature: of the softmax.
+        masked: [Q, Q] bool, presumed false negatives.
+
+    Returns:
+        Scalar InfoNCE, each view the anchor once, itself left out.
+    """
+    similarities = features @ features.T / temperature  # [Q, D] @ [D, Q] -> [Q, Q]
+    itself = torch.eye(len(features), dtype=torch.bool, device=features.device)
+    positive = (ids[:, None] == ids[None, :]) & ~itself
+    return info_nce(similarities, positive, itself if masked is None else itself | masked)

@@ -1,0 +1,186 @@
+"""Encoders from Hugging Face folders, hub names or small configurations, made ready to be towers.
+
+Loading never runs code from a checkpoint: safetensors and JSON only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import (
+    CONFIG_MAPPING,
+    MODEL_MAPPING,
+    AutoConfig,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils import cached_file
+from transformers.utils import logging as hf_logging
+
+from unicross.errors import CheckpointError, RecipeError
+
+Source = str | dict[str, Any]
+IMAGENET_MEAN_STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+def image_backbone(source: Source, image_size: int) -> PreTrainedModel:
+    """A vision encoder that takes [B, 3, image_size, image_size]; position embeddings are interpolated.
+
+    Raises CheckpointError where `source` cannot be loaded, RecipeError for a configuration that makes no model.
+    """
+    config = _config(source, "vision_config")
+    if isinstance(source, dict):
+        config.image_size = image_size
+        return _build(config)
+    backbone = _load(source, config)
+    if config.image_size == image_size:
+        return backbone
+    weights = backbone.state_dict()
+    old_size, config.image_size = config.image_size, image_size
+    resized = _build(config)
+    for name, target in resized.state_dict().items():
+        if weights[name].shape != target.shape and "position" in name:
+            weights[name] = resize_positions(weights[name], old_size // config.patch_size, target)
+    resized.load_state_dict(weights)
+    return resized
+
+
+def text_backbone(source: Source, vocabulary: int | None = None) -> PreTrainedModel:
+    """A text encoder. `vocabulary` sets the embedding rows of one with random weights."""
+    config = _config(source, "text_config")
+    if isinstance(source, dict):
+        config.vocab_size = vocabulary or config.vocab_size
+        return _build(config)
+    return _load(source, config)
+
+
+def backbone_from_folder(folder: Path) -> PreTrainedModel:
+    """An encoder with unset weights from the `config.json` in `folder`."""
+    return _build(AutoConfig.from_pretrained(folder, local_files_only=True))
+
+
+def resize_positions(weights: Tensor, old_grid: int, like: Tensor) -> Tensor:
+    """Interpolate learned position embeddings (bicubic) to the shape of `like`; class tokens stay.
+
+    `weights` is [1, prefix + old_grid**2, D] or without the leading 1.
+    """
+    width = weights.shape[-1]
+    rows = weights.reshape(-1, width).float()
+    prefix = len(rows) - old_grid**2
+    new_grid = round((like.numel() // width - prefix) ** 0.5)
+    grid = rows[prefix:].reshape(1, old_grid, old_grid, width).permute(0, 3, 1, 2)  # [1, D, g, g]
+    grid = F.interpolate(grid, (new_grid, new_grid), mode="bicubic", antialias=True, align_corners=False)
+    grid = grid.permute(0, 2, 3, 1).reshape(-1, width)
+    return torch.cat([rows[:prefix], grid]).reshape(like.shape).to(weights.dtype)
+
+
+def mean_std(source: Source) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Channel mean and standard deviation that the encoder expects, from its preprocessor file or ImageNet's."""
+    if isinstance(source, str):
+        try:
+            path = cached_file(
+                source, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False
+            )
+        except OSError:
+            path = None
+        if path:
+            config = json.loads(Path(path).read_text())
+            if "image_mean" in config:
+                return tuple(config["image_mean"]), tuple(config["image_std"])
+    return IMAGENET_MEAN_STD
+
+
+def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of a text encoder. Raises CheckpointError."""
+    try:
+        return AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{source}: no tokenizer could be loaded: {_first_line(error)}") from error
+
+
+def train_tokenizer(captions: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """A lower-casing WordPiece tokenizer of at most `vocabulary` pieces, for text towers with random weights."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocabulary, special_tokens=list(SPECIAL_TOKENS), show_progress=False
+    )
+    tokenizer.train_from_iterator(captions, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        special_tokens=[("[CLS]", tokenizer.token_to_id("[CLS]")), ("[SEP]", tokenizer.token_to_id("[SEP]"))],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    )
+
+
+def _config(source: Source, part: str) -> PreTrainedConfig:
+    """The configuration of `source`, or of its `part` where it is a two-tower model itself (CLIP, SigLIP)."""
+    if isinstance(source, dict):
+        kind = source.get("model_type")
+        if kind not in CONFIG_MAPPING:
+            raise RecipeError(
+                f"a tower given as a configuration needs a known model_type (vit, bert, ...), got {kind!r}"
+            )
+        config = CONFIG_MAPPING[kind](**{key: value for key, value in source.items() if key != "model_type"})
+    else:
+        try:
+            config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"{source}: neither a folder with a Hugging Face model nor a hub name that can be reached "
+                f"from here: {_first_line(error)}"
+            ) from error
+    return getattr(config, part, config)
+
+
+def _build(config: PreTrainedConfig) -> PreTrainedModel:
+    try:
+        return MODEL_MAPPING[type(config)](config).float()
+    except (KeyError, ValueError) as error:
+        kind = getattr(config, "model_type", type(config).__name__)
+        raise RecipeError(f"model_type {kind!r} makes no encoder: {_first_line(error)}") from error
+
+
+def _load(source: str, config: PreTrainedConfig) -> PreTrainedModel:
+    verbosity = hf_logging.get_verbosity()
+    hf_logging.set_verbosity_error()  # its report of weights we do not use (poolers, heads) reads like a fault
+    hf_logging.disable_progress_bar()
+    try:
+        return MODEL_MAPPING[type(config)].from_pretrained(
+            source, config=config, dtype=torch.float32, use_safetensors=True
+        )
+    except (KeyError, OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{source}: its weights could not be loaded: {_first_line(error)}") from error
+    finally:
+        hf_logging.set_verbosity(verbosity)
+        hf_logging.enable_progress_bar()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def drop_unused_pooler(backbone: nn.Module) -> None:
+    """Remove the pooler of an encoder whose pooled output is not read, so that it is neither trained nor saved."""
+    if getattr(backbone, "pooler", None) is not None:
+        backbone.pooler = None  # type: ignore[assignment]

@@ -1,0 +1,75 @@
+"""What a run costs, so that recipes can be compared at equal compute.
+
+The unit is a tower forward, weighted by the tower's multiply-adds. A forward with its backward counts
+three, one without (a frozen tower, embedding for clusters) counts one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from unicross.config import Losses, Recipe, Stage
+from unicross.model import TwoTower
+
+BACKWARD = 2
+"""Cost of a backward pass in forwards."""
+
+
+@dataclass(frozen=True, slots=True)
+class TowerCost:
+    """GFLOP of one forward of one image and of one text."""
+
+    image: float
+    text: float
+
+    def of(self, forwards: Mapping[str, float]) -> float:
+        """GFLOP of so many forwards of each."""
+        return self.image * forwards["image"] + self.text * forwards["text"]
+
+
+def tower_cost(model: TwoTower, text_tokens: float) -> TowerCost:
+    """Twice the weights of the layers for each token; `text_tokens` is the mean length of a caption."""
+
+    def layer_weights(tower: str) -> int:
+        named = model.get_submodule(tower).named_parameters()
+        return sum(p.numel() for name, p in named if ".layer" in name and p.ndim >= 2)
+
+    config = model.image.backbone.config
+    image_tokens = (config.image_size // config.patch_size) ** 2 + model.image.prefix
+    return TowerCost(
+        image=2e-9 * layer_weights("image") * image_tokens, text=2e-9 * layer_weights("text") * text_tokens
+    )
+
+
+def views_of(losses: Losses) -> dict[str, int]:
+    """Views of an item that pass each tower."""
+    return {
+        "image": 2 if losses.image_image > 0 else int(losses.image_text > 0),
+        "text": 2 if losses.text_text > 0 else int(losses.image_text > 0),
+    }
+
+
+def step_forwards(stage: Stage, images: int, texts: int) -> dict[str, int]:
+    """Forwards of one training step of `images` and `texts`, a backward counted as two more."""
+    views = views_of(stage.losses)
+    counts = {"image": images, "text": texts}
+    return {
+        tower: counts[tower] * views[tower] * (1 if tower in stage.freeze else 1 + BACKWARD)
+        for tower in ("image", "text")
+    }
+
+
+def planned_forwards(recipe: Recipe, n_items: int, captions_per_item: float = 5.0) -> dict[str, int]:
+    """Forwards of a whole run over `n_items` pairs, as a run itself counts them."""
+    total = {"image": 0.0, "text": 0.0}
+    batch = min(recipe.train.batch_size, n_items)
+    for stage in recipe.stages:
+        per_epoch = max(1, n_items // recipe.train.batch_size) * batch
+        for tower, count in step_forwards(stage, per_epoch, per_epoch).items():
+            total[tower] += stage.epochs * count
+        if stage.batches.kind == "clustered" and stage.batches.embed == "fresh":
+            rounds = -(-stage.epochs // stage.batches.recluster_every)
+            total["image"] += rounds * n_items
+            total["text"] += rounds * n_items * captions_per_item
+    return {tower: round(count) for tower, count in total.items()}

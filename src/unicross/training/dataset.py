@@ -1,0 +1,165 @@
+"""The items of a run, in the form that training asks for: pixels, tokens, and which item has what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from unicross.batches import Indices
+from unicross.config import DataConfig, ModelConfig, Recipe
+from unicross.data.cache import LazyPixels, PixelCache, PixelSource
+from unicross.data.captions import Captions
+from unicross.data.items import Item
+from unicross.data.reading import load_items, set_aside
+from unicross.data.rows import Problem
+from unicross.evaluate import Result, evaluate_embeddings
+from unicross.model import TwoTower
+
+DECODED = "decoding"
+"""What progress is reported of."""
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and the whole."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Items with their pictures and captions at hand by item index."""
+
+    items: list[Item]
+    pixels: PixelSource
+    captions: Captions
+
+    @property
+    def pairs(self) -> Indices:
+        return _where(self.items, image=True, captions=True)
+
+    @property
+    def images_alone(self) -> Indices:
+        return _where(self.items, image=True, captions=False)
+
+    @property
+    def texts_alone(self) -> Indices:
+        return _where(self.items, image=False, captions=True)
+
+
+def read_splits(recipe: Recipe) -> tuple[list[Item], list[Item], list[Problem]]:
+    """Training items, validation items (perhaps none) and what was skipped. Raises DataError."""
+    data, val = recipe.data, recipe.data.split.val
+    train = load_items(data.root, data.split.train, format=data.format, on_error=data.on_error)
+    if isinstance(val, str):
+        loaded = load_items(data.root, val, format=data.format, on_error=data.on_error)
+        return train.items, loaded.items, train.problems + loaded.problems
+    if val is None:
+        return train.items, [], train.problems
+    rest, aside = set_aside(train.items, val, recipe.seed)
+    return rest, aside, train.problems
+
+
+def make_dataset(
+    items: list[Item],
+    model: TwoTower,
+    data: DataConfig,
+    *,
+    side: int,
+    where: Path | None,
+    progress: Progress,
+) -> tuple[Dataset, list[Problem]]:
+    """Decode (or find decoded) the pictures and tokenise the captions of items; also what was skipped."""
+    resize = model.config.resize
+    problems: list[Problem] = []
+    pixels: PixelSource
+    if data.cache == "none":
+        pixels = LazyPixels(items, side, resize)
+    else:
+        cache = PixelCache.build(
+            items,
+            side,
+            resize,
+            where=where if data.cache == "disk" else None,
+            on_error=data.on_error,
+            progress=lambda done, total: progress(DECODED, done, total),
+        )
+        if cache.bad_items:
+            kept = np.setdiff1d(np.arange(len(items)), cache.bad_items)
+            items, problems = [items[i] for i in kept], cache.bad
+            cache = cache.select(kept)
+        pixels = cache
+    return Dataset(items, pixels, Captions(items, model.tokenizer, data.max_tokens)), problems
+
+
+def cached_side(data: DataConfig, model: ModelConfig) -> int:
+    """Side of the stored training pictures: a little larger than a view, so that crops keep their detail."""
+    return data.cache_size or round(model.image_size * 8 / 7)
+
+
+def embed_images(
+    model: TwoTower, data: Dataset, items: Indices, batch_size: int = 128
+) -> NDArray[np.float32]:
+    """Unit embeddings [len(items), D] of the items' pictures, seen whole."""
+    size = model.config.image_size
+    parts = []
+    for start in range(0, len(items), batch_size):
+        pixels = data.pixels[items[start : start + batch_size]]
+        if pixels.shape[1] != size:
+            pixels = _resized(pixels, size)
+        parts.append(model.encode_pixels(pixels))
+    return np.concatenate(parts) if parts else np.zeros((0, model.dim), np.float32)
+
+
+def embed_captions(
+    model: TwoTower, data: Dataset, captions: Indices, batch_size: int = 256
+) -> NDArray[np.float32]:
+    """Unit embeddings [len(captions), D], made in order of length to save padding."""
+    result = np.zeros((len(captions), model.dim), np.float32)
+    order = np.argsort(data.captions.lengths()[captions], kind="stable")
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        tokens = data.captions.tokens(captions[chosen])
+        result[chosen] = model.encode_tokens(tokens.ids, tokens.mask)
+    return result
+
+
+def mean_captions(
+    embeddings: NDArray[np.float32], data: Dataset, captions: Indices, items: Indices
+) -> NDArray[np.float32]:
+    """The normalised mean embedding of each item's captions. [C, D] -> [len(items), D]"""
+    position = np.full(len(data.items), -1, dtype=np.int64)
+    position[items] = np.arange(len(items))
+    total = np.zeros((len(items), embeddings.shape[1]), np.float32)
+    np.add.at(total, position[data.captions.item[captions]], embeddings)
+    return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+
+
+def validate(model: TwoTower, data: Dataset) -> Result:
+    """Retrieval among the pairs of a data set, every caption a query. Raises DataError where there is no pair."""
+    pairs = data.pairs
+    chosen = np.flatnonzero(np.isin(data.captions.item, pairs))
+    return evaluate_embeddings(
+        embed_images(model, data, pairs),
+        embed_captions(model, data, chosen),
+        np.searchsorted(pairs, data.captions.item[chosen]),
+        image_ids=[data.items[i].image_id for i in pairs],
+    )
+
+
+def _resized(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """[B, S, S, 3] -> [B, size, size, 3], smoothed."""
+    tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    tensor = torch.nn.functional.interpolate(tensor, (size, size), mode="bilinear", antialias=True)
+    return tensor.permute(0, 2, 3, 1).numpy()
+
+
+def _where(items: list[Item], *, image: bool, captions: bool) -> Indices:
+    return np.array(
+        [
+            i
+            for i, item in enumerate(items)
+            if (item.image is not None, bool(item.captions)) == (image, captions)
+        ],
+        dtype=np.int64,
+    )

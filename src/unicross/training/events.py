@@ -1,0 +1,68 @@
+"""What a run tells: events, written to `metrics.jsonl` and TensorBoard and shown by whoever listens.
+
+An event is a flat mapping with a `kind`: `step` (losses, learning rate), `epoch` (speed), `round` (clusters),
+`eval` (validation metrics), `note` (a sentence for the user), `start`, `decoding`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+Event = Mapping[str, Any]
+Listener = Callable[[Event], None]
+
+LOGGED = ("step", "epoch", "round", "eval", "note")
+
+
+class EventLog:
+    """Appends events to RUN/metrics.jsonl, and scalars to TensorBoard where it is installed."""
+
+    def __init__(self, run: Path, resume_at: int | None, listener: Listener | None) -> None:
+        """`resume_at`: drop what a killed run wrote after this step; None begins anew."""
+        self._path = run / "metrics.jsonl"
+        self._listener = listener
+        self._rewind(resume_at)
+        self._file: TextIO = self._path.open("a", encoding="utf-8")
+        self._board = _tensorboard(run)
+
+    def _rewind(self, step: int | None) -> None:
+        kept: list[str] = []
+        if step is not None and self._path.exists():
+            for line in self._path.read_text(encoding="utf-8").splitlines():
+                try:
+                    event = json.loads(line)
+                except json.JSONDecodeError:
+                    break  # the line that the kill cut short
+                if event["step"] <= step:
+                    kept.append(line + "\n")
+        partial = self._path.with_suffix(".partial")
+        partial.write_text("".join(kept), encoding="utf-8")
+        partial.replace(self._path)
+
+    def emit(self, event: Event) -> None:
+        if event["kind"] in LOGGED:
+            self._file.write(json.dumps(event) + "\n")
+            if self._board is not None:
+                for name, value in event.items():
+                    if isinstance(value, float):
+                        self._board.add_scalar(f"{event['kind']}/{name}", value, event["step"])
+        if event["kind"] != "step":
+            self._file.flush()
+        if self._listener is not None:
+            self._listener(event)
+
+    def close(self) -> None:
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _tensorboard(run: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(run / "tensorboard"))

@@ -1,0 +1,108 @@
+"""AdamW over named groups, and the learning rate at every step of the run."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import nn
+
+from unicross.config import Optim, Part, Stage
+from unicross.model import TwoTower
+
+LAYER = re.compile(r"\blayers?\.(\d+)\.")
+"""Where Hugging Face encoders number their layers: `encoder.layer.3.`, `layers.3.`."""
+
+
+def parameters_of(model: TwoTower, part: Part) -> Iterator[nn.Parameter]:
+    """The parameters that a recipe calls `part`."""
+    match part:
+        case "image":
+            yield from model.image.backbone.parameters()
+        case "text":
+            yield from model.text.backbone.parameters()
+        case "image_head":
+            yield from model.image.cross.parameters()
+            if model.image.uni is not None:
+                yield from model.image.uni.parameters()
+        case "text_head":
+            yield from model.text.cross.parameters()
+            if model.text.uni is not None:
+                yield from model.text.uni.parameters()
+        case "temperature":
+            yield model.log_scale
+
+
+def freeze(model: TwoTower, parts: Sequence[Part]) -> None:
+    """Let everything move but `parts`."""
+    model.requires_grad_(True)
+    for part in parts:
+        for parameter in parameters_of(model, part):
+            parameter.requires_grad_(False)
+
+
+def make_optimizer(model: TwoTower) -> torch.optim.AdamW:
+    """AdamW with a group for each part, layer and kind of decay; `set_rates` gives each its rate.
+
+    Biases, norms, embeddings of classes and positions, and the temperature are not decayed.
+    """
+    depth = {part: 1 + max(_layers(model, part), default=-1) for part in ("image", "text")}
+    groups: dict[tuple[str, int, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        tower = name.split(".")[0]
+        if ".backbone." in name:
+            found = LAYER.search(name)
+            below_top = (
+                depth[tower] - 1 - int(found[1]) if found else (depth[tower] if "embed" in name else 0)
+            )
+            key = (tower, below_top, parameter.ndim >= 2 and "embed" not in name)
+        else:
+            key = ("head", 0, parameter.ndim >= 2)
+        groups.setdefault(key, []).append(parameter)
+    fused = all(p.is_floating_point() for p in model.parameters())
+    return torch.optim.AdamW(
+        [
+            {"params": members, "part": part, "below_top": below, "decayed": decayed}
+            for (part, below, decayed), members in groups.items()
+        ],
+        lr=1e-4,
+        fused=fused,
+    )
+
+
+def set_rates(optimizer: torch.optim.AdamW, optim: Optim, shape: float) -> None:
+    """Give every group its learning rate (base times layer decay times `shape`), decay and betas."""
+    base = {"image": optim.image_lr, "text": optim.text_lr, "head": optim.head_lr}
+    for group in optimizer.param_groups:
+        group["lr"] = base[group["part"]] * optim.layer_decay ** group["below_top"] * shape
+        group["weight_decay"] = optim.weight_decay if group["decayed"] else 0.0
+        group["betas"] = optim.betas
+
+
+def schedule_shape(stages: Sequence[Stage], steps: Sequence[int], stage: int, step: int) -> float:
+    """Factor in (0, 1] on the learning rate: linear warm-up, then a cosine towards zero.
+
+    A schedule spans the stages from one with `optim.restart` (or the first) to the next such.
+
+    Args:
+        steps: optimiser steps of each stage.
+        stage, step: the stage, and the step within it, about to be taken.
+    """
+    starts = [i for i, s in enumerate(stages) if i == 0 or s.optim.restart]
+    first = max(i for i in starts if i <= stage)
+    last = min((i for i in starts if i > stage), default=len(stages))
+    total = sum(steps[first:last])
+    done = sum(steps[first:stage]) + step
+    warm = round(stages[first].optim.warmup * total)
+    if done < warm:
+        return (done + 1) / (warm + 1)
+    return 0.5 * (1 + math.cos(math.pi * (done - warm) / max(total - warm, 1)))
+
+
+def _layers(model: TwoTower, tower: str) -> Iterator[int]:
+    for name, _ in model.get_submodule(tower).named_parameters():
+        found = LAYER.search(name)
+        if found:
+            yield int(found[1])

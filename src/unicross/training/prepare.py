@@ -1,0 +1,129 @@
+"""Making a batch ready for a step, ahead of it and off the main thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from unicross.batches import Indices
+from unicross.config import ImageView, Losses, Stage
+from unicross.data.captions import Captions, Tokens
+from unicross.data.views import draw_views
+from unicross.training.cost import views_of
+from unicross.training.dataset import Dataset
+from unicross.training.rounds import Round
+from unicross.training.step import Batch
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def make_batch(
+    data: Dataset, items: Indices, stage: Stage, current: Round | None, turn: int, seed: Sequence[int]
+) -> Batch:
+    """Pixels, drawn views, tokens and mask of the items of one batch.
+
+    Args:
+        items: a batch of the plan.
+        current: the round whose embeddings judge false negatives; None masks nothing.
+        turn: epochs done in the run, which decides the caption's turn.
+        seed: of everything random in this step; the same seed gives the same batch.
+    """
+    rng = np.random.default_rng(seed)
+    has_image = np.array([data.items[i].image is not None for i in items])
+    has_text = data.captions.counts[items] > 0
+    pairs = items[has_image & has_text]
+    images = np.concatenate([pairs, items[has_image & ~has_text]])
+    texts = np.concatenate([pairs, items[has_text & ~has_image]])
+    counts = views_of(stage.losses)
+    if stage.losses.image_image == 0:
+        images = pairs  # images alone serve no other loss
+    if stage.losses.text_text == 0:
+        texts = pairs
+    masked = None if current is None else current.masked(pairs, stage.batches.guard)
+    return Batch(
+        image_ids=torch.from_numpy(images),
+        text_ids=torch.from_numpy(texts),
+        pairs=len(pairs),
+        pixels=torch.from_numpy(data.pixels[images] if counts["image"] else np.zeros((0, 1, 1, 3), np.uint8)),
+        image_views=tuple(
+            draw_views(view, len(images), rng) for view in _image_views(stage)[: counts["image"]]
+        ),
+        text_views=_text_views(data.captions, texts, stage, counts["text"], turn, seed[0], rng),
+        masked=None if masked is None else torch.from_numpy(masked),
+        seed=int(rng.integers(2**31)),
+    )
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch on the device; copies run beside the computation where memory is pinned."""
+    if device.type == "cpu":
+        return batch
+
+    def move(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.pin_memory().to(device, non_blocking=True)
+
+    return Batch(
+        image_ids=move(batch.image_ids),
+        text_ids=move(batch.text_ids),
+        pairs=batch.pairs,
+        pixels=move(batch.pixels),
+        image_views=tuple(view.to(device) for view in batch.image_views),
+        text_views=tuple(Tokens(move(view.ids), move(view.mask)) for view in batch.text_views),
+        masked=None if batch.masked is None else move(batch.masked),
+        seed=batch.seed,
+    )
+
+
+def ahead(make: Callable[[T], R], wanted: Sequence[T], depth: int = 2) -> Iterator[R]:
+    """`make` of each in order, up to `depth` of them being made in a thread while the caller works."""
+    with ThreadPoolExecutor(1, thread_name_prefix="prepare") as pool:
+        waiting = [pool.submit(make, one) for one in wanted[:depth]]
+        for following in range(depth, len(wanted) + depth):
+            if not waiting:
+                return
+            ready = waiting.pop(0)
+            if following < len(wanted):
+                waiting.append(pool.submit(make, wanted[following]))
+            yield ready.result()
+
+
+def _image_views(stage: Stage) -> tuple[ImageView, ImageView]:
+    views = stage.views
+    return (views.image if stage.losses.image_text > 0 else views.image_uni), views.image_uni
+
+
+def _text_views(
+    captions: Captions,
+    items: Indices,
+    stage: Stage,
+    count: int,
+    turn: int,
+    run_seed: int,
+    rng: np.random.Generator,
+) -> tuple[Tokens, ...]:
+    """The views of the text tower: a caption of each item and, for a text-text loss, a second view of it."""
+    if count == 0:
+        return ()
+    chosen = captions.choose(items, turn, run_seed)
+    first = captions.tokens(chosen)
+    if count == 1:
+        return (first,)
+    match stage.views.text:
+        case "dropout":
+            return first, first
+        case "sibling":
+            return first, captions.tokens(captions.siblings(chosen, rng))
+        case "perturb":
+            return first, captions.perturbed(chosen, stage.views.perturb, rng)
+
+
+def losses_possible(losses: Losses, data: Dataset) -> list[str]:
+    """Names of losses that this data cannot feed."""
+    pairs, images, texts = len(data.pairs), len(data.images_alone), len(data.texts_alone)
+    have = {"image_text": pairs, "image_image": pairs + images, "text_text": pairs + texts}
+    return [name for name, count in have.items() if getattr(losses, name) > 0 and count < 2]

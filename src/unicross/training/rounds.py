@@ -1,0 +1,154 @@
+"""A round of clustered training: embeddings of the pairs, clusters of them, and the epoch's batch plan.
+
+The embeddings of a round come from the training steps themselves where they have them: every step computes
+the shared-space features of its batch, and a bank keeps the last ones of each item. What the bank lacks is
+embedded anew.
+
+Letters: N items, D the shared space.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unicross.batches import (
+    Indices,
+    Plan,
+    clustered_batches,
+    false_negatives,
+    hardness,
+    random_batches,
+    uni_modal_batches,
+    with_unpaired,
+)
+from unicross.clustering import balanced_clusters
+from unicross.config import Batches, Stage
+from unicross.model import TwoTower
+from unicross.training.dataset import Dataset, embed_captions, embed_images, mean_captions
+
+Half = NDArray[np.float16]
+
+
+@dataclass(frozen=True)
+class Round:
+    """Embeddings [N, D] by item index, and the cluster of each item [N] (-1: not a pair)."""
+
+    image: Half
+    text: Half
+    cluster: NDArray[np.int64]
+
+    def masked(self, batch: Indices, guard: float | None) -> NDArray[np.bool_] | None:
+        """Presumed false negatives [B, B] among the pairs of a batch; None where the guard is off."""
+        return None if guard is None else false_negatives(self.image[batch], self.text[batch], guard)
+
+
+class Bank:
+    """The latest training features of each item, kept on the device."""
+
+    def __init__(self, items: int, dim: int, device: torch.device) -> None:
+        self.image = torch.zeros(items, dim, dtype=torch.float16, device=device)
+        self.text = torch.zeros(items, dim, dtype=torch.float16, device=device)
+
+    def put(self, ids: Tensor, image: Tensor, text: Tensor) -> None:
+        """Keep features [P, V, D] of items [P]: the mean over views, a text's mixed with what it was.
+
+        A step sees one or two captions of an item; mixing brings the row near the mean of all of them.
+        """
+        self.image[ids] = image.mean(dim=1).half()
+        mean = text.mean(dim=1)
+        self.text[ids] = torch.nn.functional.normalize(self.text[ids].float() + mean, dim=-1).half()
+
+    def forget(self) -> None:
+        self.image.zero_()
+        self.text.zero_()
+
+
+def new_round(
+    model: TwoTower, data: Dataset, stage: Stage, bank: Bank, seed: int
+) -> tuple[Round, dict[str, int], dict[str, int]]:
+    """Embed what the bank lacks, cluster, and say how the clusters are.
+
+    Returns:
+        The round; figures for the log; forwards spent ({"image": ..., "text": ...}).
+    """
+    pairs, batches = data.pairs, stage.batches
+    if batches.embed == "fresh":
+        bank.forget()
+    image, text = bank.image.cpu().numpy(), bank.text.cpu().numpy()
+    no_image, no_text = (pairs[~kept[pairs].any(axis=1)] for kept in (image, text))
+    image[no_image] = embed_images(model, data, no_image)
+    captions = np.flatnonzero(np.isin(data.captions.item, no_text))
+    text[no_text] = mean_captions(embed_captions(model, data, captions), data, captions, no_text)
+    vectors = _space(image[pairs], text[pairs], batches)
+    groups = balanced_clusters(vectors, batches.cluster_size, seed=seed)
+    cluster = np.full(len(data.items), -1, dtype=np.int64)
+    for number, group in enumerate(groups):
+        cluster[pairs[group]] = number
+    sizes = [len(group) for group in groups]
+    figures = {"clusters": len(groups), "size_min": min(sizes), "size_max": max(sizes)}
+    spent = {"image": len(no_image), "text": len(captions)}
+    return Round(image, text, cluster), figures, spent
+
+
+def epoch_plan(
+    data: Dataset, stage: Stage, batch_size: int, current: Round | None, rng: np.random.Generator
+) -> Plan:
+    """The batches of one epoch of a stage."""
+    pairs, batches = data.pairs, stage.batches
+    if current is not None:
+        clusters = _groups(current.cluster)
+        plan = clustered_batches(
+            clusters,
+            batch_size,
+            rng,
+            per_batch=batches.per_batch,
+            random_fraction=batches.random_fraction,
+        )
+    elif stage.losses.image_text > 0:
+        plan = random_batches(pairs, batch_size, rng)
+    else:
+        images = data.images_alone if stage.losses.image_image > 0 else pairs[:0]
+        texts = data.texts_alone if stage.losses.text_text > 0 else pairs[:0]
+        return uni_modal_batches(pairs, images, texts, batch_size, rng)
+    if batches.unpaired:
+        plan = with_unpaired(plan, data.images_alone, data.texts_alone, batches.unpaired, rng)
+    return plan
+
+
+def plan_figures(
+    plan: Plan, current: Round, guard: float | None, batch_size: int, rng: np.random.Generator
+) -> dict[str, float]:
+    """How hard the plan's batches are against random ones, and the share of pairs that the guard masks."""
+    pairs = np.flatnonzero(current.cluster >= 0)
+    only_pairs = [batch[current.cluster[batch] >= 0] for batch in plan]
+    figures = {
+        "hardness": hardness(only_pairs, current.image, current.text),
+        "hardness_random": hardness(random_batches(pairs, batch_size, rng), current.image, current.text),
+    }
+    if guard is not None:
+        masks = [current.masked(batch, guard) for batch in only_pairs]
+        masked = sum(int(mask.sum()) for mask in masks if mask is not None)
+        figures["masked"] = masked / max(sum(len(batch) * (len(batch) - 1) for batch in only_pairs), 1)
+    return figures
+
+
+def _space(image: Half, text: Half, batches: Batches) -> NDArray[np.floating]:
+    match batches.by:
+        case "image":
+            return image
+        case "text":
+            return text
+        case "joint":
+            return np.concatenate([image, text], axis=1)  # both at unit length: [P, 2 * D]
+
+
+def _groups(cluster: NDArray[np.int64]) -> list[Indices]:
+    """Item indices of each cluster, from the cluster of each item."""
+    order = np.argsort(cluster, kind="stable")
+    order = order[cluster[order] >= 0]
+    return np.split(order, np.flatnonzero(np.diff(cluster[order])) + 1)

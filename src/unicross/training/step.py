@@ -1,0 +1,195 @@
+"""One step: views of a batch through the towers, the stage's losses on their features, and the gradient.
+
+Features are made first and the losses see only features; so a large batch can pass the towers in
+micro-batches with exactly the gradient of the whole (gradient caching, Gao et al. 2021).
+
+Letters: I images of the batch, T texts, P pairs (the first P of both), V views, D and U dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unicross.config import Losses, Stage
+from unicross.data.captions import Tokens
+from unicross.data.views import ViewDraw, apply_views
+from unicross.losses import cross_modal, uni_modal
+from unicross.model import TwoTower
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a step needs, made ready ahead of it. `image_ids` and `text_ids` begin with the pairs."""
+
+    image_ids: Tensor  # [I] item indices
+    text_ids: Tensor  # [T]
+    pairs: int
+    pixels: Tensor  # [I, S, S, 3] uint8
+    image_views: tuple[ViewDraw, ...]
+    text_views: tuple[Tokens, ...]
+    masked: Tensor | None  # [P, P] bool, image by text, presumed false negatives
+    seed: int  # of dropout
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Unit vectors by item and view; None where no loss of the stage wants them."""
+
+    image: Tensor | None = None  # [I, V, D] in the shared space
+    text: Tensor | None = None  # [T, V, D]
+    image_uni: Tensor | None = None  # [I, V, U] for the uni-modal loss
+    text_uni: Tensor | None = None  # [T, V, U]
+
+
+def backward(
+    model: TwoTower,
+    batch: Batch,
+    stage: Stage,
+    autocast: Callable[[], torch.autocast],
+    micro_batch: int | None = None,
+) -> tuple[dict[str, Tensor], Features]:
+    """Add the gradient of the stage's loss on this batch to the parameters.
+
+    Args:
+        autocast: makes the context in which the towers run.
+        micro_batch: rows that pass a tower at a time; None for all.
+
+    Returns:
+        The unweighted losses by name and the features, detached.
+    """
+    images = _slices(len(batch.image_ids) if batch.image_views else 0, micro_batch)
+    texts = _slices(len(batch.text_ids) if batch.text_views else 0, micro_batch)
+    jobs = [(_image_features, rows) for rows in images] + [(_text_features, rows) for rows in texts]
+
+    def run(number: int) -> tuple[Tensor | None, Tensor | None]:
+        encode, rows = jobs[number]
+        torch.manual_seed(batch.seed + number)  # dropout: the same in both passes of a micro-batch
+        with autocast():
+            return encode(model, batch, rows, stage.losses)
+
+    cached = len(images) > 1 or len(texts) > 1
+    with torch.set_grad_enabled(not cached):
+        made = [run(number) for number in range(len(jobs))]
+    features = _join(made[: len(images)], made[len(images) :], leaves=cached)
+    parts = batch_losses(features, batch, stage, model.scale)
+    torch.stack([getattr(stage.losses, name) * value for name, value in parts.items()]).sum().backward()
+    if cached:
+        for number, (encode, rows) in enumerate(jobs):
+            of_image = encode is _image_features
+            wholes = (features.image, features.image_uni) if of_image else (features.text, features.text_uni)
+            _resume_backward(run(number), wholes, rows)
+    detached = {name: value.detach() for name, value in parts.items()}
+    return detached, Features(*(None if t is None else t.detach() for t in _tensors(features)))
+
+
+def batch_losses(features: Features, batch: Batch, stage: Stage, scale: Tensor) -> dict[str, Tensor]:
+    """Each loss of the stage, unweighted, by name."""
+    losses, pairs = stage.losses, batch.pairs
+    result: dict[str, Tensor] = {}
+    if losses.image_text > 0:
+        assert features.image is not None
+        assert features.text is not None
+        seen = slice(None) if stage.views.cross == "all" else slice(1)
+        images, texts = features.image[:pairs, seen], features.text[:pairs, seen]  # [P, v, D], [P, w, D]
+        v, w = images.shape[1], texts.shape[1]
+        masked = batch.masked
+        if masked is not None:
+            masked = masked.repeat_interleave(v, 0).repeat_interleave(w, 1)  # [P * v, P * w]
+        result["image_text"] = cross_modal(
+            images.flatten(0, 1),
+            texts.flatten(0, 1),
+            batch.image_ids[:pairs].repeat_interleave(v),
+            batch.text_ids[:pairs].repeat_interleave(w),
+            scale,
+            masked,
+        )
+    symmetric = None if batch.masked is None else batch.masked | batch.masked.T
+    if features.image_uni is not None:
+        result["image_image"] = _uni_loss(
+            features.image_uni, batch.image_ids, losses.image_temperature, symmetric
+        )
+    if features.text_uni is not None:
+        result["text_text"] = _uni_loss(features.text_uni, batch.text_ids, losses.text_temperature, symmetric)
+    return result
+
+
+def _uni_loss(features: Tensor, ids: Tensor, temperature: float, masked: Tensor | None) -> Tensor:
+    """`features` [N, V, U]; `masked` [P, P] speaks of the first P items."""
+    views = features.shape[1]
+    if masked is not None:
+        others = len(ids) - len(masked)
+        masked = torch.nn.functional.pad(masked, (0, others, 0, others))  # [N, N]
+        masked = masked.repeat_interleave(views, 0).repeat_interleave(views, 1)
+    return uni_modal(features.flatten(0, 1), ids.repeat_interleave(views), temperature, masked)
+
+
+def _image_features(
+    model: TwoTower, batch: Batch, rows: slice, losses: Losses
+) -> tuple[Tensor | None, Tensor | None]:
+    """Cross and uni features [i, V, .] of some images, all views in one pass."""
+    side, views = model.config.image_size, len(batch.image_views)
+    pixels = batch.pixels[rows]
+    with torch.no_grad():
+        shown = torch.cat([apply_views(pixels, view.rows(rows), side) for view in batch.image_views])
+    pooled = model.image(pixel_values=model.normalise(shown))  # [V * i, H]
+    return (
+        _by_item(model.image.embed(pooled), views) if losses.image_text > 0 else None,
+        _by_item(model.image.embed_uni(pooled), views) if losses.image_image > 0 else None,
+    )
+
+
+def _text_features(
+    model: TwoTower, batch: Batch, rows: slice, losses: Losses
+) -> tuple[Tensor | None, Tensor | None]:
+    """Cross and uni features [t, V, .] of some texts; each view has its own padding, hence its own pass."""
+    pooled = torch.cat([model.text(input_ids=v.ids[rows], mask=v.mask[rows]) for v in batch.text_views])
+    views = len(batch.text_views)
+    return (
+        _by_item(model.text.embed(pooled), views) if losses.image_text > 0 else None,
+        _by_item(model.text.embed_uni(pooled), views) if losses.text_text > 0 else None,
+    )
+
+
+def _by_item(rows: Tensor, views: int) -> Tensor:
+    """[V * N, D] -> [N, V, D]"""
+    return rows.unflatten(0, (views, -1)).transpose(0, 1)
+
+
+def _slices(count: int, size: int | None) -> list[slice]:
+    return [slice(start, start + (size or count)) for start in range(0, count, size or max(count, 1))]
+
+
+Pair = tuple[Tensor | None, Tensor | None]
+
+
+def _join(images: Sequence[Pair], texts: Sequence[Pair], *, leaves: bool) -> Features:
+    """Features of all micro-batches; with `leaves`, as tensors of their own that collect a gradient."""
+
+    def column(pairs: Sequence[Pair], which: int) -> Tensor | None:
+        tensors = [pair[which] for pair in pairs]
+        present = [t for t in tensors if t is not None]
+        if not present:
+            return None
+        joined = present[0] if len(present) == 1 else torch.cat(present)
+        return joined.detach().requires_grad_() if leaves else joined
+
+    return Features(column(images, 0), column(texts, 0), column(images, 1), column(texts, 1))
+
+
+def _tensors(features: Features) -> tuple[Tensor | None, ...]:
+    return features.image, features.text, features.image_uni, features.text_uni
+
+
+def _resume_backward(made: Pair, wholes: Pair, rows: slice) -> None:
+    """Send the gradient of the whole features back through one micro-batch's towers."""
+    tensors, gradients = [], []
+    for tensor, whole in zip(made, wholes, strict=True):
+        if tensor is not None and tensor.requires_grad and whole is not None and whole.grad is not None:
+            tensors.append(tensor)
+            gradients.append(whole.grad[rows])
+    if tensors:
+        torch.autograd.backward(tensors, gradients)
