@@ -31,6 +31,7 @@ Resize = Literal["squash", "crop"]
 Pixels = NDArray[np.uint8]
 AnyImage = ImageSource | Path | str | Image.Image | Pixels
 
+EMPTY = "the file is empty"
 GAP = 2
 """A picture is reduced by cheap means only down to this multiple of the wanted side; the rest is bicubic."""
 
@@ -58,7 +59,7 @@ def decode(data: bytes, name: str, at_least: int | None = None) -> Image.Image:
     except DataError:
         raise
     except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
-        raise DataError(f"{name}: {_reason(error, empty=not data)}: replace it or remove it") from error
+        raise DataError(f"{name}: {_reason(error) if data else EMPTY}: replace it or remove it") from error
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
@@ -122,14 +123,17 @@ def load_squares(
 def check_header(path: Path) -> str | None:
     """What is wrong with an image file as far as its header tells; None where nothing is. Reads no pixels."""
     try:
-        with path.open("rb") as file, Image.open(file, formats=formats()) as image:
-            _refuse_huge(image.width, image.height, str(path))
+        with path.open("rb") as file:
+            if not file.read(1):
+                return EMPTY
+            with Image.open(file, formats=formats()) as image:  # Pillow rewinds
+                _refuse_huge(image.width, image.height, str(path))
     except FileNotFoundError:
         return "no such file"
     except DataError as error:
         return str(error).removeprefix(f"{path}: ")
     except Exception as error:  # as in decode
-        return _reason(error, empty=path.is_file() and path.stat().st_size == 0)
+        return _reason(error)
     return None
 
 
@@ -184,9 +188,7 @@ def _refuse_huge(width: int, height: int, name: str) -> None:
         )
 
 
-def _reason(error: Exception, empty: bool) -> str:
-    if empty:
-        return "the file is empty"
+def _reason(error: Exception) -> str:
     match error:
         case UnidentifiedImageError():
             return "not an image, or of a kind that Pillow does not know"

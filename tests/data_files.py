@@ -1,0 +1,34 @@
+"""Small data sets written for tests."""
+
+import json
+from pathlib import Path
+
+from PIL import Image
+
+from unicross.data.items import Item
+
+
+def picture(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 6), (200, 30, 30)).save(path)
+    return path
+
+
+def write(path: Path, *lines: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def ids(items: list[Item]) -> list[str]:
+    return [item.image_id for item in items]
+
+
+def karpathy(path: Path, *images: dict[str, object]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"images": images, "dataset": "x"}))
+    return path
+
+
+def entry(name: str, split: str, *captions: str, **more: object) -> dict[str, object]:
+    return {"filename": name, "split": split, "sentences": [{"raw": text} for text in captions], **more}
