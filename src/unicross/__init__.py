@@ -1,3 +1,66 @@
-"""Find pictures by words and words by pictures: train, evaluate, index, search and serve two-tower models."""
+"""Find pictures by words and words by pictures: train, evaluate, index, search and serve two-tower models.
+
+>>> from unicross import TwoTower
+>>> model = TwoTower.load("runs/mine")
+>>> model.encode_texts(["a dog in the snow"]) @ model.encode_images(["dog.jpg", "cat.jpg"]).T
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from unicross.errors import (
+    CheckpointError,
+    DataError,
+    RecipeError,
+    StoreError,
+    TrainingError,
+    UnicrossError,
+)
+
+if TYPE_CHECKING:
+    from unicross.config import Recipe, load_recipe
+    from unicross.data.reading import load_items
+    from unicross.evaluate import evaluate
+    from unicross.model import TwoTower
+    from unicross.search import Searcher
+    from unicross.store import open_store
+    from unicross.training import train
 
 __version__ = "0.1.0"
+
+_HOME = {
+    "Recipe": "unicross.config",
+    "Searcher": "unicross.search",
+    "TwoTower": "unicross.model",
+    "evaluate": "unicross.evaluate",
+    "load_items": "unicross.data.reading",
+    "load_recipe": "unicross.config",
+    "open_store": "unicross.store",
+    "train": "unicross.training",
+}
+"""Where the public names live: they are imported when first used, so that `import unicross` is instant."""
+
+__all__ = [
+    "CheckpointError",
+    "DataError",
+    "Recipe",
+    "RecipeError",
+    "Searcher",
+    "StoreError",
+    "TrainingError",
+    "TwoTower",
+    "UnicrossError",
+    "evaluate",
+    "load_items",
+    "load_recipe",
+    "open_store",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'unicross' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

@@ -19,6 +19,8 @@ from unicross.errors import RecipeError
 MANDATORY = "???"
 """A value that the recipe leaves to the user."""
 
+SHIPPED = Path(__file__).parent / "recipes"
+
 STAGE_DEFAULTS = ("losses", "views", "batches", "optim")
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -214,18 +216,26 @@ class Recipe(Strict):
         return sum(stage.epochs for stage in self.stages)
 
 
+def recipe_path(name: Path | str) -> Path:
+    """The file of a recipe: a path as it is, or the name of a shipped one (`clip`). Raises RecipeError."""
+    if Path(name).exists():
+        return Path(name)
+    shipped = {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
+    if str(name) not in shipped:
+        raise RecipeError(f"recipe not found: {name}. Give a file, or one of {', '.join(shipped)}")
+    return shipped[str(name)]
+
+
 def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe file and lay `key.path=value` overrides over it (`stages.0.epochs=2` works too).
 
     Raises RecipeError for an unreadable file, an unknown key, a wrong value, or a value left at `???`.
     """
-    path = Path(path)
+    path = recipe_path(path)
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RecipeError(f"recipe not found: {path}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(f"{path}: not a readable YAML file: {error}") from error
+        raise RecipeError(f"{path}: not a readable YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
         raise RecipeError(f"{path}: a recipe is a mapping with model, data and stages")
     for text in overrides:

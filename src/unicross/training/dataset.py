@@ -17,6 +17,7 @@ from unicross.data.captions import Captions
 from unicross.data.items import Item
 from unicross.data.reading import load_items, set_aside
 from unicross.data.rows import Problem
+from unicross.errors import DataError
 from unicross.evaluate import Result, evaluate_embeddings
 from unicross.model import TwoTower
 
@@ -58,6 +59,17 @@ def read_splits(recipe: Recipe) -> tuple[list[Item], list[Item], list[Problem]]:
         return train.items, [], train.problems
     rest, aside = set_aside(train.items, val, recipe.seed)
     return rest, aside, train.problems
+
+
+def read_validation(recipe: Recipe) -> list[Item]:
+    """The validation items alone. Raises DataError, also where the recipe names none."""
+    data, val = recipe.data, recipe.data.split.val
+    if isinstance(val, str):
+        return load_items(data.root, val, format=data.format, on_error=data.on_error).items
+    items = read_splits(recipe)[1]
+    if not items:
+        raise DataError("the recipe has no validation split: name one, for instance data.split.val=test")
+    return items
 
 
 def make_dataset(

@@ -1,0 +1,55 @@
+"""The command line. Commands import what they need when they run, so that `unicross --help` is instant."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import typer
+
+from unicross import __version__
+from unicross.commands.compare import compare
+from unicross.commands.demo import demo
+from unicross.commands.evaluate import evaluate
+from unicross.commands.index import index
+from unicross.commands.report import report
+from unicross.commands.search import search
+from unicross.commands.train import train
+from unicross.errors import UnicrossError
+
+app = typer.Typer(
+    name="unicross",
+    help="Find pictures by words and words by pictures: train, evaluate, index, search and serve.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (train, evaluate, compare, report, index, search, demo):
+    app.command()(command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"unicross {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    del version
+
+
+def main() -> None:
+    """Run the command line: errors of ours are one line and exit code 1, usage errors exit code 2."""
+    try:
+        app()
+    except UnicrossError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        click.echo("stopped", err=True)
+        sys.exit(130)

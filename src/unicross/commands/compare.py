@@ -1,0 +1,52 @@
+"""`unicross compare`: several recipes by several seeds, one table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def compare(
+    recipes: Annotated[list[str], typer.Argument(help="Recipes and KEY=VALUE overrides of all of them.")],
+    seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0,1,2",
+    match: Annotated[str, typer.Option(help="epochs, or compute: lengthen the cheaper recipes too.")] = "epochs",
+    out: Annotated[Path, typer.Option(help="Where the runs are kept; finished ones are reused.")] = Path(
+        "runs/compare"
+    ),
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; the best there is by default.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
+) -> None:
+    """Train RECIPES with every seed and set them against the first, with paired bootstrap intervals.
+
+    Say which data with overrides: `unicross compare clip iucc data.root=photos --seeds 0,1,2`.
+    """
+    from rich.console import Console
+
+    from unicross.commands.show import Listening
+    from unicross.compare import compare as run
+    from unicross.compare import real_steps
+    from unicross.comparison import table
+    from unicross.config import recipe_path
+
+    if match not in ("epochs", "compute"):
+        raise typer.BadParameter("--match is epochs or compute")
+    numbers = seeds.split(",")
+    if not all(number.strip().isdigit() for number in numbers):
+        raise typer.BadParameter(f"--seeds takes whole numbers separated by commas, got {seeds!r}")
+    console = Console(stderr=True)
+    with Listening(epochs=0, console=console) as listening:
+        comparison = run(
+            [recipe_path(text) for text in recipes if "=" not in text],
+            [int(number) for number in numbers],
+            out,
+            match="compute" if match == "compute" else "epochs",
+            overrides=[text for text in recipes if "=" in text],
+            progress=lambda text: console.print(text, highlight=False),
+            steps=real_steps(listening, device),
+        )
+    if json:
+        typer.echo(comparison.model_dump_json(indent=2))
+    else:
+        Console().print(table(comparison))

@@ -1,0 +1,72 @@
+"""`unicross evaluate`: how well a checkpoint finds captions by images and images by captions."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from unicross.evaluate import Result
+
+
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or a run folder with one in it.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="The data, where they are not those of training: data.root=DIR data.split.val=test ...",
+        ),
+    ] = None,
+    folds: Annotated[int, typer.Option(min=1, help="Parts evaluated alone and averaged (COCO 1K: 5).")] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images that pass the model at a time.")] = 64,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; the best there is by default.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
+) -> None:
+    """Evaluate on the validation split of CHECKPOINT's recipe, or on other data.
+
+    All captions count. Recalls and mAP are in percent; ties count against the model.
+    """
+    from unicross.config import load_recipe
+    from unicross.errors import CheckpointError
+    from unicross.evaluate import evaluate as run
+    from unicross.model import TwoTower
+    from unicross.training.dataset import read_validation
+
+    kept = next((p for p in (checkpoint / "recipe.yaml", checkpoint / "best" / "recipe.yaml") if p.is_file()), None)
+    if kept is None:
+        raise CheckpointError(f"{checkpoint}: no recipe.yaml in it: give a run folder or a checkpoint of one")
+    recipe = load_recipe(kept, overrides or ())
+    model = TwoTower.load(checkpoint, device)
+    result = run(model, read_validation(recipe), folds=folds, batch_size=batch_size)
+    if json:
+        typer.echo(json_module.dumps({**result.metrics, **_sizes(result)}, indent=2))
+    else:
+        _print(result)
+
+
+def _sizes(result: Result) -> dict[str, int]:
+    return {"n_images": result.n_images, "n_captions": result.n_captions}
+
+
+def _print(result: Result) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    metrics = result.metrics
+    columns = ("R@1", "R@5", "R@10", "median_rank", "mean_rank", "mAP")
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    for column in columns:
+        table.add_column(column.replace("_", " "), justify="right")
+    ways = {"i2t": "image to text", "t2i": "text to image", "i2i": "image to image", "t2t": "text to text"}
+    for way, name in ways.items():
+        cells = [f"{metrics[f'{way}/{c}']:.1f}" if f"{way}/{c}" in metrics else "" for c in columns]
+        if any(cells):
+            table.add_row(name, *cells)
+    console = Console()
+    console.print(table)
+    console.print(f"rSum {metrics['rsum']:.1f} over {result.n_images} images and {result.n_captions} captions")

@@ -1,0 +1,88 @@
+"""Showing a run: a progress bar while it trains, a line for every epoch."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from unicross.training.events import Event
+
+
+class Listening:
+    """A listener of training's events that draws them on the terminal."""
+
+    def __init__(self, epochs: int, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True)
+        self._epochs = epochs
+        self._progress = Progress(
+            TextColumn("{task.description:<10}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._loss = self._speed = 0.0
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def __call__(self, event: Event) -> None:
+        match event["kind"]:
+            case "decoding":
+                self._advance("decoding", event["done"], event["total"], "")
+            case "start":
+                self._tasks.clear()
+                self._advance("training", event["step"], event["steps"], "")
+                self._say(f"[dim]{event['items']} items, {event['steps']} steps, run in {event['run']}[/]")
+            case "step":
+                self._loss, self._speed = event["loss"], event["pairs_per_second"]
+                figures = f"{event['stage']}  loss {self._loss:.3f}  {self._speed:.0f} pairs/s"
+                self._progress.update(self._tasks["training"], completed=event["step"], figures=figures)
+            case "round":
+                self._say(_round_line(event))
+            case "epoch":
+                head = f"epoch {event['epoch']}/{self._epochs} [bold]{event['stage']}[/]"
+                self._say(f"{head}  loss {self._loss:.3f}  {event['pairs_per_second']:.0f} pairs/s")
+            case "eval":
+                self._say(
+                    "  ".join(
+                        [f"  rSum [bold]{event['rsum']:.1f}[/]"]
+                        + [
+                            f"{way} R@1/5/10 " + " / ".join(f"{event[f'{way}/R@{k}']:.1f}" for k in (1, 5, 10))
+                            for way in ("i2t", "t2i")
+                        ]
+                    )
+                )
+            case "note":
+                self._say(f"[yellow]note:[/] {event['text']}")
+
+    def _advance(self, name: str, done: int, total: int, figures: str) -> None:
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=total, figures=figures)
+        self._progress.update(self._tasks[name], completed=done, total=total, figures=figures)
+        if name == "decoding" and done == total:
+            self._progress.remove_task(self._tasks.pop(name))
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, highlight=False)
+
+
+def _round_line(event: Event) -> str:
+    line = f"  hardness {event['hardness']:.3f} (random {event['hardness_random']:.3f})"
+    if "clusters" in event:
+        line = f"  {event['clusters']} clusters of {event['size_min']}-{event['size_max']}," + line
+    if "masked" in event:
+        line += f", {100 * event['masked']:.2f}% of the pairs masked"
+    return line

@@ -1,0 +1,68 @@
+"""`unicross store`: look into a store, copy it to another engine, rebuild it from its kept embeddings."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Look into a store, copy it, rebuild it.", no_args_is_help=True)
+
+
+@app.command()
+def info(
+    store: Annotated[str, typer.Argument(help="The store.")],
+    json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """What a store holds and which model filled it."""
+    from unicross.store import open_store
+
+    source = open_store(store)
+    about = {
+        "address": store,
+        **source.info.model_dump(),
+        "rows": {str(kind): count for kind, count in source.values("kind", 10)},
+        "columns": {name: kind.__name__ for name, kind in source.columns.items()},
+    }
+    source.close()
+    if json:
+        typer.echo(json_module.dumps(about, indent=2, ensure_ascii=False))
+    else:
+        for name, value in about.items():
+            typer.echo(f"{name:12} {value}")
+
+
+@app.command()
+def copy(
+    source: Annotated[str, typer.Argument(help="The store to copy.")],
+    target: Annotated[str, typer.Argument(help="Another store, of any engine; made where there is none.")],
+) -> None:
+    """Copy a store, to another engine for instance: same ids, same vectors, same filters."""
+    from unicross.store import open_store
+    from unicross.store.copy import copy as run
+
+    old = open_store(source)
+    new = open_store(target, create=old.info)
+    run(old, new)
+    typer.echo(f"{target}: {new.count()} rows (in {source}: {old.count()})")
+    old.close()
+    new.close()
+
+
+@app.command()
+def rebuild(
+    keep: Annotated[Path, typer.Argument(help="The folder of kept embeddings (STORE/embeddings).")],
+    target: Annotated[str, typer.Argument(help="The new store, of any engine.")],
+) -> None:
+    """Make a store anew from the embeddings that `unicross index` keeps as Parquet."""
+    from unicross.store import open_store
+    from unicross.store.copy import rebuild as run
+    from unicross.store.keep import Keep
+
+    kept = Keep(keep)
+    new = open_store(target, create=kept.info)
+    run(kept, new)
+    typer.echo(f"{target}: {new.count()} rows")
+    new.close()

@@ -1,0 +1,49 @@
+"""`unicross train`: train a recipe into a run folder, or go on with one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    recipe: Annotated[
+        str | None, typer.Argument(help="A recipe file, or the name of a shipped one: clip, slip, lit, iucc.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values laid over the recipe.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder; by default runs/RECIPE-DATE-TIME.")
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with this run, which was cut short.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; the best there is by default.")] = None,
+) -> None:
+    """Train RECIPE, for instance `unicross train clip data.root=photos train.batch_size=64`."""
+    from unicross.commands.show import Listening
+    from unicross.config import load_recipe
+    from unicross.training import train as run
+
+    if (recipe is None) == (resume is None):
+        raise typer.BadParameter("give either a recipe or --resume RUN")
+    if resume is not None:
+        if out is not None:
+            raise typer.BadParameter("--out goes with a recipe: --resume goes on in its own folder")
+        loaded, folder = load_recipe(resume / "recipe.yaml", overrides or ()), resume
+    else:
+        assert recipe is not None
+        loaded = load_recipe(recipe, overrides or ())
+        folder = out or _new_folder(Path(recipe).stem)
+    with Listening(epochs=loaded.epochs) as listening:
+        summary = run(loaded, folder, resume=resume is not None, listener=listening, device=device)
+    best = summary["metrics"]
+    found = f"best rSum {best['rsum']:.1f}, " if best else ""
+    typer.echo(f"done in {summary['minutes']:.1f} minutes: {found}model in {folder / 'best'}")
+
+
+def _new_folder(name: str) -> Path:
+    from datetime import datetime
+
+    return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
