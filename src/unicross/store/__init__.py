@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from unicross.errors import StoreError
 from unicross.store.base import (
     Columns,
     Condition,
@@ -39,11 +38,14 @@ def open_store(address: str, create: StoreInfo | None = None) -> Store:
     """
     address = str(address)
     store: Store
-    if address.startswith(("http://", "https://", "tcp://")) or ".db/" in address:
-        raise StoreError(f"{address}: the Milvus store is not built yet")
-    from unicross.store.lance import LanceStore
+    if address.startswith(("http://", "https://")) or ".db/" in address:
+        from unicross.store.milvus import MilvusStore
 
-    store = LanceStore(address, create)
+        store = MilvusStore(address, create)
+    else:
+        from unicross.store.lance import LanceStore
+
+        store = LanceStore(address, create)
     if create is not None:
         store.info.check(create.fingerprint, address=address)
         if store.info.checkpoint != create.checkpoint:

@@ -96,8 +96,8 @@ def read_info(text: str, *, address: str) -> StoreInfo:
         return StoreInfo.model_validate_json(text)
     except ValidationError as error:
         raise StoreError(
-            f"{address}: the store's own description is damaged ({error.errors()[0]['msg']}): rebuild it "
-            "from its embeddings with `unicross store rebuild`"
+            f"{address}: the store's own description is damaged ({error.errors()[0]['msg']}): make a "
+            "new store from its embeddings with `unicross store rebuild`"
         ) from None
 
 
@@ -186,6 +186,23 @@ def check_user_column(name: str) -> None:
             f"column {name!r}: a user column is named with small letters, digits and _, and not as one of "
             f"{', '.join(COLUMNS)}, vector: rename it"
         )
+
+
+def new_user_columns(rows: Iterable[Row], columns: Columns, *, address: str) -> dict[str, type]:
+    """User columns of the rows that a store with these columns does not have yet, with their types.
+
+    Raises StoreError for a name that cannot be a column and for a value of another type than the column's.
+    """
+    new: dict[str, type] = {}
+    for row in rows:
+        for name, value in row.extra.items():
+            kind = columns.get(name) or new.get(name)
+            if kind is None:
+                check_user_column(name)
+                new[name] = type(value)
+            elif kind is not type(value) or name in COLUMNS:
+                raise StoreError(f"column {name!r} of {address} holds {kind.__name__}, got {value!r}")
+    return new
 
 
 def make_id(kind: Kind, path: str, text: str = "") -> str:

@@ -64,6 +64,8 @@ def index(
     root = folder.resolve()
     if str(root) not in store.info.roots:
         store.remember(store.info.model_copy(update={"roots": (*store.info.roots, str(root))}))
+    if keep is not None:
+        keep.describe(store.info)
     said = _by_path(root, files, read_captions(captions), failures) if captions else None
     report = IndexReport(failed=failures)
     run = _Run(model, store, keep, progress, report)

@@ -16,20 +16,39 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unicross.errors import StoreError
-from unicross.store.base import Row
-from unicross.store.files import commit
+from unicross.store.base import Row, StoreInfo, read_info
+from unicross.store.files import commit, write_atomically
 
 
 class Keep:
-    """The kept embeddings in a folder, which is made where it is not there. Raises StoreError."""
+    """The kept embeddings in a folder. Raises StoreError."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             self._next = max((int(part.stem) for part in self._parts()), default=0) + 1
         except (OSError, ValueError) as error:
             raise StoreError(f"{folder}: no place to keep embeddings: {error}") from error
+
+    @property
+    def info(self) -> StoreInfo:
+        """Of the store whose embeddings these are."""
+        path = self._folder / "store.json"
+        try:
+            return read_info(path.read_text(encoding="utf-8"), address=str(path))
+        except (OSError, UnicodeDecodeError):
+            raise StoreError(
+                f"{self._folder} holds no kept embeddings: give the folder that `unicross index` wrote, "
+                "STORE/embeddings by default"
+            ) from None
+
+    def describe(self, info: StoreInfo) -> None:
+        """Note whose embeddings these are. Raises StoreError where they are another model's."""
+        path = self._folder / "store.json"
+        if path.exists():
+            self.info.check(info.fingerprint, address=str(self._folder))
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, info.model_dump_json(indent=1).encode())
 
     def append(self, rows: Sequence[Row]) -> None:
         """Keep rows with their vectors."""

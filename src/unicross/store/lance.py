@@ -32,8 +32,8 @@ from unicross.store.base import (
     Vector,
     Where,
     check_depth,
-    check_user_column,
     check_where,
+    new_user_columns,
     read_info,
 )
 from unicross.store.files import write_atomically
@@ -80,8 +80,8 @@ class LanceStore:
             self._table = self._db.open_table("rows")
         except Exception as error:
             raise StoreError(
-                f"{address}: the table cannot be opened ({error}): rebuild the store from its "
-                f"embeddings with `unicross store rebuild {address}`"
+                f"{address}: the table cannot be opened ({error}): make a new store from its "
+                f"embeddings with `unicross store rebuild {address}/embeddings NEW`"
             ) from error
 
     def _create(self, info: StoreInfo) -> None:
@@ -116,27 +116,13 @@ class LanceStore:
         if not rows:
             return
         self._write_lock()
-        self._add_columns(rows)
+        new = new_user_columns(rows, self.columns, address=self.address)
+        if new:
+            self._table.add_columns({name: f"cast(NULL as {_SQL[kind]})" for name, kind in new.items()})
         last = {row.id: row for row in rows}  # within one call too, the last of an id wins
         table = _to_arrow(list(last.values()), self._table.schema)
         merge = self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
         merge.execute(table)
-
-    def _add_columns(self, rows: Sequence[Row]) -> None:
-        columns = dict(self.columns)
-        new: dict[str, str] = {}
-        for row in rows:
-            for name, value in row.extra.items():
-                if name not in columns:
-                    check_user_column(name)
-                    columns[name] = type(value)
-                    new[name] = f"cast(NULL as {_SQL[type(value)]})"
-                elif columns[name] is not type(value) or name in COLUMNS:
-                    raise StoreError(
-                        f"column {name!r} of {self.address} holds {columns[name].__name__}, got {value!r}"
-                    )
-        if new:
-            self._table.add_columns(new)
 
     def delete(self, ids: Sequence[str]) -> None:
         self._write_lock()

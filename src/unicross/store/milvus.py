@@ -1,0 +1,260 @@
+"""The distributed store: a collection of a Milvus server or cluster, or of a milvus-lite file.
+
+Addresses: `http://host:19530/collection`, or `photos.db/collection` for milvus-lite. A user name and
+password, or a token, come from the environment variable UNICROSS_MILVUS_TOKEN (`user:password`).
+User columns live in the collection's dynamic field; what the store remembers, in its properties.
+A call of `upsert` is all or nothing up to 1,000 rows. Searches see a client's own writes at once and those of
+others within seconds (waiting for all of them would cost each search 0.2 s); everything else sees all.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from unicross.errors import StoreError
+from unicross.store.base import (
+    COLUMNS,
+    Columns,
+    Condition,
+    Hit,
+    Row,
+    StoreInfo,
+    Value,
+    Vector,
+    Where,
+    check_depth,
+    check_where,
+    new_user_columns,
+    read_info,
+)
+
+try:
+    from pymilvus import DataType, MilvusClient, MilvusException
+except ImportError as error:
+    raise StoreError("Milvus stores need pymilvus: pip install 'unicross[milvus]'") from error
+
+logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # its errors are raised here as StoreError
+
+TOKEN = "UNICROSS_MILVUS_TOKEN"
+PROPERTY = "unicross"
+LONGEST = 65_535
+"""Bytes in a text column."""
+REQUEST = 1_000
+"""Rows in one request; a request of theirs holds at most 64 MB."""
+TIMEOUT_S = 60.0
+
+_ADDRESS = re.compile(r"(https?://[^/]+|.+\.db)/([A-Za-z_]\w*)")
+_TYPES: Mapping[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
+
+
+class MilvusStore:
+    """A store in a collection of Milvus."""
+
+    def __init__(self, address: str, create: StoreInfo | None = None) -> None:
+        match = _ADDRESS.fullmatch(address)
+        if match is None:
+            raise StoreError(
+                f"{address}: write a Milvus store as http://host:19530/collection (letters, digits and _)"
+            )
+        uri, self._name = match.groups()
+        self.address = address
+        with self._errors():
+            self._client = MilvusClient(uri=uri, token=os.environ.get(TOKEN, ""), timeout=TIMEOUT_S)
+            there = self._client.has_collection(self._name)
+        if not there:
+            if create is None:
+                raise StoreError(
+                    f"no store at {address}: make one with `unicross index CHECKPOINT FOLDER "
+                    f"--store {address}`"
+                )
+            self._create(create)
+        with self._errors():
+            self._client.load_collection(self._name)
+            properties = self._client.describe_collection(self._name).get("properties", {})
+        if PROPERTY not in properties:
+            raise StoreError(f"{address}: this collection was not made by unicross: give another name")
+        about = json.loads(properties[PROPERTY])
+        self._info = read_info(json.dumps(about["info"]), address=address)
+        self._user: dict[str, type] = {name: _TYPES[kind] for name, kind in about["columns"].items()}
+
+    def _create(self, info: StoreInfo) -> None:
+        with self._errors():
+            schema = self._client.create_schema(auto_id=False, enable_dynamic_field=True)
+            schema.add_field("id", DataType.VARCHAR, max_length=64, is_primary=True)
+            schema.add_field("kind", DataType.VARCHAR, max_length=16)
+            for name in ("path", "caption", "album"):
+                schema.add_field(name, DataType.VARCHAR, max_length=LONGEST)
+            schema.add_field("size", DataType.INT64)
+            schema.add_field("mtime", DataType.DOUBLE)
+            schema.add_field("vector", DataType.FLOAT_VECTOR, dim=info.dim)
+            indexes = self._client.prepare_index_params()
+            indexes.add_index(
+                "vector",
+                index_type="HNSW",
+                metric_type="COSINE",
+                params={"M": 16, "efConstruction": 200},
+            )
+            about = {PROPERTY: json.dumps({"info": info.model_dump(), "columns": {}})}
+            self._client.create_collection(
+                self._name, schema=schema, index_params=indexes, consistency_level="Strong"
+            )
+            self._client.alter_collection_properties(self._name, about)
+
+    @property
+    def info(self) -> StoreInfo:
+        return self._info
+
+    @property
+    def columns(self) -> Columns:
+        return {**COLUMNS, **self._user}
+
+    def remember(self, info: StoreInfo) -> None:
+        self._remember(info, self._user)
+
+    def _remember(self, info: StoreInfo, user: dict[str, type]) -> None:
+        about = {"info": info.model_dump(), "columns": {name: kind.__name__ for name, kind in user.items()}}
+        with self._errors():
+            self._client.alter_collection_properties(self._name, {PROPERTY: json.dumps(about)})
+        self._info, self._user = info, user
+
+    def upsert(self, rows: Sequence[Row]) -> None:
+        new = new_user_columns(rows, self.columns, address=self.address)
+        if new:
+            self._remember(self._info, {**self._user, **new})
+        last = list({row.id: row for row in rows}.values())
+        for start in range(0, len(last), REQUEST):
+            entities = [_entity(row) for row in last[start : start + REQUEST]]
+            with self._errors():
+                self._client.upsert(self._name, entities)
+
+    def delete(self, ids: Sequence[str]) -> None:
+        for start in range(0, len(ids), REQUEST):
+            with self._errors():
+                self._client.delete(self._name, filter=_in_ids(ids[start : start + REQUEST]))
+
+    def search(self, vector: Vector, k: int, *, offset: int = 0, where: Where = ()) -> list[Hit]:
+        check_depth(k, offset)
+        with self._errors():
+            (found,) = self._client.search(
+                self._name,
+                [np.asarray(vector, dtype=np.float32)],
+                filter=self._expression(where),
+                limit=offset + k,
+                output_fields=list(self.columns),
+                consistency_level="Session",
+                search_params={"metric_type": "COSINE", "params": {"ef": max(128, 2 * (offset + k))}},
+            )
+        hits = [Hit(_to_row(hit["entity"]), float(hit["distance"])) for hit in found]
+        hits.sort(key=lambda hit: (-hit.score, hit.row.id))
+        return hits[offset:]
+
+    def get(self, ids: Sequence[str]) -> list[Row]:
+        found: dict[str, Row] = {}
+        for start in range(0, len(ids), REQUEST):
+            with self._errors():
+                chosen = _in_ids(ids[start : start + REQUEST])
+                cells = self._client.query(self._name, filter=chosen, output_fields=[*self.columns, "vector"])
+            found |= {row.id: row for row in map(_to_row, cells)}
+        return [found[id] for id in ids if id in found]
+
+    def count(self, where: Where = ()) -> int:
+        with self._errors():
+            answer = self._client.query(
+                self._name, filter=self._expression(where), output_fields=["count(*)"]
+            )
+        return int(answer[0]["count(*)"])
+
+    def scan(self, where: Where = (), *, vectors: bool = False) -> Iterator[Row]:
+        fields = [*self.columns, *(["vector"] if vectors else [])]
+        for cells in self._all(where, fields):
+            yield _to_row(cells)
+
+    def _all(self, where: Where, fields: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+        with self._errors():
+            iterator = self._client.query_iterator(
+                self._name,
+                filter=self._expression(where),
+                output_fields=list(fields),
+                batch_size=REQUEST,
+            )
+        try:
+            while True:
+                with self._errors():
+                    batch = iterator.next()
+                if not batch:
+                    return
+                yield from batch
+        finally:
+            iterator.close()
+
+    def values(self, column: str, limit: int) -> list[tuple[Value, int]]:
+        check_where([Condition(column, "=", "")], self.columns)
+        cells = self._all((), ["id", column])
+        counts = Counter(cell[column] for cell in cells if cell.get(column) is not None)
+        return sorted(counts.items(), key=lambda pair: (-pair[1], str(pair[0])))[:limit]
+
+    def optimize(self) -> None:
+        with self._errors():
+            self._client.flush(self._name)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _expression(self, where: Where) -> str:
+        check_where(where, self.columns)
+        return " and ".join(f"({_compare(condition)})" for condition in where)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except MilvusException as error:
+            raise StoreError(f"{self.address}: Milvus says: {error.message}") from error
+
+
+def _in_ids(ids: Sequence[str]) -> str:
+    """Written here because pymilvus does not escape ids."""
+    return _compare(Condition("id", "in", tuple(ids)))
+
+
+def _compare(condition: Condition) -> str:
+    column, value = condition.column, condition.value
+    if isinstance(value, tuple):
+        return f"{column} in [{', '.join(map(_literal, value))}]"
+    if condition.operator == "!=":  # `!=` is true of rows without the column on some servers
+        if isinstance(value, bool):
+            return f"{column} == {_literal(not value)}"
+        return f"{column} < {_literal(value)} or {column} > {_literal(value)}"
+    return f"{column} {'==' if condition.operator == '=' else condition.operator} {_literal(value)}"
+
+
+def _literal(value: Value) -> str:
+    if isinstance(value, str):
+        for plain, escaped in (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\r", "\\r"), ("\t", "\\t")):
+            value = value.replace(plain, escaped)
+        return f'"{value}"'
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _entity(row: Row) -> dict[str, Any]:
+    return {**{name: getattr(row, name) for name in COLUMNS}, **row.extra, "vector": row.vector}
+
+
+def _to_row(cells: Mapping[str, Any]) -> Row:
+    own = {name: cells[name] for name in COLUMNS}
+    extra = {
+        name: value
+        for name, value in cells.items()
+        if name not in COLUMNS and name != "vector" and value is not None
+    }
+    vector = np.asarray(cells["vector"], np.float32) if "vector" in cells else None
+    return Row(**own, extra=extra, vector=vector)
