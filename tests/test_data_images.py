@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
@@ -64,7 +64,7 @@ class TestDecode:
     def test_cmyk_jpeg(self) -> None:
         assert near(decode(encoded(halves().convert("CMYK"), "JPEG"), "x").getpixel((5, 5)), RED)
 
-    def test_every_exif_orientation_is_shown_upright(self) -> None:
+    def test_every_exif_orientation_is_shown_upright(self, tmp_path: Path) -> None:
         upright = np.asarray(smooth(40, 24)).astype(int)
         undone = {
             1: upright,
@@ -83,8 +83,10 @@ class TestDecode:
             shown = np.asarray(decode(data, "x")).astype(int)
             assert shown.shape == upright.shape, orientation
             assert np.abs(shown - upright).mean() < 3, orientation
-            square = load_square(Image.open(io.BytesIO(data)), 16, "squash")
-            assert np.abs(square.astype(int) - to_square(smooth(40, 24), 16, "squash")).mean() < 3
+            (tmp_path / "a.jpg").write_bytes(data)
+            for source in (Image.open(io.BytesIO(data)), tmp_path / "a.jpg"):
+                square = load_square(source, 16, "squash").astype(int)
+                assert np.abs(square - to_square(smooth(40, 24), 16, "squash")).mean() < 3
 
     def test_broken_exif_leaves_the_picture(self) -> None:
         data = encoded(halves(), "JPEG", exif=b"Exif\0\0" + b"\xff" * 20)
@@ -150,6 +152,7 @@ class TestDamage:
         with pytest.raises(DataError, match="not an image"):
             decode(data, "x.eps")
 
+    @settings(max_examples=60)
     @given(st.binary(max_size=200), st.sampled_from(["JPEG", "PNG", "GIF", "TIFF", "WEBP"]), st.data())
     def test_any_damage_is_a_data_error(self, noise: bytes, kind: str, draw: st.DataObject) -> None:
         data = encoded(halves(16, 16), kind)
@@ -227,13 +230,15 @@ class TestSquares:
     ) -> None:
         pytest.importorskip("simplejpeg")
         path = tmp_path / "a.jpg"
-        smooth(*size).save(path, quality=90)
+        blocks = np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)
+        image = Image.fromarray(blocks).resize(size, Image.Resampling.BICUBIC)  # detail that a view can show
+        image.save(path, quality=95)
         fast = load_square(path, 112, "squash").astype(int)
-        plain = load_square(np.asarray(smooth(*size)), 112, "squash")
+        plain = load_square(np.asarray(image), 112, "squash")
         monkeypatch.setattr(images, "simplejpeg", None)
         slow = load_square(path, 112, "squash")
-        assert np.abs(fast - slow).max() <= 4
-        assert np.abs(slow.astype(int) - plain).max() <= 8
+        assert np.abs(fast - slow).mean() < 2
+        assert np.abs(slow.astype(int) - plain).mean() < 2
 
 
 @pytest.mark.shared

@@ -268,10 +268,11 @@ class TestSplits:
         with pytest.raises(DataError, match="no split 'tset'"):
             load_items(flickr, "train+tset")
 
-    def test_data_without_splits(self, tmp_path: Path) -> None:
+    def test_data_without_splits_are_all_for_training(self, tmp_path: Path) -> None:
         picture(tmp_path / "a.png")
+        assert ids(load_items(tmp_path, "train").items) == ids(load_items(tmp_path).items) == ["a.png"]
         with pytest.raises(DataError, match=r"have no splits.*leave it null"):
-            load_items(tmp_path, "train")
+            load_items(tmp_path, "val")
 
     @given(n=st.integers(2, 60), share=st.floats(0.1, 0.9), seed=st.integers(0, 3), shuffle=st.randoms())
     def test_set_aside_is_a_partition_that_depends_on_ids_only(

@@ -29,7 +29,7 @@ def changes(a: Scene, b: Scene) -> int:
 
 
 @given(st.integers(1, 300), st.integers(0, 5))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_as_many_different_scenes_as_asked_for(n: int, seed: int) -> None:
     scenes = make_scenes(n, seed)
     assert len({scene.content for scene in scenes}) == len(scenes) == n
@@ -44,6 +44,11 @@ def test_most_scenes_have_a_neighbour_that_differs_in_one_attribute() -> None:
     scenes = make_scenes(300, 0)
     close = {i for i, j in itertools.permutations(range(300), 2) if changes(scenes[i], scenes[j]) == 1}
     assert len(close) > 0.95 * len(scenes)
+
+
+def test_two_groups_can_be_told_apart_by_what_they_are() -> None:
+    pairs = [scene.groups for scene in make_scenes(3000, 0) if len(scene.groups) == 2]
+    assert all((a.colour, a.shape) != (b.colour, b.shape) for a, b in pairs)
 
 
 def test_every_attribute_varies() -> None:
@@ -83,10 +88,10 @@ def plain(caption: str) -> str:
 
 
 def test_captions_tell_scenes_apart_whatever_their_words() -> None:
-    scenes = make_scenes(400, 3)
+    rng = np.random.default_rng(9)
+    texts = [captions(scene, rng) for scene in make_scenes(200, 3)]
     for wording in range(4):
-        meanings = {plain(captions(scene, np.random.default_rng(9))[wording]) for scene in scenes}
-        assert len(meanings) == len(scenes)
+        assert len({plain(five[wording]) for five in texts}) == len(texts)
 
 
 def test_five_different_captions_that_vary_with_the_draw() -> None:
@@ -118,8 +123,8 @@ def test_pictures_show_what_differs() -> None:
     assert is_red(one(colour="blue")).sum() == 0
 
 
-def test_pictures_are_the_same_for_the_same_scene_and_stay_inside() -> None:
-    for scene in make_scenes(30, 1):
+def test_pictures_are_the_same_for_the_same_scene() -> None:
+    for scene in make_scenes(12, 1):
         image = draw(scene, 48)
         assert (image.size, image.mode) == ((48, 48), "RGB")
         assert image.tobytes() == draw(scene, 48).tobytes()
@@ -130,17 +135,17 @@ def files(root: Path) -> dict[str, bytes]:
 
 
 def test_the_written_set_is_read_back(tmp_path: Path) -> None:
-    write_demo_set(tmp_path / "demo", 30, 12, seed=0, side=40)
+    write_demo_set(tmp_path / "demo", 12, 6, seed=0, side=32)
     train, val = (load_items(tmp_path / "demo", split).items for split in ("train", "val"))
-    assert (len(train), len(val)) == (30, 12)
+    assert (len(train), len(val)) == (12, 6)
     assert all(len(item.captions) == 5 and item.is_pair for item in train + val)
     with (tmp_path / "demo" / "captions.csv").open(newline="") as file:
-        assert len(list(csv.reader(file))) == 1 + 42 * 5
+        assert len(list(csv.reader(file))) == 1 + 18 * 5
 
 
 def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        write_demo_set(tmp_path / name, 12, 6, seed=seed, side=32)
+        write_demo_set(tmp_path / name, 5, 3, seed=seed, side=32)
     assert files(tmp_path / "a") == files(tmp_path / "b")
     assert files(tmp_path / "a") != files(tmp_path / "c")
 

@@ -132,10 +132,12 @@ def _read(format: Format, path: Path) -> tuple[list[Row], list[Problem]]:
 
 
 def _wanted(split: str | None, rows: Iterable[Row], root: Path) -> set[str] | None:
-    """Names of the wanted splits as the data spell them; None for all rows."""
+    """Names of the wanted splits as the data spell them; None for all rows, also of data without splits."""
     if split is None:
         return None
     existing = {row.split for row in rows if row.split is not None}
+    if not existing and split == "train":
+        return None  # data without splits are all for training
     wanted = set()
     for name in split.split("+"):
         alike = existing & SAME_SPLIT if name in SAME_SPLIT else set()
