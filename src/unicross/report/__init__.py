@@ -1,0 +1,34 @@
+"""A comparison, or one run, as a self-contained HTML page: no script, no outside asset, light and dark.
+
+`gather` reads the folder, `figures` draws, `examples` picks queries and thumbnails, `page.html` lays out.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from unicross.errors import UnicrossError
+
+
+def write_report(folder: Path, out: Path | None = None) -> Path:
+    """Write the page of a comparison's folder or of a run folder; `out` is `folder/report.html` by default.
+
+    Parts for which the folder holds nothing are left out, and the page says why. Returns where it is.
+    Raises DataError for a folder that is neither, UnicrossError where matplotlib or jinja2 is missing.
+    """
+    try:
+        from unicross.report.page import render
+    except ImportError as error:
+        raise UnicrossError(
+            f"a report needs {error.name}: install it with `pip install 'unicross[report]'`"
+        ) from error
+    from unicross.report.gather import gather
+
+    out = out or folder / "report.html"
+    html = render(gather(folder))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(f"{out.name}.{os.getpid()}.part")
+    part.write_text(html, encoding="utf-8")
+    part.replace(out)
+    return out

@@ -1,0 +1,153 @@
+"""What a folder holds of its runs: recipes, logs, per-query results, the last round's clusters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+
+from unicross.compare import EVALUATION, SUMMARY
+from unicross.comparison import COMPARISON, Comparison, Row, Spread
+from unicross.config import Recipe, dump_recipe, load_recipe
+from unicross.errors import DataError
+from unicross.evaluate import Result
+
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Embeddings [N, D] of the training items in the last round, and the cluster [N] of each (-1: none)."""
+
+    image: npt.NDArray[np.float32]
+    text: npt.NDArray[np.float32]
+    cluster: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One recipe trained with one seed."""
+
+    folder: Path
+    recipe: Recipe
+    events: tuple[Event, ...]
+    result: Result | None
+    """None where the run was not evaluated query by query."""
+
+    def of_kind(self, kind: str, *keys: str) -> list[Event]:
+        """Events of a kind that have all of `keys`, in their order."""
+        return [e for e in self.events if e["kind"] == kind and all(key in e for key in keys)]
+
+    @property
+    def yaml(self) -> str:
+        return dump_recipe(self.recipe)
+
+    def clusters(self) -> Clusters | None:
+        """Of the last round; None where no stage was clustered."""
+        try:
+            with safe_open(self.folder / "last" / "training.safetensors", framework="np") as file:
+                if "round.cluster" not in file.keys():  # noqa: SIM118 - not a mapping
+                    return None
+                image, text, cluster = (file.get_tensor(f"round.{n}") for n in ("image", "text", "cluster"))
+        except (OSError, SafetensorError):
+            return None
+        return Clusters(image.astype(np.float32), text.astype(np.float32), cluster.astype(np.int64))
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A row of the table with its runs, one a seed."""
+
+    row: Row
+    runs: tuple[Run, ...]
+
+    @property
+    def label(self) -> str:
+        return self.row.label
+
+    @property
+    def results(self) -> list[Result]:
+        return [run.result for run in self.runs if run.result is not None]
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """All that a report is made of."""
+
+    title: str
+    variants: tuple[Variant, ...]
+    comparison: Comparison | None
+    """None for the report of a single run."""
+
+
+def gather(folder: Path) -> Gathered:
+    """Read a comparison's folder or a run folder. Raises DataError where it is neither."""
+    if (folder / COMPARISON).is_file():
+        comparison = Comparison.load(folder)
+        variants = [
+            Variant(row, tuple(load_run(folder / run) for run in row.runs)) for row in comparison.rows
+        ]
+        title = " against ".join(dict.fromkeys(Path(row.recipe).stem for row in reversed(comparison.rows)))
+        return Gathered(title, tuple(variants), comparison)
+    if (folder / "recipe.yaml").is_file():
+        run = load_run(folder)
+        return Gathered(folder.resolve().name, (Variant(_single_row(run), (run,)),), None)
+    raise DataError(f"{folder}: neither a run folder (recipe.yaml) nor a comparison's ({COMPARISON})")
+
+
+def load_run(folder: Path) -> Run:
+    """A run folder, finished or not. Raises RecipeError or DataError where its files are damaged."""
+    evaluation = folder / EVALUATION
+    return Run(
+        folder=folder,
+        recipe=load_recipe(folder / "recipe.yaml"),
+        events=tuple(_events(folder / "metrics.jsonl")),
+        result=Result.load(evaluation) if evaluation.is_file() else None,
+    )
+
+
+def _events(path: Path) -> list[Event]:
+    """Lines of the log; a last line cut short by a kill is dropped."""
+    if not path.is_file():
+        return []
+    events = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            events.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return events
+
+
+def _single_row(run: Run) -> Row:
+    """A run of its own as a row: its evaluation, or else the best one while training."""
+    path = run.folder / SUMMARY
+    summary = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    metrics = (
+        run.result.metrics
+        if run.result
+        else summary.get("metrics") or _best_metrics(run.of_kind("eval", "rsum"))
+    )
+    return Row(
+        label=run.folder.resolve().name,
+        recipe=str(run.folder / "recipe.yaml"),
+        epochs=run.recipe.epochs,
+        runs=(".",),
+        metrics={name: Spread(mean=value, sd=None) for name, value in metrics.items()},
+        image_forwards=summary.get("forwards", {}).get("image", 0),
+        text_forwards=summary.get("forwards", {}).get("text", 0),
+        compute=summary.get("compute", 0),
+        minutes=summary.get("minutes", 0),
+        against={},
+    )
+
+
+def _best_metrics(evaluations: Sequence[Event]) -> dict[str, float]:
+    best = max(evaluations, key=lambda event: float(event["rsum"]), default={})
+    return {name: value for name, value in best.items() if "/" in name or name == "rsum"}
