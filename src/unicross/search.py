@@ -17,7 +17,7 @@ from unicross.data.images import load_square
 from unicross.data.items import ImageSource
 from unicross.embed import Encoder
 from unicross.errors import CheckpointError, StoreError
-from unicross.store import Condition, Hit, Kind, Row, Store, Where, open_store
+from unicross.store import Condition, Hit, Kind, QueryError, Row, Store, Where, open_store
 
 AnyImage = ImageSource | Path | str | Image.Image | NDArray[np.uint8]
 Vector = NDArray[np.float32]
@@ -61,7 +61,7 @@ class Searcher:
     ) -> list[Hit]:
         """What is nearest to words and a picture; `weight`, in [0, 1], is the picture's share."""
         if not 0 <= weight <= 1:
-            raise StoreError(f"the picture's weight must be between 0 and 1, got {weight}")
+            raise QueryError(f"the picture's weight must be between 0 and 1, got {weight}")
         vector = (1 - weight) * self._text(words) + weight * self._image(image)
         return self._find(vector, k, options)
 
@@ -76,12 +76,12 @@ class Searcher:
         """The stored row with this id. Raises StoreError."""
         rows = self.store.get([id])
         if not rows:
-            raise StoreError(f"no row with the id {id!r} in {self.store.address}")
+            raise QueryError(f"no row with the id {id!r} in {self.store.address}")
         return rows[0]
 
     def _text(self, words: str) -> Vector:
         if not words.strip():
-            raise StoreError("the search text is empty: say what to look for")
+            raise QueryError("the search text is empty: say what to look for")
         vector: Vector = self.model.encode_texts([words])[0]
         return vector
 
@@ -95,7 +95,7 @@ class Searcher:
             vector = vector - MINUS_WEIGHT * self._text(words)
         length = float(np.linalg.norm(vector))
         if length < 1e-6:
-            raise StoreError("nothing is left of the query: what is taken away is all that was asked for")
+            raise QueryError("nothing is left of the query: what is taken away is all that was asked for")
         where = [Condition("kind", "=", options.get("kind", "image")), *options.get("where", ())]
         return self.store.search(vector / length, k, offset=options.get("offset", 0), where=where)
 

@@ -24,6 +24,11 @@ Kind = Literal["image", "text"]
 Value = str | int | float | bool
 Columns = Mapping[str, type]
 
+
+class QueryError(StoreError):
+    """A request that no store can answer as it is put: a wrong filter, an unknown id, an empty text."""
+
+
 MAX_DEPTH = 10_000
 """Most hits that one search can reach (offset + k)."""
 
@@ -123,14 +128,14 @@ _CONDITION = re.compile(r"\s*([A-Za-z_]\w*)\s*(<=|>=|!=|=|<|>)(.*)", re.DOTALL)
 def parse_where(texts: Iterable[str], columns: Columns) -> list[Condition]:
     """Read conditions such as `album=beach`, `size>100000`, `mtime>=2024-05-01`.
 
-    Several equalities on one column mean any of them. Raises StoreError.
+    Several equalities on one column mean any of them. Raises QueryError.
     """
     conditions: list[Condition] = []
     equal: dict[str, list[Value]] = {}
     for text in texts:
         match = _CONDITION.fullmatch(text)
         if match is None:
-            raise StoreError(f"filter {text!r}: write it as COLUMN=VALUE (also != < <= > >=)")
+            raise QueryError(f"filter {text!r}: write it as COLUMN=VALUE (also != < <= > >=)")
         column, operator, value_text = match.groups()
         value = _parse_value(column, value_text.strip(), columns)
         if operator == "=":
@@ -146,7 +151,7 @@ def parse_where(texts: Iterable[str], columns: Columns) -> list[Condition]:
 
 def _parse_value(column: str, text: str, columns: Columns) -> Value:
     if column not in columns:
-        raise StoreError(f"filter: no column {column!r} in this store; it has {', '.join(columns)}")
+        raise QueryError(f"filter: no column {column!r} in this store; it has {', '.join(columns)}")
     kind = columns[column]
     try:
         if kind is bool:
@@ -155,25 +160,25 @@ def _parse_value(column: str, text: str, columns: Columns) -> Value:
             return datetime.datetime.fromisoformat(text).timestamp()
         value: Value = kind(text)
     except (ValueError, KeyError, OverflowError, OSError):
-        raise StoreError(f"filter: {column} takes a value of type {kind.__name__}, got {text!r}") from None
+        raise QueryError(f"filter: {column} takes a value of type {kind.__name__}, got {text!r}") from None
     if not isinstance(value, str) and not abs(value) < 2**63:
-        raise StoreError(f"filter: {column} takes a number of ordinary size, got {text!r}")
+        raise QueryError(f"filter: {column} takes a number of ordinary size, got {text!r}")
     return value
 
 
 def check_where(where: Where, columns: Columns) -> None:
-    """Raise StoreError for a condition on a column that the store does not have."""
+    """Raise QueryError for a condition on a column that the store does not have."""
     for condition in where:
         if condition.column not in columns:
-            raise StoreError(
+            raise QueryError(
                 f"filter: no column {condition.column!r} in this store; it has {', '.join(columns)}"
             )
 
 
 def check_depth(k: int, offset: int) -> None:
-    """Raise StoreError unless 1 <= k, 0 <= offset and offset + k <= MAX_DEPTH."""
+    """Raise QueryError unless 1 <= k, 0 <= offset and offset + k <= MAX_DEPTH."""
     if k < 1 or offset < 0 or offset + k > MAX_DEPTH:
-        raise StoreError(
+        raise QueryError(
             f"k must be at least 1, offset at least 0 and their sum at most {MAX_DEPTH}, "
             f"got k={k}, offset={offset}"
         )

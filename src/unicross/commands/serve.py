@@ -1,0 +1,69 @@
+"""`unicross serve`: the HTTP API and the web page over a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def serve(
+    store: Annotated[str, typer.Argument(help="The store: a folder, or http://host:port/collection.")],
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 for all networks of this machine.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
+    api_key: Annotated[
+        str | None,
+        typer.Option(envvar="UNICROSS_API_KEY", help="Answer only with this key (header X-API-Key)."),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="Host name under which it may be asked, besides this machine's.")
+    ] = None,
+    max_upload_mb: Annotated[float, typer.Option(help="Largest picture taken, in megabytes.")] = 20,
+    max_megapixels: Annotated[float, typer.Option(help="Largest picture taken, in megapixels.")] = 50,
+    timeout: Annotated[float, typer.Option(help="Longest time for an answer, in seconds.")] = 20,
+    model: Annotated[
+        Path | None, typer.Option(help="The checkpoint, where it is no longer at its place.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; the best there is by default.")] = None,
+) -> None:
+    """Serve a store over HTTP, with a web page to search it.
+
+    By default only this machine can reach it. Anybody who can may see the indexed pictures: give an
+    --api-key before opening it to a network.
+    """
+    from unicross.errors import StoreError
+
+    try:
+        import uvicorn
+
+        from unicross.serve.app import create_app
+        from unicross.serve.service import Settings
+    except ImportError as error:
+        raise StoreError(f"serving needs more packages ({error}): pip install 'unicross[serve]'") from error
+    from unicross.search import open_searcher
+
+    named = tuple(name.lower() for name in (*LOOPBACK[:2], "[::1]", host, *(allow_host or ())))
+    settings = Settings(
+        hosts=named if host in LOOPBACK or allow_host else (),
+        api_key=api_key or None,
+        max_upload_bytes=int(max_upload_mb * 1e6),
+        max_pixels=int(max_megapixels * 1e6),
+        timeout_s=timeout,
+    )
+    app = create_app(open_searcher(store, model=model, device=device), settings)
+    shown = f"[{host}]" if ":" in host else host
+    typer.echo(f"{store} at http://{shown}:{port} (Ctrl+C stops)", err=True)
+    uvicorn.run(
+        app,
+        host=host,
+        port=port,
+        log_level="warning",
+        server_header=False,
+        timeout_keep_alive=10,
+        timeout_graceful_shutdown=10,
+    )

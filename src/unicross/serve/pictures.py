@@ -1,0 +1,173 @@
+"""Pictures in and out of the server: uploads checked and decoded, stored files served, thumbnails.
+
+Nothing is taken by its name: uploads and files are what their first bytes say. No file is opened whose real
+path, links resolved, is not inside an indexed folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from unicross.data.images import upright_rgb
+
+FORMATS = {
+    "JPEG": "image/jpeg",
+    "PNG": "image/png",
+    "WEBP": "image/webp",
+    "GIF": "image/gif",
+    "AVIF": "image/avif",
+    "BMP": "image/bmp",
+    "TIFF": "image/tiff",
+    "PPM": "image/x-portable-pixmap",
+}
+"""What is read, by Pillow's name; every other decoder stays out of reach of uploads."""
+
+SHOWN = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP")
+"""What browsers show; other files go out as JPEG."""
+
+CACHE_BYTES = 64_000_000
+"""Memory for thumbnails."""
+
+
+class PictureError(Exception):
+    """A picture that is refused, with the HTTP status that says so."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Bytes to send, their type, and a tag that changes with them."""
+
+    data: bytes
+    media_type: str
+    tag: str
+
+
+def read_upload(data: bytes, *, max_pixels: int, at_least: int) -> Image.Image:
+    """An uploaded picture, upright and RGB, JPEGs possibly reduced to `at_least` pixels a side.
+
+    Raises PictureError: 415 for what is no picture of a known kind, 413 for too many pixels, 422 for damage.
+    """
+    if not data:
+        raise PictureError(422, "the upload is empty: send the bytes of a picture")
+    return _decode(data, "the upload", max_pixels=max_pixels, at_least=at_least)
+
+
+def _decode(data: bytes, name: str, *, max_pixels: int, at_least: int | None) -> Image.Image:
+    try:
+        with Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as image:
+            if image.width * image.height > max_pixels:
+                raise PictureError(
+                    413, f"{name} has {image.width}×{image.height} pixels, more than {max_pixels} are refused"
+                )
+            if at_least is not None:
+                image.draft(None, (at_least, at_least))
+            return upright_rgb(image)
+    except PictureError:
+        raise
+    except UnidentifiedImageError:
+        raise PictureError(
+            415, f"{name} is no picture of a kind that is read: {', '.join(FORMATS)}"
+        ) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise PictureError(413, f"{name} has too many pixels") from None
+    except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
+        raise PictureError(422, f"{name} is damaged and cannot be read ({type(error).__name__})") from error
+
+
+def inside(path: str, roots: Sequence[str]) -> Path | None:
+    """The real path of a stored picture if it lies in an indexed folder, else None."""
+    if not path or "\0" in path:
+        return None
+    try:
+        real = Path(path).resolve(strict=True)
+    except (OSError, RuntimeError):
+        return None
+    ok = real.is_file() and any(real.is_relative_to(Path(root).resolve()) for root in roots)
+    return real if ok else None
+
+
+def relative(path: str, roots: Sequence[str]) -> str:
+    """A stored path without its root, for showing; the bare name where it is in none."""
+    for root in sorted(roots, key=len, reverse=True):
+        if path and Path(path).is_relative_to(root):
+            return Path(path).relative_to(root).as_posix()
+    return Path(path).name
+
+
+class Pictures:
+    """Stored pictures as they are sent out. Raises PictureError for what cannot be."""
+
+    def __init__(self, max_pixels: int) -> None:
+        self._max_pixels = max_pixels
+        self._cache: OrderedDict[str, Served] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def original(self, path: Path) -> Served:
+        """A file as it is if browsers show its kind, as JPEG if not."""
+        data, tag = _read(path)
+        try:
+            with Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as image:
+                kind = image.format or ""
+        except Exception:
+            raise PictureError(415, "the file is no longer a picture") from None
+        if kind in SHOWN:
+            return Served(data, FORMATS[kind], tag)
+        whole = _decode(data, "the picture", max_pixels=self._max_pixels, at_least=None)
+        return Served(_jpeg(whole), "image/jpeg", tag)
+
+    def thumbnail(self, path: Path, side: int) -> Served:
+        """A JPEG whose shorter side has about `side` pixels, kept in memory for the next time."""
+        status = path.stat()
+        key = _tag(path, status.st_mtime_ns, status.st_size, side)
+        with self._lock:
+            if key in self._cache:
+                self._cache.move_to_end(key)
+                return self._cache[key]
+        data, _ = _read(path)
+        image = _decode(data, "the picture", max_pixels=self._max_pixels, at_least=side)
+        scale = side / min(image.size)
+        if scale < 1:
+            image = image.resize(
+                (max(1, round(image.width * scale)), max(1, round(image.height * scale))),
+                Image.Resampling.BICUBIC,
+                reducing_gap=2,
+            )
+        served = Served(_jpeg(image), "image/jpeg", key)
+        with self._lock:
+            self._bytes += len(served.data) - len(self._cache.get(key, Served(b"", "", "")).data)
+            self._cache[key] = served
+            while self._bytes > CACHE_BYTES:
+                _, oldest = self._cache.popitem(last=False)
+                self._bytes -= len(oldest.data)
+        return served
+
+
+def _read(path: Path) -> tuple[bytes, str]:
+    try:
+        status = path.stat()
+        return path.read_bytes(), _tag(path, status.st_mtime_ns, status.st_size, 0)
+    except OSError:
+        raise PictureError(404, "the picture's file is gone or cannot be read") from None
+
+
+def _tag(path: Path, *numbers: int) -> str:
+    return hashlib.blake2b(repr((str(path), numbers)).encode(), digest_size=12).hexdigest()
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=82)
+    return buffer.getvalue()

@@ -1,0 +1,177 @@
+"""What the routes of the server share: limits, the parameters of a search, and answers as plain data."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import anyio.to_thread
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from unicross import __version__
+from unicross.embed import Encoder
+from unicross.search import Options, Searcher
+from unicross.serve.batching import BatchedEncoder
+from unicross.serve.guard import Metrics
+from unicross.serve.pictures import Pictures, inside, read_upload, relative
+from unicross.store import Condition, Hit, Kind, QueryError, Row, Store, make_id, parse_where
+from unicross.store.base import MAX_DEPTH
+
+T = TypeVar("T")
+
+FACETS_S = 60.0
+"""How long counted values of columns are kept."""
+FACET_VALUES = 200
+"""Most values of a column that are offered as filters."""
+
+Words = Annotated[str, Field(max_length=1000)]
+
+
+class Settings(BaseModel):
+    """Limits and access."""
+
+    model_config = ConfigDict(frozen=True)
+
+    hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "[::1]")
+    """Host names under which the server may be asked (against DNS rebinding); empty: any."""
+    api_key: str | None = None
+    max_upload_bytes: int = 20_000_000
+    max_pixels: int = 50_000_000
+    timeout_s: float = 20.0
+
+
+class Search(BaseModel):
+    """The parameters of a search."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    q: Words = Field("", description="what to look for, in words")
+    like: str = Field("", max_length=64, description='a stored id: "more like this"')
+    minus: list[Words] = Field([], max_length=8, description="words whose meaning is taken away")
+    where: list[Words] = Field([], max_length=32, description="filters: album=beach, mtime>=2024-05-01")
+    kind: Kind = Field("image", description="find pictures or texts")
+    weight: float = Field(0.5, ge=0, le=1, description="with words and a picture: the picture's share")
+    k: int = Field(24, ge=1, le=200, description="how many")
+    offset: int = Field(0, ge=0, le=MAX_DEPTH - 201, description="how many to leave out at the top")
+
+
+class Service:
+    """What the routes share."""
+
+    def __init__(self, model: Encoder, store: Store, settings: Settings, metrics: Metrics) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.store = store
+        self._encoder = BatchedEncoder(model, metrics.batch.observe)
+        self.searcher = Searcher(self._encoder, store)
+        self.pictures = Pictures(settings.max_pixels)
+        self.drawing = anyio.CapacityLimiter(os.cpu_count() or 1)  # thumbnails leave room for searches
+        self._facets: tuple[float, dict[str, Any]] | None = None
+
+    def close(self) -> None:
+        self._encoder.close()
+
+    async def run(self, work: Callable[[], T], limiter: anyio.CapacityLimiter | None = None) -> T:
+        """Work in a thread, given up on after the time-out."""
+        try:
+            async with asyncio.timeout(self.settings.timeout_s):
+                return await anyio.to_thread.run_sync(work, limiter=limiter, abandon_on_cancel=True)
+        except TimeoutError:
+            raise HTTPException(503, "this took too long: try again, or ask for less") from None
+
+    def search(self, query: Search, upload: bytes | None) -> dict[str, Any]:
+        started = time.perf_counter()
+        options: Options = {
+            "kind": query.kind,
+            "minus": query.minus,
+            "where": parse_where(query.where, self.store.columns),
+            "offset": query.offset,
+        }
+        hits = self._find(query, upload, query.k + 1, options)  # one more tells whether there are more
+        return {
+            "hits": [self.hit(hit) for hit in hits[: query.k]],
+            "offset": query.offset,
+            "more": len(hits) > query.k,
+            "took_ms": round(1000 * (time.perf_counter() - started), 1),
+        }
+
+    def _find(self, query: Search, upload: bytes | None, k: int, options: Options) -> list[Hit]:
+        if query.like:
+            if query.q or upload is not None:
+                raise QueryError("give either like or a query of words and a picture, not both")
+            self.row(query.like)
+            return self.searcher.by_id(query.like, k, **options)
+        if upload is None:
+            return self.searcher.by_text(query.q, k, **options)
+        image = self.decode(upload)
+        if query.q:
+            return self.searcher.by_both(query.q, image, k, weight=query.weight, **options)
+        return self.searcher.by_image(image, k, **options)
+
+    def decode(self, upload: bytes) -> Image.Image:
+        side = 2 * self.searcher.model.config.image_size
+        return read_upload(upload, max_pixels=self.settings.max_pixels, at_least=side)
+
+    def browse(self, kind: Kind, where: list[str], k: int, offset: int) -> dict[str, Any]:
+        """Pictures in the store's own order, for when nothing is asked for."""
+        conditions = [Condition("kind", "=", kind), *parse_where(where, self.store.columns)]
+        rows = list(islice(self.store.scan(conditions), offset, offset + k + 1))
+        return {
+            "hits": [{"score": None, **self.item(row)} for row in rows[:k]],
+            "offset": offset,
+            "more": len(rows) > k,
+        }
+
+    def row(self, id: str) -> Row:
+        rows = self.store.get([id])
+        if not rows:
+            raise HTTPException(404, "no such id in the store")
+        return rows[0]
+
+    def hit(self, hit: Hit) -> dict[str, Any]:
+        return {"score": round(hit.score, 6), **self.item(hit.row)}
+
+    def item(self, row: Row) -> dict[str, Any]:
+        """A row as JSON; `picture` is the id under which its picture is served, null for a text alone."""
+        picture = row.id if row.kind == "image" else make_id("image", row.path) if row.path else None
+        return {
+            "id": row.id,
+            "kind": row.kind,
+            "caption": row.caption,
+            "album": row.album,
+            "path": relative(row.path, self.store.info.roots),
+            "size": row.size,
+            "mtime": row.mtime,
+            "columns": dict(row.extra),
+            "picture": picture,
+        }
+
+    def file(self, id: str) -> Path:
+        path = inside(self.row(id).path, self.store.info.roots)
+        if path is None:
+            raise HTTPException(404, "the picture's file is not in an indexed folder any more")
+        return path
+
+    def info(self) -> dict[str, Any]:
+        now = time.monotonic()
+        if self._facets is None or now - self._facets[0] > FACETS_S:
+            columns = self.store.columns
+            plain = [name for name, kind in columns.items() if kind in (str, bool, int)]
+            offered = [name for name in plain if name not in ("id", "kind", "path", "caption", "size")]
+            values = {name: self.store.values(name, FACET_VALUES + 1) for name in offered}
+            texts = islice(self.store.scan([Condition("kind", "=", "text")]), 400)
+            facets = {
+                "rows": dict(self.store.values("kind", 2)),
+                "columns": {name: kind.__name__ for name, kind in columns.items()},
+                "values": {name: some for name, some in values.items() if len(some) <= FACET_VALUES},
+                "examples": [row.caption for row in texts if len(row.caption) < 60][::67][:5],
+            }
+            self._facets = (now, facets)
+        return {"version": __version__, **self._facets[1]}

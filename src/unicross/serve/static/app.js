@@ -1,0 +1,263 @@
+// The page: state in, results out. Drawing is in view.js, the address in state.js, the large view in viewer.js.
+
+import { ask, shrink } from "/static/api.js";
+import { address, emptyState, filterCount, readAddress, request } from "/static/state.js";
+import { $, el, facets, message, skeletons, tile, welcome } from "/static/view.js";
+import { Viewer } from "/static/viewer.js";
+
+const PAGE = 24;
+
+let state = readAddress();
+let picture = null; // the picture that is searched with, as a blob
+let info = null;
+let hits = [];
+let more = false;
+let loading = null; // the AbortController of the request under way
+
+const viewer = new Viewer({
+  hits: () => hits,
+  onMove: (item, place) => {
+    state.item = item?.id ?? "";
+    history.replaceState(null, "", address(state));
+    if (!item && place >= 0) tileAt(place)?.focus();
+  },
+  onLike: (like) => go({ ...emptyState(), kind: "image", where: state.where, like }),
+  onWords: (q) => go({ ...emptyState(), where: state.where, q }),
+  onEnd: () => load(),
+});
+
+// ---------------------------------------------------------------- searching
+
+function go(next, { keepPicture = false, push = true } = {}) {
+  state = next;
+  if (!keepPicture) setPicture(null);
+  if (push) history.pushState(null, "", address(state));
+  fill();
+  search();
+}
+
+async function search() {
+  loading?.abort();
+  hits = [];
+  more = true;
+  loading = null;
+  $("message").hidden = true;
+  $("results").replaceChildren(...skeletons(12));
+  $("status").textContent = "Searching …";
+  window.scrollTo({ top: 0 });
+  await load();
+}
+
+async function load() {
+  if (!more || loading) return;
+  const control = (loading = new AbortController());
+  const first = hits.length === 0;
+  try {
+    const answer = await ask(request(state, picture, hits.length, PAGE), { body: picture ?? undefined, signal: control.signal });
+    show(answer, first);
+  } catch (error) {
+    if (error.name === "AbortError") return;
+    more = false;
+    fail(error);
+  } finally {
+    if (loading === control) loading = null;
+  }
+  if (more && $("sentinel").getBoundingClientRect().top < innerHeight + 600) load();
+}
+
+function show(answer, first) {
+  const known = new Set(hits.map((hit) => hit.id));
+  const fresh = answer.hits.filter((hit) => !known.has(hit.id));
+  if (first) $("results").replaceChildren(...(resting() ? [welcome(info, (q) => go({ ...state, q }))] : []));
+  const start = hits.length;
+  hits = [...hits, ...fresh];
+  more = answer.more && fresh.length > 0;
+  $("results").append(...fresh.map((hit, i) => tile(hit, start + i, hits[0].score ?? 1)));
+  $("status").textContent = describe(answer);
+  if (!hits.length) nothing();
+  viewer.update();
+}
+
+const resting = () => !picture && !state.q.trim() && !state.like;
+
+function describe(answer) {
+  if (!hits.length) return "";
+  const what = state.kind === "text" ? "texts" : "pictures";
+  if (resting()) return filterCount(state) ? `${hits.length}${more ? "+" : ""} ${what} with these filters` : "";
+  const subject = state.like ? `like the chosen one` : picture ? (state.q ? `for “${state.q}” and your picture` : "like your picture") : `for “${state.q}”`;
+  return `${more ? "Best" : "All"} ${hits.length} ${what} ${subject} · ${answer.took_ms} ms`;
+}
+
+function nothing() {
+  $("results").replaceChildren();
+  const actions = filterCount(state) ? [el("button", { className: "quiet", onclick: clearFilters }, "Clear the filters")] : [];
+  if (!info?.rows?.image && !info?.rows?.text) message("Nothing is indexed yet", "Fill this store with `unicross index CHECKPOINT FOLDER --store STORE`; this page sees new pictures at once.");
+  else message("Nothing found", filterCount(state) ? "No row meets all the filters." : "There is nothing of this kind in the store.", { actions });
+}
+
+function fail(error) {
+  if (error.status === 401) {
+    $("results").replaceChildren();
+    $("status").textContent = "";
+    $("key-dialog").showModal();
+    return;
+  }
+  $("status").textContent = "";
+  if (!hits.length) $("results").replaceChildren();
+  const again = el("button", { className: "quiet", onclick: search }, "Try again");
+  message("That did not work", error.message, { bad: true, actions: [again] });
+}
+
+// ---------------------------------------------------------------- the picture that is searched with
+
+function setPicture(blob) {
+  if ($("chip-image").src) URL.revokeObjectURL($("chip-image").src);
+  picture = blob;
+  $("chip").hidden = !blob;
+  $("weight-field").hidden = !blob;
+  $("chip-image").src = blob ? URL.createObjectURL(blob) : "";
+}
+
+async function searchWith(file) {
+  if (!file) return;
+  setPicture(await shrink(file));
+  $("file").value = "";
+  go({ ...state, like: "", item: "" }, { keepPicture: true });
+}
+
+$("file").onchange = () => searchWith($("file").files[0]);
+$("chip-remove").onclick = () => go({ ...state });
+
+addEventListener("paste", (event) => {
+  const file = [...(event.clipboardData?.files ?? [])].find((one) => one.type.startsWith("image/"));
+  if (file) {
+    event.preventDefault();
+    searchWith(file);
+  }
+});
+let depth = 0; // dragenter and dragleave come for every child too
+const isFile = (event) => event.dataTransfer?.types.includes("Files");
+addEventListener("dragenter", (event) => isFile(event) && ((depth += 1), document.body.classList.add("dropping")));
+addEventListener("dragleave", () => (depth = Math.max(0, depth - 1)) || document.body.classList.remove("dropping"));
+addEventListener("dragover", (event) => isFile(event) && event.preventDefault());
+addEventListener("drop", (event) => {
+  depth = 0;
+  document.body.classList.remove("dropping");
+  if (!isFile(event)) return;
+  event.preventDefault();
+  searchWith(event.dataTransfer.files[0]);
+});
+
+// ---------------------------------------------------------------- words and filters
+
+$("search").onsubmit = (event) => {
+  event.preventDefault();
+  go({ ...state, q: $("words").value, like: "", item: "" }, { keepPicture: true });
+};
+$("home").onclick = (event) => {
+  event.preventDefault();
+  go(emptyState());
+  $("words").focus();
+};
+const refine = (changes) => go({ ...state, ...changes, item: "" }, { keepPicture: true });
+for (const input of document.querySelectorAll("[name=kind]")) input.onchange = () => refine({ kind: input.value });
+for (const name of ["minus", "after", "before"]) $(name).onchange = () => refine({ [name]: $(name).value });
+$("weight").onchange = () => refine({ weight: Number($("weight").value) });
+const clearFilters = () => refine({ where: {}, minus: "", after: "", before: "", kind: "image" });
+$("clear").onclick = clearFilters;
+$("filters-toggle").onclick = () => {
+  $("filters").hidden = !$("filters").hidden;
+  $("filters-toggle").setAttribute("aria-expanded", String(!$("filters").hidden));
+};
+
+// The controls as the state says.
+function fill() {
+  $("words").value = state.q;
+  for (const name of ["minus", "after", "before", "weight"]) $(name).value = state[name];
+  document.querySelector(`[name=kind][value=${state.kind}]`).checked = true;
+  const count = filterCount(state);
+  $("filters-count").textContent = count || "";
+  $("filters-count").hidden = !count;
+  document.title = state.q ? `${state.q} · unicross` : "unicross";
+  if (info) {
+    const chosen = (column, value) => {
+      const { [column]: _, ...where } = state.where;
+      refine({ where: value ? { ...where, [column]: value } : where });
+    };
+    $("facets").replaceChildren(...facets(info, state, chosen));
+  }
+}
+
+// ---------------------------------------------------------------- results: opening, keys, endless scrolling
+
+const tileAt = (place) => $("results").querySelector(`[data-place="${place}"]`);
+
+$("results").onclick = (event) => {
+  const node = event.target.closest("a.tile");
+  if (!node || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  viewer.show(hits[Number(node.dataset.place)]);
+};
+new IntersectionObserver((entries) => entries[0].isIntersecting && hits.length && load(), { rootMargin: "600px" }).observe($("sentinel"));
+
+addEventListener("keydown", (event) => {
+  if (viewer.open || $("key-dialog").open || event.ctrlKey || event.metaKey || event.altKey) return;
+  const typing = event.target.matches?.("input, select, textarea");
+  if (event.key === "/" && !typing) {
+    event.preventDefault();
+    $("words").select();
+    $("words").focus();
+  } else if (event.key === "Escape" && typing) {
+    event.target.blur();
+  } else if (event.key === "ArrowDown" && event.target === $("words")) {
+    event.preventDefault();
+    tileAt(0)?.focus();
+  } else if (event.target.matches?.("a.tile")) {
+    moveFrom(Number(event.target.dataset.place), event);
+  }
+});
+
+function moveFrom(place, event) {
+  const columns = getComputedStyle($("results")).gridTemplateColumns.split(" ").length;
+  const row = hits[place]?.kind === "text" ? 1 : columns;
+  const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -row, ArrowDown: row }[event.key];
+  if (step) {
+    event.preventDefault();
+    if (place + step < 0) $("words").focus();
+    else tileAt(Math.min(place + step, hits.length - 1))?.focus();
+  } else if (event.key === "m" || event.key === "M") {
+    go({ ...emptyState(), where: state.where, like: hits[place].id });
+  }
+}
+
+// ---------------------------------------------------------------- colours, key, start
+
+$("theme").onclick = () => {
+  const root = document.documentElement;
+  const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  root.dataset.theme = dark ? "light" : "dark";
+  localStorage.setItem("theme", root.dataset.theme);
+};
+$("key-dialog").addEventListener("close", () => {
+  document.cookie = `unicross_key=${encodeURIComponent($("key").value)}; path=/; SameSite=Strict`;
+  $("key").value = "";
+  start();
+});
+addEventListener("popstate", () => {
+  if (viewer.open) viewer.leave(() => {});
+  state = readAddress();
+  setPicture(null);
+  fill();
+  search();
+});
+
+async function start() {
+  fill();
+  const { item } = state;
+  info = await ask("/info").catch(() => null);
+  fill();
+  if (filterCount(state)) $("filters-toggle").click();
+  await search();
+  if (item) ask(`/items/${encodeURIComponent(item)}`).then((row) => viewer.show(hits.find((hit) => hit.id === row.id) ?? { score: null, ...row })).catch(fail);
+}
+start();

@@ -1,0 +1,119 @@
+// The large view of one hit, with its neighbours left and right.
+
+import { ask, original, thumbnail } from "/static/api.js";
+import { $, altOf, el, facts, titleOf } from "/static/view.js";
+
+export class Viewer {
+  // `hits()` gives the results, `onMove(item)` is told what is shown (null: closed), `onLike(id)` and
+  // `onWords(text)` start searches, `onEnd()` loads more results.
+  constructor({ hits, onMove, onLike, onWords, onEnd }) {
+    Object.assign(this, { hits, onMove, onLike, onWords, onEnd, item: null });
+    this.dialog = $("viewer");
+    $("viewer-close").onclick = () => this.dialog.close();
+    $("viewer-previous").onclick = () => this.step(-1);
+    $("viewer-next").onclick = () => this.step(1);
+    $("viewer-like").onclick = () => this.like();
+    $("viewer-link").onclick = () => this.copy();
+    this.dialog.addEventListener("close", () => this.closed());
+    this.dialog.addEventListener("click", (event) => event.target === this.dialog && this.dialog.close());
+    this.dialog.addEventListener("keydown", (event) => {
+      if (event.key === "ArrowLeft") this.step(-1);
+      else if (event.key === "ArrowRight") this.step(1);
+      else if (event.key === "m" || event.key === "M") this.like();
+      else return;
+      event.preventDefault();
+    });
+  }
+
+  get open() {
+    return this.dialog.open;
+  }
+
+  place() {
+    return this.hits().findIndex((hit) => hit.id === this.item?.id);
+  }
+
+  async show(item) {
+    this.item = item;
+    const image = $("viewer-image");
+    image.hidden = !item.picture;
+    image.alt = altOf(item);
+    image.src = item.picture ? thumbnail(item.picture, 640) : "";
+    if (item.picture) this.sharpen(image, item.picture);
+    $("viewer-title").textContent = titleOf(item);
+    $("viewer-facts").replaceChildren(...facts(item));
+    $("viewer-original").hidden = !item.picture;
+    if (item.picture) $("viewer-original").href = original(item.picture);
+    $("viewer-link").textContent = "Copy link";
+    $("viewer-near").hidden = true;
+    this.update();
+    if (!this.dialog.open) this.dialog.showModal();
+    this.onMove(item);
+    await this.near(item);
+  }
+
+  // The small picture is there at once; the whole one takes its place when it has come.
+  sharpen(image, id) {
+    const whole = new Image();
+    whole.onload = () => this.item?.picture === id && (image.src = whole.src);
+    whole.src = original(id);
+  }
+
+  async near(item) {
+    try {
+      const { hits } = await ask(`/search?like=${encodeURIComponent(item.id)}&kind=text&k=5`);
+      if (this.item !== item || !hits.length) return;
+      const rows = hits.map((hit) => {
+        const button = el("button", { type: "button", title: "Search with these words" }, el("span", {}, hit.caption), el("span", {}, hit.score.toFixed(3)));
+        button.onclick = () => this.leave(() => this.onWords(hit.caption));
+        return el("li", {}, button);
+      });
+      $("viewer-captions").replaceChildren(...rows);
+      $("viewer-near").hidden = false;
+    } catch {
+      // without texts in the store the view is complete as it is
+    }
+  }
+
+  update() {
+    const place = this.place();
+    $("viewer-previous").disabled = place <= 0;
+    $("viewer-next").disabled = place < 0 || place >= this.hits().length - 1;
+  }
+
+  step(by) {
+    const place = this.place();
+    const next = this.hits()[place + by];
+    if (place < 0 || !next) return;
+    if (place + by > this.hits().length - 4) this.onEnd();
+    this.show(next);
+  }
+
+  like() {
+    const { id } = this.item;
+    this.leave(() => this.onLike(id));
+  }
+
+  // Close without putting the old address back: the new search brings its own.
+  leave(then) {
+    this.leaving = true;
+    this.dialog.close();
+    then();
+  }
+
+  closed() {
+    const place = this.place();
+    this.item = null;
+    if (this.leaving) this.leaving = false;
+    else this.onMove(null, place);
+  }
+
+  async copy() {
+    try {
+      await navigator.clipboard.writeText(location.href);
+      $("viewer-link").textContent = "Copied";
+    } catch {
+      $("viewer-link").textContent = "Copy it from the address bar";
+    }
+  }
+}
