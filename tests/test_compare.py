@@ -8,9 +8,10 @@ import pytest
 import yaml
 from rich.console import Console
 
-from unicross.compare import Steps, compare
+from unicross.compare import Steps, compare, real_steps
 from unicross.comparison import COMPARED, Comparison, per_image, table
 from unicross.config import dump_recipe, load_recipe
+from unicross.data.synthetic import write_demo_set
 from unicross.errors import DataError, RecipeError, TrainingError
 from unicross.evaluate import evaluate_embeddings
 
@@ -232,3 +233,27 @@ def test_a_broken_summary_is_named(fake, recipes, tmp_path):
     (tmp_path / found.rows[0].runs[0] / "summary.json").write_text("{}")
     with pytest.raises(DataError, match=r"summary\.json: not the summary of a run"):
         compare(recipes, [0], tmp_path, overrides=GIVEN, steps=fake.steps)
+
+
+def test_real_training_and_evaluation(tmp_path):
+    write_demo_set(tmp_path / "demo", 24, 12, seed=0, side=32)
+    tower = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    recipe = {
+        "model": {
+            "image": {**tower, "model_type": "vit", "patch_size": 16, "image_size": 32},
+            "text": {**tower, "model_type": "bert", "vocab_size": 200},
+            "dim": 8,
+            "image_size": 32,
+        },
+        "data": {"root": str(tmp_path / "demo")},
+        "train": {"batch_size": 8, "threads": 1},
+        "stages": [{"name": "align", "epochs": 2, "losses": {"image_text": 1.0}}],
+    }
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(recipe))
+    heard = []
+    found = compare([tmp_path / "tiny.yaml"], [3], tmp_path / "out", steps=real_steps(heard.append, "cpu"))
+    (row,) = found.rows
+    assert (found.n_images, found.n_captions) == (12, 60)
+    assert {"i2i/R@1", "t2t/R@1", "rsum"} <= row.metrics.keys()
+    assert row.image_forwards == 2 * 24 * 3  # epochs, items, forward and backward
+    assert {"eval", "step"} <= {event["kind"] for event in heard}

@@ -257,13 +257,12 @@ def real_steps(
     from unicross.evaluate import evaluate
     from unicross.model import TwoTower
     from unicross.training import train
-    from unicross.training.dataset import read_splits
+    from unicross.training.dataset import read_validation
 
     def train_run(recipe: Recipe, folder: Path, resume: bool) -> None:
         train(recipe, folder, resume=resume, listener=listener, device=device)
 
     def evaluate_run(recipe: Recipe, folder: Path) -> Result:
-        _, validation, _ = read_splits(recipe)
-        return evaluate(TwoTower.load(folder / "best", device), validation)
+        return evaluate(TwoTower.load(folder / "best", device), read_validation(recipe))
 
     return Steps(train_run, evaluate_run)
