@@ -133,7 +133,7 @@ def _image_features(
     """Cross and uni features [i, V, .] of some images, all views in one pass."""
     side, views = model.config.image_size, len(batch.image_views)
     pixels = batch.pixels[rows]
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):  # coordinates need float32
         shown = torch.cat([apply_views(pixels, view.rows(rows), side) for view in batch.image_views])
     pooled = model.image(pixel_values=model.normalise(shown))  # [V * i, H]
     return (
