@@ -1,8 +1,8 @@
 """Small balanced clusters of embeddings, for batches whose negatives are hard.
 
 Spherical k-means (Dhillon & Modha 2001) by faiss, then a balanced assignment: every cluster holds `size`
-items (one may hold fewer), so that clusters pack into batches without remainder. Large sets are first cut into
-coarse clusters and each of those into small ones: the cost is then n * sqrt(n / size) instead of n * n / size.
+items (one may hold fewer), so that clusters pack into batches without remainder. Large sets are first cut
+into coarse clusters and each of those into small ones: the cost is then n * sqrt(n / size), not n * n / size.
 
 Letters: N vectors, D dimensions, C clusters.
 """
@@ -68,29 +68,15 @@ def balanced_clusters(vectors: NDArray[np.floating], size: int, *, seed: int) ->
     groups = _split(rows, everything, size, seed)
     whole = [group for group in groups if len(group) == size]
     rest = [group for group in groups if len(group) < size]
-    if len(rest) > 1:  # one remainder for each coarse cluster: chain them and cut anew
+    if len(rest) > 1:  # one remainder for each coarse cluster: join them and cut anew
         left = np.concatenate(rest)
         whole += [left[start : start + size] for start in range(0, len(left), size)]
         rest = []
     return whole + rest
 
 
-def chain(centroids: Floats) -> Indices:
-    """An order of the rows in which neighbours are near: greedily the nearest not yet visited. [C, D] -> [C]."""
-    count = len(centroids)
-    order = np.zeros(count, dtype=np.int64)
-    free = np.ones(count, dtype=bool)
-    free[0] = False
-    for step in range(1, count):
-        similarities = centroids @ centroids[order[step - 1]]  # [C, D] @ [D] -> [C]
-        similarities[~free] = -np.inf
-        order[step] = int(similarities.argmax())
-        free[order[step]] = False
-    return order
-
-
 def _split(rows: Floats, members: Indices, size: int, seed: int) -> list[Indices]:
-    """Clusters of `members`, the coarse way first where there would be too many; at most one short one each."""
+    """Clusters of `members`, by way of coarse ones where there would be too many; at most one short each."""
     count = -(-len(members) // size)
     if count <= 1:
         return [members]
@@ -98,6 +84,8 @@ def _split(rows: Floats, members: Indices, size: int, seed: int) -> list[Indices
         coarse = round(count**0.5)
         _, nearest_coarse = nearest(rows, spherical_kmeans(rows, coarse, seed=seed), 1)
         parts = [np.flatnonzero(nearest_coarse[:, 0] == c) for c in range(coarse)]
+        if max(map(len, parts)) == len(members):  # one direction only: nothing tells them apart
+            return [members[start : start + size] for start in range(0, len(members), size)]
         return [g for part in parts if len(part) for g in _split(rows[part], members[part], size, seed)]
     centroids = spherical_kmeans(rows, count, seed=seed)
     assigned = _assign_balanced(rows, centroids, size)

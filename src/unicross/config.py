@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from unicross.errors import RecipeError
 
@@ -26,8 +26,25 @@ STAGE_DEFAULTS = ("losses", "views", "batches", "optim")
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Weight = Annotated[float, Field(ge=0.0)]
+Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 Pooling = Literal["cls", "mean", "pooler"]
 Part = Literal["image", "text", "image_head", "text_head", "temperature"]
+
+MOVED: dict[str, set[Part]] = {
+    "image_text": {"image", "text", "image_head", "text_head", "temperature"},
+    "image_image": {"image", "image_head"},
+    "text_text": {"text", "text_head"},
+}
+"""What each loss moves."""
+
+
+def _tower(source: Any) -> Any:
+    if not isinstance(source, str | dict):
+        raise ValueError(f"give a folder or hub name, or a configuration with a model_type (got {source!r})")
+    return source
+
+
+Tower = Annotated[str | dict[str, Any], BeforeValidator(_tower)]
 
 
 class Strict(BaseModel):
@@ -37,9 +54,9 @@ class Strict(BaseModel):
 class ModelConfig(Strict):
     """Two towers and the heads on them."""
 
-    image: str | dict[str, Any]
+    image: Tower
     """A Hugging Face folder or hub name, or a configuration with a `model_type` for random weights."""
-    text: str | dict[str, Any]
+    text: Tower
     dim: int = Field(256, ge=1)
     """Size of the shared embedding space."""
     image_size: int = Field(224, ge=8)
@@ -154,7 +171,7 @@ class Optim(Strict):
     weight_decay: Weight = 0.05
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Factor on the learning rate per layer below the top."""
-    betas: tuple[float, float] = (0.9, 0.98)
+    betas: tuple[Beta, Beta] = (0.9, 0.98)
     warmup: Share = 0.1
     """Share of the schedule spent warming up."""
     restart: bool = False
@@ -170,6 +187,16 @@ class Stage(Strict):
     batches: Batches = Batches()
     optim: Optim = Optim()
 
+    @model_validator(mode="after")
+    def _moving(self) -> Self:
+        for loss, parts in MOVED.items():
+            if getattr(self.losses, loss) > 0 and parts <= set(self.freeze):
+                raise ValueError(
+                    f"the {loss} loss moves nothing: all of {', '.join(sorted(parts))} are frozen; "
+                    "freeze less, or set its weight to 0"
+                )
+        return self
+
 
 class Train(Strict):
     batch_size: int = Field(128, ge=2)
@@ -184,12 +211,13 @@ class Train(Strict):
     threads: int | None = Field(None, ge=1)
     """CPU threads; None: PyTorch's choice."""
     compile: bool = False
+    """Compile the towers' layers: a minute or two at the start, then 1.4 times faster on the CPU."""
 
 
 class Recipe(Strict):
     """A whole run."""
 
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     model: ModelConfig
     data: DataConfig
     train: Train = Train()
@@ -218,7 +246,7 @@ class Recipe(Strict):
 
 def recipe_path(name: Path | str) -> Path:
     """The file of a recipe: a path as it is, or the name of a shipped one (`clip`). Raises RecipeError."""
-    if Path(name).exists():
+    if Path(name).is_file():
         return Path(name)
     shipped = {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
     if str(name) not in shipped:
@@ -234,8 +262,8 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     path = recipe_path(path)
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(f"{path}: not a readable YAML file: {' '.join(str(error).split())}") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise RecipeError(f"{path}: not a readable YAML file: {_one_line(error)}") from error
     if not isinstance(raw, dict):
         raise RecipeError(f"{path}: a recipe is a mapping with model, data and stages")
     for text in overrides:
@@ -253,7 +281,7 @@ def make_recipe(raw: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
         )
     raw = dict(raw)
     defaults = {name: raw.pop(name) for name in STAGE_DEFAULTS if name in raw}
-    if isinstance(raw.get("stages"), Sequence):
+    if isinstance(raw.get("stages"), list | tuple):
         raw["stages"] = [_merge(defaults, s) if isinstance(s, Mapping) else s for s in raw["stages"]]
     try:
         return Recipe.model_validate(raw)
@@ -286,8 +314,8 @@ def _override(raw: dict[str, Any], text: str) -> None:
         raise RecipeError(f"override {text!r}: write it as key.path=value, for instance train.batch_size=64")
     try:
         value = yaml.safe_load(value_text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"override {text!r}: the value is not YAML: {error}") from error
+    except (ValueError, yaml.YAMLError) as error:  # ValueError: 2024-99-99 looks like a date
+        raise RecipeError(f"override {text!r}: the value is not YAML: {_one_line(error)}") from error
     *parents, last = key.split(".")
     node: Any = raw
     for depth, part in enumerate(parents):
@@ -310,6 +338,10 @@ def _index(node: list[Any], part: str, text: str) -> int:
             f"override {text!r}: {part!r} is not a position in a list of {len(node)} (0 is the first)"
         )
     return int(part)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _explain(error: ValidationError) -> str:

@@ -67,8 +67,9 @@ class ViewDraw:
 def draw_views(config: ImageView, count: int, rng: np.random.Generator) -> ViewDraw:
     """Draw the random numbers of `count` views."""
     area = rng.uniform(*config.crop, count)
-    aspect = np.exp(rng.uniform(-math.log(ASPECT), math.log(ASPECT), count))
-    width, height = np.minimum(np.sqrt(area * aspect), 1), np.minimum(np.sqrt(area / aspect), 1)
+    fitting = np.minimum(math.log(ASPECT), -np.log(area))  # a large crop has little room to be wide
+    aspect = np.exp(rng.uniform(-1, 1, count) * fitting)
+    width, height = np.sqrt(area * aspect), np.sqrt(area / aspect)
     x, y = rng.uniform(-1, 1, count) * (1 - width), rng.uniform(-1, 1, count) * (1 - height)
     mirror = np.where(rng.random(count) < config.flip, -1.0, 1.0)
     boxes = np.zeros((count, 2, 3), np.float32)

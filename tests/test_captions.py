@@ -1,0 +1,113 @@
+"""Captions as tokens: chosen in turn, siblings, perturbed, padded."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unicross.data.captions import Captions, perturb
+from unicross.data.items import Item
+from unicross.towers import train_tokenizer
+
+TEXTS = (
+    ("a red square", "something red and square", "red block"),
+    ("a blue dot",),
+    (),
+    ("green grass under the sky", "grass"),
+)
+
+
+@pytest.fixture(scope="module")
+def captions():
+    items = [Item(str(i), None, texts) for i, texts in enumerate(TEXTS)]
+    tokenizer = train_tokenizer([t for texts in TEXTS for t in texts], 200)
+    return Captions(items, tokenizer, max_tokens=6)
+
+
+def test_captions_are_flat_and_know_their_item(captions):
+    assert len(captions) == 6
+    assert captions.counts.tolist() == [3, 1, 0, 2]
+    assert captions.first.tolist() == [0, 3, 4, 4]
+    assert captions.item.tolist() == [0, 0, 0, 1, 3, 3]
+    assert captions.texts[4] == "green grass under the sky"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_each_caption_is_used_once_over_as_many_turns_as_there_are(captions, seed):
+    items = np.array([0, 1, 3])
+    turns = np.stack([captions.choose(items, turn, seed) for turn in range(6)])
+    assert set(turns[:3, 0]) == set(turns[3:, 0]) == {0, 1, 2}
+    assert set(turns[:, 1]) == {3}
+    assert set(turns[:2, 2]) == set(turns[2:4, 2]) == {4, 5}
+
+
+def test_items_do_not_all_begin_with_their_first_caption():
+    items = [Item(str(i), None, ("a", "b", "c", "d", "e")) for i in range(200)]
+    many = Captions(items, train_tokenizer(["a b c d e"], 50), 8)
+    chosen = many.choose(np.arange(200), 0, 0) - many.first
+    assert min(Counter(chosen.tolist()).values()) > 20
+    assert not np.array_equal(chosen, many.choose(np.arange(200), 0, 1) - many.first)
+
+
+def test_a_choice_does_not_depend_on_who_else_is_in_the_batch(captions):
+    together = captions.choose(np.array([0, 1, 3]), 4, 0)
+    assert captions.choose(np.array([3]), 4, 0)[0] == together[2]
+
+
+def test_a_sibling_is_another_caption_of_the_item_where_there_is_one(captions):
+    rng = np.random.default_rng(0)
+    asked = np.array([0, 1, 2, 3, 4, 5])
+    seen = np.stack([captions.siblings(asked, rng) for _ in range(60)])
+    for column, caption in enumerate(asked):
+        others = set(np.flatnonzero(captions.item == captions.item[caption])) - {caption}
+        assert set(seen[:, column]) == (others or {caption})  # all of them come up, itself never
+
+
+def test_tokens_are_padded_on_the_right_to_the_longest(captions):
+    tokens = captions.tokens(np.array([5, 4, 0]))
+    lengths = captions.lengths()[[5, 4, 0]]
+    assert lengths.tolist() == [3, 6, 5]  # [CLS] grass [SEP]; five words cut to max_tokens; a red square
+    assert tokens.ids.shape == tokens.mask.shape == (3, 6)
+    assert tokens.mask.sum(1).tolist() == lengths.tolist()
+    assert tokens.mask[0].tolist() == [1, 1, 1, 0, 0, 0]
+    pad = captions._tokenizer.pad_token_id
+    assert (tokens.ids[tokens.mask == 0] == pad).all()
+    assert captions._tokenizer.decode(tokens.ids[2], skip_special_tokens=True) == "a red square"
+
+
+def test_stored_tokens_equal_the_tokenizers_own(captions):
+    for caption, text in enumerate(captions.texts):
+        wanted = captions._tokenizer(text, truncation=True, max_length=6)["input_ids"]
+        assert captions.tokens(np.array([caption])).ids[0].tolist() == wanted
+
+
+def test_perturbed_captions_are_tokens_of_perturbed_texts(captions):
+    asked = np.array([0, 4])
+    first, again = (captions.perturbed(asked, 0.5, np.random.default_rng(3)) for _ in range(2))
+    assert torch.equal(first.ids, again.ids)
+    rng = np.random.default_rng(3)
+    words = [perturb(captions.texts[c], 0.5, rng) for c in asked]
+    assert captions._tokenizer.decode(first.ids[0], skip_special_tokens=True) == words[0]
+    assert torch.equal(captions.perturbed(asked, 0.0, rng).ids, captions.tokens(asked).ids)
+
+
+@given(
+    words=st.lists(st.sampled_from("abcdef"), min_size=1, max_size=12),
+    share=st.floats(0, 1),
+    seed=st.integers(0, 99),
+)
+def test_perturbing_keeps_words_and_invents_none(words, share, seed):
+    found = perturb(" ".join(words), share, np.random.default_rng(seed)).split()
+    assert 1 <= len(found) <= len(words)
+    assert not Counter(found) - Counter(words)
+
+
+def test_about_the_share_of_words_is_touched():
+    rng = np.random.default_rng(0)
+    words = [f"w{i}" for i in range(50)]
+    lost = np.mean([50 - len(perturb(" ".join(words), 0.2, rng).split()) for _ in range(200)])
+    assert lost == pytest.approx(50 * 0.2 / 2, rel=0.1)  # half of the changes drop a word
+    assert perturb("a b c", 0.0, rng) == "a b c"

@@ -1,0 +1,139 @@
+"""Losses against slow independent loops, and the losses of the literature as special cases."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from unicross.losses import cross_modal, info_nce, uni_modal
+
+
+def unit(rows, dim, seed):
+    return F.normalize(torch.randn(rows, dim, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+def slow_info_nce(similarities, positive, ignored):
+    """By the definition, one query, one positive, one exponential at a time."""
+    queries = []
+    for row, matches, left_out in zip(similarities, positive, ignored, strict=True):
+        keys = [j for j in range(len(row)) if matches[j] or not left_out[j]]
+        total = sum(math.exp(row[j]) for j in keys)
+        mine = [j for j in keys if matches[j]]
+        queries.append(sum(-math.log(math.exp(row[j]) / total) for j in mine) / len(mine))
+    return sum(queries) / len(queries)
+
+
+@given(
+    queries=st.integers(1, 6),
+    keys=st.integers(1, 6),
+    temperature=st.sampled_from([0.05, 0.1, 1.0]),
+    seed=st.integers(0, 10**6),
+)
+def test_info_nce_equals_the_definition_term_by_term(queries, keys, temperature, seed):
+    rng = np.random.default_rng(seed)
+    similarities = rng.uniform(-1, 1, (queries, keys)) / temperature
+    positive = rng.random((queries, keys)) < 0.3
+    positive[np.arange(queries), rng.integers(0, keys, queries)] = True
+    ignored = rng.random((queries, keys)) < 0.3
+    found = info_nce(torch.tensor(similarities), torch.tensor(positive), torch.tensor(ignored))
+    assert found.item() == pytest.approx(slow_info_nce(similarities, positive, ignored), rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("masking", [False, True])
+@pytest.mark.parametrize("image_ids", [[0, 1, 2, 3], [0, 0, 1, 1], [3, 1, 3, 2]])
+@pytest.mark.parametrize("text_ids", [[0, 1, 2, 3], [0, 1, 1, 2, 3, 3, 0]])
+@pytest.mark.parametrize("temperature", [0.05, 0.5])
+def test_cross_modal_equals_two_slow_directions(image_ids, text_ids, temperature, masking):
+    image_ids = [i for i in image_ids if i in text_ids]
+    text_ids = [t for t in text_ids if t in image_ids]
+    images, texts = unit(len(image_ids), 5, 1), unit(len(text_ids), 5, 2)
+    masked = (
+        torch.rand(len(images), len(texts), generator=torch.Generator().manual_seed(3)) < 0.4
+        if masking
+        else None
+    )
+    found = cross_modal(
+        images, texts, torch.tensor(image_ids), torch.tensor(text_ids), 1 / temperature, masked
+    )
+    similarities = [[sum(a * b).item() / temperature for b in texts] for a in images]
+    positive = [[i == t for t in text_ids] for i in image_ids]
+    ignored = masked.tolist() if masked is not None else [[False] * len(texts)] * len(images)
+    turned = [list(map(list, zip(*rows, strict=True))) for rows in (similarities, positive, ignored)]
+    slow = (slow_info_nce(similarities, positive, ignored) + slow_info_nce(*turned)) / 2
+    assert found.item() == pytest.approx(slow, rel=1e-5)
+
+
+@pytest.mark.parametrize("masking", [False, True])
+@pytest.mark.parametrize("ids", [[0, 0, 1, 1], [0, 0, 0, 1, 1], [2, 0, 1, 0, 2, 1, 1]])
+@pytest.mark.parametrize("temperature", [0.05, 0.5])
+def test_uni_modal_equals_a_slow_loop_over_all_others(ids, temperature, masking):
+    features = unit(len(ids), 5, 4)
+    count = len(ids)
+    masked = torch.rand(count, count, generator=torch.Generator().manual_seed(5)) < 0.4 if masking else None
+    found = uni_modal(features, torch.tensor(ids), temperature, masked)
+    similarities = [[sum(a * b).item() / temperature for b in features] for a in features]
+    positive = [[i != j and ids[i] == ids[j] for j in range(count)] for i in range(count)]
+    ignored = [
+        [i == j or (masked is not None and bool(masked[i, j])) for j in range(count)] for i in range(count)
+    ]
+    assert found.item() == pytest.approx(slow_info_nce(similarities, positive, ignored), rel=1e-5)
+
+
+def test_clip_loss_is_the_special_case_of_one_positive():
+    images, texts, ids = unit(6, 8, 6), unit(6, 8, 7), torch.arange(6)
+    logits = images @ texts.T / 0.07
+    clip = (F.cross_entropy(logits, ids) + F.cross_entropy(logits.T, ids)) / 2
+    torch.testing.assert_close(cross_modal(images, texts, ids, ids, 1 / 0.07), clip)
+
+
+def test_nt_xent_is_the_special_case_of_two_views():
+    """SimCLR's loss: 2N anchors, the other view the positive, 2N - 2 negatives."""
+    n, temperature = 5, 0.1
+    features = unit(2 * n, 8, 8)
+    logits = features @ features.T / temperature
+    logits = logits.masked_fill(torch.eye(2 * n, dtype=torch.bool), -1e9)
+    other_view = torch.arange(2 * n).roll(n)
+    nt_xent = F.cross_entropy(logits, other_view)
+    found = uni_modal(features, torch.arange(n).repeat(2), temperature)
+    torch.testing.assert_close(found, nt_xent)
+
+
+def test_captions_of_one_image_are_never_each_others_negatives():
+    """Two captions of an image that lie on top of each other cost ln 2 each, however sharp: no negatives."""
+    image, texts = unit(1, 4, 9), unit(1, 4, 10).repeat(2, 1)
+    loss = cross_modal(image, texts, torch.tensor([7]), torch.tensor([7, 7]), 100.0)
+    assert loss.item() == pytest.approx(math.log(2) / 2, abs=1e-5)  # image to texts ln 2, text to image 0
+
+
+def test_uniform_similarities_cost_the_logarithm_of_the_number_of_keys():
+    same = torch.ones(4, 3) / math.sqrt(3)
+    assert cross_modal(same, same, torch.arange(4), torch.arange(4), 10.0).item() == pytest.approx(
+        math.log(4)
+    )
+    ids = torch.tensor([0, 0, 1, 1])
+    assert uni_modal(same, ids, 0.1).item() == pytest.approx(math.log(3), rel=1e-6)
+
+
+def test_masked_pairs_get_no_gradient():
+    images, texts, ids = unit(3, 4, 11), unit(3, 4, 12).requires_grad_(), torch.arange(3)
+    masked = torch.zeros(3, 3, dtype=torch.bool)
+    masked[0, 1] = masked[2, 1] = True  # text 1 is a presumed match of images 0 and 2
+    cross_modal(images, texts, ids, ids, 1.0, masked).backward()
+    alone = cross_modal(images[1:2], texts[1:2], ids[1:2], ids[1:2], 1.0)
+    assert texts.grad is not None
+    assert alone.item() == 0.0
+    others = (images[1:2] @ texts.T).softmax(-1)  # text 1 moves by image 1's row only: (p - 1) / 3 / 2
+    torch.testing.assert_close(texts.grad[1], (others[0, 1] - 1) * images[1] / 6)
+
+
+def test_half_precision_features_are_judged_in_float32():
+    features = unit(8, 16, 13)
+    ids = torch.arange(4).repeat(2)
+    exact = uni_modal(features, ids, 0.01)
+    rough = uni_modal(features.bfloat16(), ids, 0.01)
+    assert rough.dtype == torch.float32
+    assert rough.item() == pytest.approx(exact.item(), rel=0.05)
