@@ -18,7 +18,7 @@ Plan = list[Indices]
 
 
 def random_batches(items: Indices, batch_size: int, rng: np.random.Generator) -> Plan:
-    """Shuffle and cut. Fewer items than `batch_size` make one small batch; otherwise the remainder is left out."""
+    """Shuffle and cut; the remainder is left out. Fewer items than `batch_size` make one small batch."""
     shuffled = rng.permutation(items)
     count = max(1, len(items) // batch_size)
     return [shuffled[i * batch_size : (i + 1) * batch_size] for i in range(count)] if len(items) else []

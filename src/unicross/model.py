@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +43,9 @@ from unicross.towers import (
 MAX_SCALE = 100.0
 """Largest 1 / temperature (Radford et al. 2021)."""
 WEIGHTS, SETTINGS = "model.safetensors", "model.json"
+
+LAYER = re.compile(r"(?:.*\.)?layers?\.(\d+)")
+"""Names of an encoder's layers in Hugging Face models: `encoder.layer.3`, `layers.3`."""
 
 Floats = NDArray[np.float32]
 
@@ -74,6 +78,14 @@ def prefer_fast_attention(model: TwoTower) -> None:
     kind = "eager" if model.device.type == "cpu" else "sdpa"
     for tower in (model.image, model.text):
         tower.backbone.set_attn_implementation(kind)
+
+
+def compile_layers(model: TwoTower) -> None:
+    """Compile the layers of both towers with `torch.compile`; what it gains is in docs/log.md."""
+    for tower in (model.image, model.text):
+        for name, module in tower.backbone.named_modules():
+            if LAYER.fullmatch(name):
+                module.compile(dynamic=tower is model.text)
 
 
 class Tower(nn.Module):
@@ -254,7 +266,7 @@ class TwoTower(nn.Module):
             return _numpy(self.image.embed(self.image(pixel_values=self.normalise(tensor))))
 
     def encode_images(self, images: Sequence[AnyImage], batch_size: int = 64) -> Floats:
-        """AnyImages (paths, sources of bytes, PIL images or [H, W, 3] uint8 arrays) -> unit embeddings [N, D].
+        """Paths, sources of bytes, PIL images or [H, W, 3] uint8 arrays -> unit embeddings [N, D].
 
         Raises DataError for a picture that cannot be decoded.
         """
@@ -292,7 +304,11 @@ class TwoTower(nn.Module):
         training = self.training
         self.eval()
         try:
-            with torch.inference_mode(), autocast(self.device, "auto"):
+            with (
+                torch.inference_mode(),
+                autocast(self.device, "auto"),
+                torch.compiler.set_stance("force_eager"),  # layers compiled for training's shapes only
+            ):
                 yield
         finally:
             self.train(training)

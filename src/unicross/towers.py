@@ -35,7 +35,7 @@ SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 def image_backbone(source: Source, image_size: int) -> PreTrainedModel:
     """A vision encoder that takes [B, 3, image_size, image_size]; position embeddings are interpolated.
 
-    Raises CheckpointError where `source` cannot be loaded, RecipeError for a configuration that makes no model.
+    Raises CheckpointError where `source` cannot be loaded, RecipeError where it makes no model.
     """
     config = _config(source, "vision_config")
     if isinstance(source, dict):
@@ -84,7 +84,7 @@ def resize_positions(weights: Tensor, old_grid: int, like: Tensor) -> Tensor:
 
 
 def mean_std(source: Source) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Channel mean and standard deviation that the encoder expects, from its preprocessor file or ImageNet's."""
+    """Channel mean and deviation that the encoder expects: its preprocessor file's, or ImageNet's."""
     if isinstance(source, str):
         try:
             path = cached_file(
@@ -108,7 +108,7 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
 
 
 def train_tokenizer(captions: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A lower-casing WordPiece tokenizer of at most `vocabulary` pieces, for text towers with random weights."""
+    """A lower-casing WordPiece tokenizer of at most `vocabulary` pieces, for random text towers."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
@@ -163,7 +163,7 @@ def _build(config: PreTrainedConfig) -> PreTrainedModel:
 
 def _load(source: str, config: PreTrainedConfig) -> PreTrainedModel:
     verbosity = hf_logging.get_verbosity()
-    hf_logging.set_verbosity_error()  # its report of weights we do not use (poolers, heads) reads like a fault
+    hf_logging.set_verbosity_error()  # its report of unused weights reads like a fault
     hf_logging.disable_progress_bar()
     try:
         return MODEL_MAPPING[type(config)].from_pretrained(
@@ -181,6 +181,6 @@ def _first_line(error: BaseException) -> str:
 
 
 def drop_unused_pooler(backbone: nn.Module) -> None:
-    """Remove the pooler of an encoder whose pooled output is not read, so that it is neither trained nor saved."""
+    """Remove the pooler where it is not read, so that it is neither trained nor saved."""
     if getattr(backbone, "pooler", None) is not None:
         backbone.pooler = None  # type: ignore[assignment]

@@ -36,12 +36,16 @@ def evaluate(
     from unicross.model import TwoTower
     from unicross.training.dataset import read_validation
 
-    kept = next((p for p in (checkpoint / "recipe.yaml", checkpoint / "best" / "recipe.yaml") if p.is_file()), None)
+    kept = next(
+        (p for p in (checkpoint / "recipe.yaml", checkpoint / "best" / "recipe.yaml") if p.is_file()), None
+    )
     if kept is None:
         raise CheckpointError(f"{checkpoint}: no recipe.yaml in it: give a run folder or a checkpoint of one")
     recipe = load_recipe(kept, overrides or ())
     model = TwoTower.load(checkpoint, device)
     result = run(model, read_validation(recipe), folds=folds, batch_size=batch_size)
+    if (checkpoint / "best").exists() and folds == 1 and not overrides:
+        result.save(checkpoint / "evaluation.json")  # for `unicross report`
     if json:
         typer.echo(json_module.dumps({**result.metrics, **_sizes(result)}, indent=2))
     else:
@@ -69,4 +73,6 @@ def _print(result: Result) -> None:
             table.add_row(name, *cells)
     console = Console()
     console.print(table)
-    console.print(f"rSum {metrics['rsum']:.1f} over {result.n_images} images and {result.n_captions} captions")
+    console.print(
+        f"rSum {metrics['rsum']:.1f} over {result.n_images} images and {result.n_captions} captions"
+    )

@@ -12,7 +12,7 @@ def report(
     folder: Annotated[Path, typer.Argument(help="A run folder, or the folder of a comparison.")],
     out: Annotated[Path | None, typer.Option(help="The page; by default FOLDER/report.html.")] = None,
 ) -> None:
-    """Write one self-contained HTML page: tables, curves, clusters, what one model finds and another misses."""
+    """Write one self-contained HTML page: tables, curves, clusters, what one model finds and another not."""
     from unicross.report import write_report
 
     typer.echo(f"report written to {write_report(folder, out)}")

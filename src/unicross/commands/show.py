@@ -60,7 +60,8 @@ class Listening:
                     "  ".join(
                         [f"  rSum [bold]{event['rsum']:.1f}[/]"]
                         + [
-                            f"{way} R@1/5/10 " + " / ".join(f"{event[f'{way}/R@{k}']:.1f}" for k in (1, 5, 10))
+                            f"{way} R@1/5/10 "
+                            + " / ".join(f"{event[f'{way}/R@{k}']:.1f}" for k in (1, 5, 10))
                             for way in ("i2t", "t2i")
                         ]
                     )

@@ -21,10 +21,11 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """A padded batch: ids [B, L] int64 and mask [B, L] int64 (1 where a token is)."""
+    """A padded batch: ids [B, L] int64, mask [B, L] int64 (1 where a token is), lengths [B] on the host."""
 
     ids: Tensor
     mask: Tensor
+    lengths: Indices
 
 
 class Captions:
@@ -78,16 +79,16 @@ class Captions:
         return encoded
 
     def _pad(self, rows: Sequence[Sequence[int] | NDArray[np.int32]]) -> Tokens:
-        lengths = np.array([len(row) for row in rows])
+        lengths = np.array([len(row) for row in rows], dtype=np.int64)
         ids = np.full((len(rows), lengths.max()), self._tokenizer.pad_token_id, dtype=np.int64)
         for target, row in zip(ids, rows, strict=True):
             target[: len(row)] = row
         mask = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)
-        return Tokens(torch.from_numpy(ids), torch.from_numpy(mask))
+        return Tokens(torch.from_numpy(ids), torch.from_numpy(mask), lengths)
 
 
 def perturb(text: str, share: float, rng: np.random.Generator) -> str:
-    """Drop or swap with a neighbour about `share` of the words (EDA, Wei & Zou 2019); one word always stays."""
+    """Drop, or swap with a neighbour, about `share` of the words (EDA, Wei & Zou 2019); one always stays."""
     words = text.split()
     for _ in range(rng.binomial(len(words), share)):
         place = int(rng.integers(len(words)))

@@ -37,6 +37,8 @@ def publish(run: Path, link: str, name: str, write: Callable[[Path], None]) -> N
     Raises CheckpointError where it cannot be written (a full disk); the link stays as it was.
     """
     parent = run / CHECKPOINTS
+    if _is_linked(run, parent / name):  # of a run that was killed after this and is here again
+        name += "-again"
     partial, target = parent / (name + PARTIAL), parent / name
     try:
         parent.mkdir(parents=True, exist_ok=True)

@@ -54,10 +54,11 @@ def read_splits(recipe: Recipe) -> tuple[list[Item], list[Item], list[Problem]]:
     train = load_items(data.root, data.split.train, format=data.format, on_error=data.on_error)
     if isinstance(val, str):
         loaded = load_items(data.root, val, format=data.format, on_error=data.on_error)
-        return train.items, loaded.items, train.problems + loaded.problems
+        problems = list(dict.fromkeys(train.problems + loaded.problems))  # some belong to no split
+        return train.items, loaded.items, problems
     if val is None:
         return train.items, [], train.problems
-    rest, aside = set_aside(train.items, val, recipe.seed)
+    rest, aside = set_aside(train.items, val, seed=0)  # the same for all seeds, so that runs compare
     return rest, aside, train.problems
 
 
@@ -82,25 +83,21 @@ def make_dataset(
     progress: Progress,
 ) -> tuple[Dataset, list[Problem]]:
     """Decode (or find decoded) the pictures and tokenise the captions of items; also what was skipped."""
-    resize = model.config.resize
-    problems: list[Problem] = []
-    pixels: PixelSource
+    resize, on_error = model.config.resize, data.on_error
+
+    def decoded(done: int, total: int) -> None:
+        progress(DECODED, done, total)
+
+    pixels: PixelCache | LazyPixels
     if data.cache == "none":
-        pixels = LazyPixels(items, side, resize)
+        pixels = LazyPixels.build(items, side, resize, on_error=on_error, progress=decoded)
     else:
-        cache = PixelCache.build(
-            items,
-            side,
-            resize,
-            where=where if data.cache == "disk" else None,
-            on_error=data.on_error,
-            progress=lambda done, total: progress(DECODED, done, total),
-        )
-        if cache.bad_items:
-            kept = np.setdiff1d(np.arange(len(items)), cache.bad_items)
-            items, problems = [items[i] for i in kept], cache.bad
-            cache = cache.select(kept)
-        pixels = cache
+        place = where if data.cache == "disk" else None
+        pixels = PixelCache.build(items, side, resize, where=place, on_error=on_error, progress=decoded)
+    problems = list(pixels.bad)
+    if pixels.bad_items:
+        kept = np.setdiff1d(np.arange(len(items)), pixels.bad_items)
+        items, pixels = [items[i] for i in kept], pixels.select(kept)
     return Dataset(items, pixels, Captions(items, model.tokenizer, data.max_tokens)), problems
 
 
@@ -148,7 +145,7 @@ def mean_captions(
 
 
 def validate(model: TwoTower, data: Dataset) -> Result:
-    """Retrieval among the pairs of a data set, every caption a query. Raises DataError where there is no pair."""
+    """Retrieval among the pairs, every caption a query. Raises DataError where there is no pair."""
     pairs = data.pairs
     chosen = np.flatnonzero(np.isin(data.captions.item, pairs))
     return evaluate_embeddings(

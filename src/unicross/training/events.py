@@ -7,6 +7,7 @@ An event is a flat mapping with a `kind`: `step` (losses, learning rate), `epoch
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -15,13 +16,15 @@ Event = Mapping[str, Any]
 Listener = Callable[[Event], None]
 
 LOGGED = ("step", "epoch", "round", "eval", "note")
+AHEAD = ("round",)
+"""Kinds that speak of the steps to come: a run that resumes at their step tells them again."""
 
 
 class EventLog:
     """Appends events to RUN/metrics.jsonl, and scalars to TensorBoard where it is installed."""
 
     def __init__(self, run: Path, resume_at: int | None, listener: Listener | None) -> None:
-        """`resume_at`: drop what a killed run wrote after this step; None begins anew."""
+        """`resume_at`: drop what a killed run wrote after its checkpoint at this step; None begins anew."""
         self._path = run / "metrics.jsonl"
         self._listener = listener
         self._rewind(resume_at)
@@ -36,7 +39,7 @@ class EventLog:
                     event = json.loads(line)
                 except json.JSONDecodeError:
                     break  # the line that the kill cut short
-                if event["step"] <= step:
+                if event["step"] < step or (event["step"] == step and event["kind"] not in AHEAD):
                     kept.append(line + "\n")
         partial = self._path.with_suffix(".partial")
         partial.write_text("".join(kept), encoding="utf-8")
@@ -53,6 +56,11 @@ class EventLog:
             self._file.flush()
         if self._listener is not None:
             self._listener(event)
+
+    def sync(self) -> None:
+        """Have all events on disk, as a checkpoint of their step is about to be."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         self._file.close()

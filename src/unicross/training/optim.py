@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
 
 from unicross.config import Optim, Part, Stage
-from unicross.model import TwoTower
-
-LAYER = re.compile(r"\blayers?\.(\d+)\.")
-"""Where Hugging Face encoders number their layers: `encoder.layer.3.`, `layers.3.`."""
+from unicross.model import LAYER, TwoTower
 
 
 def parameters_of(model: TwoTower, part: Part) -> Iterator[nn.Parameter]:
@@ -53,7 +49,7 @@ def make_optimizer(model: TwoTower) -> torch.optim.AdamW:
     for name, parameter in model.named_parameters():
         tower = name.split(".")[0]
         if ".backbone." in name:
-            found = LAYER.search(name)
+            found = LAYER.match(name)
             below_top = (
                 depth[tower] - 1 - int(found[1]) if found else (depth[tower] if "embed" in name else 0)
             )
@@ -103,6 +99,6 @@ def schedule_shape(stages: Sequence[Stage], steps: Sequence[int], stage: int, st
 
 def _layers(model: TwoTower, tower: str) -> Iterator[int]:
     for name, _ in model.get_submodule(tower).named_parameters():
-        found = LAYER.search(name)
+        found = LAYER.match(name)
         if found:
             yield int(found[1])

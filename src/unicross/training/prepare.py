@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from unicross.batches import Indices
-from unicross.config import ImageView, Losses, Stage
+from unicross.config import ImageView, Stage
 from unicross.data.captions import Captions, Tokens
 from unicross.data.views import draw_views
 from unicross.training.cost import views_of
@@ -73,7 +73,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
         pairs=batch.pairs,
         pixels=move(batch.pixels),
         image_views=tuple(view.to(device) for view in batch.image_views),
-        text_views=tuple(Tokens(move(view.ids), move(view.mask)) for view in batch.text_views),
+        text_views=tuple(Tokens(move(view.ids), move(view.mask), view.lengths) for view in batch.text_views),
         masked=None if batch.masked is None else move(batch.masked),
         seed=batch.seed,
     )
@@ -107,7 +107,7 @@ def _text_views(
     rng: np.random.Generator,
 ) -> tuple[Tokens, ...]:
     """The views of the text tower: a caption of each item and, for a text-text loss, a second view of it."""
-    if count == 0:
+    if count == 0 or not len(items):
         return ()
     chosen = captions.choose(items, turn, run_seed)
     first = captions.tokens(chosen)
@@ -120,10 +120,3 @@ def _text_views(
             return first, captions.tokens(captions.siblings(chosen, rng))
         case "perturb":
             return first, captions.perturbed(chosen, stage.views.perturb, rng)
-
-
-def losses_possible(losses: Losses, data: Dataset) -> list[str]:
-    """Names of losses that this data cannot feed."""
-    pairs, images, texts = len(data.pairs), len(data.images_alone), len(data.texts_alone)
-    have = {"image_text": pairs, "image_image": pairs + images, "text_text": pairs + texts}
-    return [name for name, count in have.items() if getattr(losses, name) > 0 and count < 2]

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from unicross.batches import (
     Indices,
@@ -59,9 +60,8 @@ class Bank:
 
         A step sees one or two captions of an item; mixing brings the row near the mean of all of them.
         """
-        self.image[ids] = image.mean(dim=1).half()
-        mean = text.mean(dim=1)
-        self.text[ids] = torch.nn.functional.normalize(self.text[ids].float() + mean, dim=-1).half()
+        self.image[ids] = F.normalize(image.mean(dim=1), dim=-1).half()
+        self.text[ids] = F.normalize(self.text[ids].float() + text.mean(dim=1), dim=-1).half()
 
     def forget(self) -> None:
         self.image.zero_()
@@ -70,7 +70,7 @@ class Bank:
 
 def new_round(
     model: TwoTower, data: Dataset, stage: Stage, bank: Bank, seed: int
-) -> tuple[Round, dict[str, int], dict[str, int]]:
+) -> tuple[Round, dict[str, float], dict[str, int]]:
     """Embed what the bank lacks, cluster, and say how the clusters are.
 
     Returns:
@@ -79,7 +79,7 @@ def new_round(
     pairs, batches = data.pairs, stage.batches
     if batches.embed == "fresh":
         bank.forget()
-    image, text = bank.image.cpu().numpy(), bank.text.cpu().numpy()
+    image, text = bank.image.cpu().numpy().copy(), bank.text.cpu().numpy().copy()  # steps change the bank
     no_image, no_text = (pairs[~kept[pairs].any(axis=1)] for kept in (image, text))
     image[no_image] = embed_images(model, data, no_image)
     captions = np.flatnonzero(np.isin(data.captions.item, no_text))
@@ -90,7 +90,11 @@ def new_round(
     for number, group in enumerate(groups):
         cluster[pairs[group]] = number
     sizes = [len(group) for group in groups]
-    figures = {"clusters": len(groups), "size_min": min(sizes), "size_max": max(sizes)}
+    figures: dict[str, float] = {
+        "clusters": len(groups),
+        "size_min": min(sizes),
+        "size_max": max(sizes),
+    }
     spent = {"image": len(no_image), "text": len(captions)}
     return Round(image, text, cluster), figures, spent
 
@@ -118,6 +122,26 @@ def epoch_plan(
     if batches.unpaired:
         plan = with_unpaired(plan, data.images_alone, data.texts_alone, batches.unpaired, rng)
     return plan
+
+
+def batches_per_epoch(data: Dataset, stage: Stage, batch_size: int) -> int:
+    """The length of `epoch_plan`."""
+    items = len(data.pairs)
+    if stage.losses.image_text == 0 and stage.batches.kind == "random":
+        images = len(data.images_alone) if stage.losses.image_image > 0 else 0
+        texts = len(data.texts_alone) if stage.losses.text_text > 0 else 0
+        items += max(images, texts)
+    return max(1, items // batch_size)
+
+
+def steps_per_epoch(data: Dataset, stage: Stage, batch_size: int) -> int:
+    """How many batches `epoch_plan` makes."""
+    pairs = len(data.pairs)
+    if stage.losses.image_text == 0 and stage.batches.kind == "random":
+        images = len(data.images_alone) if stage.losses.image_image > 0 else 0
+        texts = len(data.texts_alone) if stage.losses.text_text > 0 else 0
+        pairs += max(images, texts)
+    return max(1, pairs // batch_size)
 
 
 def plan_figures(

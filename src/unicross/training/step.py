@@ -11,14 +11,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from unicross.config import Losses, Stage
 from unicross.data.captions import Tokens
 from unicross.data.views import ViewDraw, apply_views
 from unicross.losses import cross_modal, uni_modal
 from unicross.model import TwoTower
+
+LIKE_LENGTH = 64
+"""Texts of like length that pass the tower together, so that few tokens are padding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +127,7 @@ def _uni_loss(features: Tensor, ids: Tensor, temperature: float, masked: Tensor 
     views = features.shape[1]
     if masked is not None:
         others = len(ids) - len(masked)
-        masked = torch.nn.functional.pad(masked, (0, others, 0, others))  # [N, N]
+        masked = F.pad(masked, (0, others, 0, others))  # [N, N]
         masked = masked.repeat_interleave(views, 0).repeat_interleave(views, 1)
     return uni_modal(features.flatten(0, 1), ids.repeat_interleave(views), temperature, masked)
 
@@ -145,12 +150,23 @@ def _image_features(
 def _text_features(
     model: TwoTower, batch: Batch, rows: slice, losses: Losses
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Cross and uni features [t, V, .] of some texts; each view has its own padding, hence its own pass."""
-    pooled = torch.cat([model.text(input_ids=v.ids[rows], mask=v.mask[rows]) for v in batch.text_views])
-    views = len(batch.text_views)
+    """Cross and uni features [t, V, .] of some texts, all views together, in groups of like length."""
+    views = batch.text_views
+    lengths = np.concatenate([view.lengths[rows] for view in views])  # [V * t]
+    width = max(view.ids.shape[1] for view in views)
+    ids = torch.cat([F.pad(view.ids[rows], (0, width - view.ids.shape[1])) for view in views])  # [V * t, L]
+    mask = torch.cat([F.pad(view.mask[rows], (0, width - view.mask.shape[1])) for view in views])
+    order = np.argsort(lengths, kind="stable")
+    parts = []
+    for group in np.array_split(order, max(1, len(order) // LIKE_LENGTH)):
+        chosen = torch.from_numpy(group).to(ids.device, non_blocking=True)
+        longest = int(lengths[group].max())
+        parts.append(model.text(input_ids=ids[chosen, :longest], mask=mask[chosen, :longest]))
+    back = torch.from_numpy(np.argsort(order)).to(ids.device, non_blocking=True)
+    pooled = torch.cat(parts)[back]  # [V * t, H]
     return (
-        _by_item(model.text.embed(pooled), views) if losses.image_text > 0 else None,
-        _by_item(model.text.embed_uni(pooled), views) if losses.text_text > 0 else None,
+        _by_item(model.text.embed(pooled), len(views)) if losses.image_text > 0 else None,
+        _by_item(model.text.embed_uni(pooled), len(views)) if losses.text_text > 0 else None,
     )
 
 

@@ -1,0 +1,66 @@
+"""The run folder: taking a new one, or one to go on with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unicross.config import Recipe, dump_recipe, load_recipe
+from unicross.errors import CheckpointError, RecipeError
+
+RECIPE, SUMMARY = "recipe.yaml", "summary.json"
+
+
+def claim(run: Path, recipe: Recipe, resume: bool) -> None:
+    """Make the run folder and write its recipe, or check that the one that is there can be gone on with.
+
+    Raises CheckpointError for a folder that is not empty or, on resuming, no run; RecipeError for a resumed
+    run of another recipe.
+    """
+    kept = run / RECIPE
+    if resume:
+        if not kept.is_file():
+            raise CheckpointError(f"{run}: nothing to resume: there is no {RECIPE} in it")
+        before = load_recipe(kept)
+        if before != recipe:
+            changed = "; ".join(_differences(before, recipe))
+            raise RecipeError(
+                f"{run} was begun with another recipe; these differ: {changed}. "
+                "Resume without overrides, or begin a new run"
+            )
+        return
+    try:
+        if run.exists() and any(run.iterdir()):
+            raise CheckpointError(
+                f"{run} is not empty: choose another folder with --out, or go on with --resume {run}"
+            )
+        run.mkdir(parents=True, exist_ok=True)
+        _write(kept, dump_recipe(recipe))
+    except OSError as error:
+        raise CheckpointError(f"{run}: cannot be used as a run folder: {error}") from error
+
+
+def write_summary(run: Path, summary: Mapping[str, Any]) -> None:
+    """Say that the run is done, and what came of it."""
+    _write(run / SUMMARY, json.dumps(summary, indent=2))
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def _differences(before: Recipe, after: Recipe) -> list[str]:
+    def leaves(node: Any, key: str = "") -> dict[str, Any]:
+        if isinstance(node, dict):
+            return {k: v for name, child in node.items() for k, v in leaves(child, f"{key}.{name}").items()}
+        if isinstance(node, list):
+            return {k: v for i, child in enumerate(node) for k, v in leaves(child, f"{key}.{i}").items()}
+        return {key.lstrip("."): node}
+
+    old, new = leaves(before.model_dump(mode="json")), leaves(after.model_dump(mode="json"))
+    changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return [f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in changed]

@@ -1,0 +1,113 @@
+"""All that changes while a run trains, and how it is kept and put back."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from unicross.config import Recipe, dump_recipe
+from unicross.errors import CheckpointError
+from unicross.model import TwoTower
+from unicross.training.checkpoint import load_training, publish, save_training
+from unicross.training.optim import make_optimizer
+from unicross.training.rounds import Bank, Round
+
+AVERAGE = "average."
+
+
+@dataclass
+class Progress:
+    """Where a run stands."""
+
+    stage: int = 0
+    epoch: int = 0  # of the stage
+    batch: int = 0  # of the epoch
+    step: int = 0  # of the run
+    turn: int = 0  # epochs done in the run
+    best: float = -math.inf
+    best_metrics: dict[str, float] = field(default_factory=dict)
+    forwards: dict[str, int] = field(default_factory=lambda: {"image": 0, "text": 0})
+    seconds: float = 0.0
+
+    def count(self, forwards: dict[str, int]) -> None:
+        for tower, number in forwards.items():
+            self.forwards[tower] += number
+
+
+class State:
+    """Weights, optimiser, averaged weights, the bank of features, the round, and where the run stands."""
+
+    def __init__(self, model: TwoTower, recipe: Recipe, items: int) -> None:
+        self.model = model
+        self.recipe = recipe
+        self.optimizer = make_optimizer(model)
+        self.average: AveragedModel | None = None
+        if recipe.train.ema is not None:
+            self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.train.ema))
+        self.bank = Bank(items, model.dim, model.device)
+        self.round: Round | None = None
+        self.progress = Progress()
+
+    @property
+    def judged(self) -> TwoTower:
+        """The model that is evaluated: the averaged one where the recipe averages."""
+        if self.average is None:
+            return self.model
+        averaged = self.average.module
+        assert isinstance(averaged, TwoTower)
+        return averaged
+
+    def publish_best(self, run: Path) -> None:
+        """Write RUN/best. Raises CheckpointError."""
+
+        def write(folder: Path) -> None:
+            self.judged.save(folder)
+            (folder / "recipe.yaml").write_text(dump_recipe(self.recipe), encoding="utf-8")
+
+        publish(run, "best", f"best-{self.progress.step:08d}", write)
+
+    def publish_last(self, run: Path) -> None:
+        """Write RUN/last, from which `restore` goes on. Raises CheckpointError."""
+
+        def write(folder: Path) -> None:
+            progress = dataclasses.asdict(self.progress)
+            save_training(folder, self.model, self.optimizer, self._tensors(), progress)
+            (folder / "recipe.yaml").write_text(dump_recipe(self.recipe), encoding="utf-8")
+
+        publish(run, "last", f"step-{self.progress.step:08d}", write)
+
+    def restore(self, run: Path) -> None:
+        """Put back what `publish_last` wrote. Raises CheckpointError where it cannot be read or fits not."""
+        tensors, progress = load_training(run, self.model, self.optimizer)
+        try:
+            self.progress = Progress(**progress)
+            self.bank.image.copy_(tensors["bank.image"])
+            self.bank.text.copy_(tensors["bank.text"])
+            if "round.image" in tensors:
+                names = ("image", "text", "cluster")
+                self.round = Round(*(tensors[f"round.{name}"].numpy() for name in names))
+            if self.average is not None:
+                kept = {k.removeprefix(AVERAGE): v for k, v in tensors.items() if k.startswith(AVERAGE)}
+                self.average.load_state_dict(kept)
+        except (KeyError, RuntimeError, TypeError) as error:
+            raise CheckpointError(
+                f"{run / 'last'}: this checkpoint does not fit the run's data: {error}"
+            ) from error
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = {"bank.image": self.bank.image, "bank.text": self.bank.text}
+        if self.round is not None:
+            tensors |= {
+                "round.image": torch.from_numpy(self.round.image),
+                "round.text": torch.from_numpy(self.round.text),
+                "round.cluster": torch.from_numpy(self.round.cluster),
+            }
+        if self.average is not None:
+            tensors |= {AVERAGE + name: tensor for name, tensor in self.average.state_dict().items()}
+        return tensors
