@@ -2,74 +2,49 @@
 
 from __future__ import annotations
 
-import os
+import multiprocessing
 import random
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import kill_worker
 from fake_model import FakeModel, paint
 from unicross.store import StoreInfo, open_store
 from unicross.store.copy import rebuild
 from unicross.store.index import index
 from unicross.store.keep import Keep
 
-INDEX_SLOWLY = """
-import sys, time
-from pathlib import Path
-from fake_model import FakeModel
-from unicross.store import StoreInfo, open_store
-from unicross.store.index import index
-from unicross.store.keep import Keep
-
-class Slow(FakeModel):
-    def encode_pixels(self, pixels):
-        time.sleep(0.01)
-        return super().encode_pixels(pixels)
-
-import unicross.store.index
-unicross.store.index.CHUNK = 4
-model = Slow()
-store = open_store(sys.argv[2], StoreInfo(fingerprint=model.fingerprint(), checkpoint="m", dim=16))
-print("start", flush=True)
-index(model, Path(sys.argv[1]), store, keep=Keep(Path(sys.argv[2]) / "embeddings"))
-print("done", flush=True)
-"""
+KILLS = 30
 
 
 @pytest.mark.slow
-def test_kills_while_indexing_lose_and_double_nothing(tmp_path: Path) -> None:
-    """Thirty kills at random moments: the ids are those of an unbroken run, none twice, vectors are right."""
+def test_kills_while_indexing_lose_and_double_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kills at random moments: the ids are those of an unbroken run, none twice, and vectors are right."""
     rng = random.Random(0)
     photos = tmp_path / "photos"
     for number in range(150):
         paint(photos / f"{number % 7}" / f"{number:03}.png", tuple(rng.randrange(256) for _ in range(3)))
     address = str(tmp_path / "store")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # for the process that is forked
+    processes = multiprocessing.get_context("forkserver")  # forks of a process that has imported everything
+    processes.set_forkserver_preload(["kill_worker"])
     kills, sizes = 0, []
     while True:
-        run = subprocess.Popen(
-            [sys.executable, "-c", INDEX_SLOWLY, str(photos), address],
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert run.stdout is not None
-        assert run.stdout.readline() == "start\n"
-        if kills < 30:
-            time.sleep(rng.random() * 0.25)
-            run.send_signal(signal.SIGKILL)
-            kills += run.wait() == -signal.SIGKILL
-            run.stdout.close()
-            sizes.append(open_store(address).count())
-        else:
-            assert run.stdout.read() == "done\n"
-            run.stdout.close()
-            assert run.wait() == 0
+        started = processes.Event()
+        process = processes.Process(target=kill_worker.run, args=(photos, address, started))
+        process.start()
+        assert started.wait(120)
+        process.join(rng.random() * 0.25 if kills < KILLS else 120)
+        process.kill()
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
+        sizes.append(open_store(address).count())
+        if kills == KILLS and process.exitcode == 0:
             break
     assert sizes == sorted(sizes)
     broken = open_store(address)
