@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 
-import click
 import typer
 
 from unicross import __version__
@@ -14,6 +13,8 @@ from unicross.commands.evaluate import evaluate
 from unicross.commands.index import index
 from unicross.commands.report import report
 from unicross.commands.search import search
+from unicross.commands.serve import serve
+from unicross.commands.store import app as store
 from unicross.commands.train import train
 from unicross.errors import UnicrossError
 
@@ -24,8 +25,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, evaluate, compare, report, index, search, demo):
+for command in (train, evaluate, compare, report, index, search, serve, demo):
     app.command()(command)
+app.add_typer(store, name="store")
 
 
 def _version(wanted: bool) -> None:
@@ -48,8 +50,8 @@ def main() -> None:
     try:
         app()
     except UnicrossError as error:
-        click.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {error}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
-        click.echo("stopped", err=True)
+        typer.echo("stopped", err=True)
         sys.exit(130)

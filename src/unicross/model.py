@@ -29,7 +29,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from unicross.config import ModelConfig, Pooling
 from unicross.data.images import AnyImage, load_squares
-from unicross.errors import CheckpointError
+from unicross.errors import CheckpointError, RecipeError
 from unicross.towers import (
     backbone_from_folder,
     drop_unused_pooler,
@@ -155,8 +155,8 @@ class TwoTower(nn.Module):
         self.config = config
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
-        patches = (image.config.image_size // image.config.patch_size) ** 2
-        self.image = Tower(image, config.image_pool, _sequence_length(image) - patches, config)
+        self.image = Tower(image, config.image_pool, _prefix_tokens(image, config.image_pool), config)
+        _check_pooler(text, config.text_pool, input_ids=torch.zeros(1, 2, dtype=torch.long))
         self.text = Tower(text, config.text_pool, 0, config)
         self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
@@ -318,8 +318,25 @@ def _numpy(tensor: Tensor) -> Floats:
     return tensor.float().cpu().numpy()
 
 
-def _sequence_length(backbone: PreTrainedModel) -> int:
-    """Tokens that an image encoder makes of one picture."""
-    size = backbone.config.image_size
+def _prefix_tokens(backbone: PreTrainedModel, pool: Pooling) -> int:
+    """Tokens before those of the patches (class, distillation) in an image encoder's output."""
+    side = getattr(backbone.config, "image_size", None)
+    patch = getattr(backbone.config, "patch_size", None)
+    if not isinstance(side, int) or not isinstance(patch, int):
+        raise RecipeError(
+            f"model_type {backbone.config.model_type!r} cannot be an image tower: it has no square image_size "
+            "and patch_size. Take a ViT, DeiT, DINOv2, CLIP or SigLIP vision encoder"
+        )
+    output = _check_pooler(backbone, pool, pixel_values=torch.zeros(1, 3, side, side))
+    return int(output.last_hidden_state.shape[1]) - (side // patch) ** 2
+
+
+def _check_pooler(backbone: PreTrainedModel, pool: Pooling, **probe: Tensor) -> Any:
+    """The encoder's output for `probe`. Raises RecipeError where its pooled output is wanted and missing."""
     with torch.no_grad():
-        return int(backbone(pixel_values=torch.zeros(1, 3, size, size)).last_hidden_state.shape[1])
+        output = backbone(**probe)
+    if pool == "pooler" and getattr(output, "pooler_output", None) is None:
+        raise RecipeError(
+            f"model_type {backbone.config.model_type!r} has no pooled output: set its pooling to cls or mean"
+        )
+    return output

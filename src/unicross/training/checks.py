@@ -52,9 +52,8 @@ def nothing_learned(image_text: Sequence[float], batch: int) -> str | None:
     if len(last) < LOOKED_AT or abs(sum(last) / LOOKED_AT - math.log(batch)) >= NO_LEARNING:
         return None
     return (
-        f"the image-text loss stays at {sum(last) / LOOKED_AT:.2f}, ln(batch size): the model matches nothing "
-        "yet. Check that captions belong to their images; otherwise lower the learning rates or train "
-        "longer"
+        f"the image-text loss stays at {sum(last) / LOOKED_AT:.2f}, ln(batch size): nothing is matched yet. "
+        "Check that captions belong to their images; otherwise lower the learning rates or train longer"
     )
 
 
