@@ -324,8 +324,8 @@ def _prefix_tokens(backbone: PreTrainedModel, pool: Pooling) -> int:
     patch = getattr(backbone.config, "patch_size", None)
     if not isinstance(side, int) or not isinstance(patch, int):
         raise RecipeError(
-            f"model_type {backbone.config.model_type!r} cannot be an image tower: it has no square image_size "
-            "and patch_size. Take a ViT, DeiT, DINOv2, CLIP or SigLIP vision encoder"
+            f"model_type {backbone.config.model_type!r} cannot be an image tower: it has no square "
+            "image_size and patch_size. Take a ViT, DeiT, DINOv2, CLIP or SigLIP vision encoder"
         )
     output = _check_pooler(backbone, pool, pixel_values=torch.zeros(1, 3, side, side))
     return int(output.last_hidden_state.shape[1]) - (side // patch) ** 2
