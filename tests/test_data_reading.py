@@ -308,3 +308,20 @@ def test_real_flickr8k() -> None:
     assert (len(dev), len(train)) == (1000, 6000)
     assert all(len(item.captions) == 5 and item.is_pair for item in dev + train)
     assert not set(ids(dev)) & set(ids(train))
+
+
+def test_a_json_record_without_a_caption_is_an_image_alone(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    picture(tmp_path / "b.png")
+    lines = [
+        '{"image": "a.png", "caption": ["a dog", "a hound"]}',
+        '{"image": "b.png"}',
+        '{"caption": "a cat"}',
+    ]
+    (tmp_path / "items.jsonl").write_text("\n".join(lines))
+    items = load_items(tmp_path / "items.jsonl").items
+    assert [(item.image is not None, item.captions) for item in items] == [
+        (True, ("a dog", "a hound")),
+        (True, ()),
+        (False, ("a cat",)),
+    ]

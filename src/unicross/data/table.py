@@ -99,10 +99,10 @@ def _cell(record: dict[str, Any], column: str | None) -> str:
 
 
 def _captions(record: dict[str, Any], column: str | None) -> list[str | None]:
-    """One entry a caption; [None] where the table says nothing about captions."""
-    if column is None:
+    """One entry a caption, "" for an empty one; [None] where JSON has none (null, or no such key)."""
+    value = record.get(column) if column is not None else None
+    if value is None:
         return [None]
-    value = record.get(column)
     if isinstance(value, list):
         return ["" if caption is None else str(caption) for caption in value] or [""]
     return [_cell(record, column)]

@@ -28,7 +28,7 @@ class EventLog:
         self._path = run / "metrics.jsonl"
         self._listener = listener
         self._rewind(resume_at)
-        self._file: TextIO = self._path.open("a", encoding="utf-8")
+        self._file: TextIO = self._path.open("a", buffering=1, encoding="utf-8")
         self._board = _tensorboard(run)
 
     def _rewind(self, step: int | None) -> None:
@@ -52,8 +52,6 @@ class EventLog:
                 for name, value in event.items():
                     if isinstance(value, float):
                         self._board.add_scalar(f"{event['kind']}/{name}", value, event["step"])
-        if event["kind"] != "step":
-            self._file.flush()
         if self._listener is not None:
             self._listener(event)
 
