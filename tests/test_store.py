@@ -230,6 +230,7 @@ def test_values_are_counted(make: Make) -> None:
     assert dict(store.values("kind", 10)) == {"image": 40, "text": 20}
     assert dict(store.values("author", 10)) == {"ann": 30, "bob": 15}
     assert len(store.values("album", 2)) == 2
+    assert store.values("kind", 5, [Condition("kind", "=", "text")]) == [("text", 20)]
 
 
 def test_an_unknown_column_is_refused(make: Make) -> None:

@@ -164,8 +164,9 @@ class Service:
         if self._facets is None or now - self._facets[0] > FACETS_S:
             columns = self.store.columns
             plain = [name for name, kind in columns.items() if kind in (str, bool, int)]
+            pictures = [Condition("kind", "=", "image")]
             offered = [name for name in plain if name not in ("id", "kind", "path", "caption", "size")]
-            values = {name: self.store.values(name, FACET_VALUES + 1) for name in offered}
+            values = {name: self.store.values(name, FACET_VALUES + 1, pictures) for name in offered}
             texts = islice(self.store.scan([Condition("kind", "=", "text")]), 400)
             facets = {
                 "rows": dict(self.store.values("kind", 2)),

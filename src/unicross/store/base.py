@@ -249,7 +249,7 @@ class Store(Protocol):
     def scan(self, where: Where = (), *, vectors: bool = False) -> Iterator[Row]:
         """All rows, in no particular order."""
 
-    def values(self, column: str, limit: int) -> list[tuple[Value, int]]:
+    def values(self, column: str, limit: int, where: Where = ()) -> list[tuple[Value, int]]:
         """The values of a column and how often they occur, most frequent first; for filters."""
 
     def optimize(self) -> None:

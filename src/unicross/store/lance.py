@@ -157,9 +157,11 @@ class LanceStore:
         for batch in query.limit(max(1, self._table.count_rows())).to_batches(batch_size=4096):
             yield from _to_rows(pa.Table.from_batches([batch]))
 
-    def values(self, column: str, limit: int) -> list[tuple[Value, int]]:
-        rows = max(1, self._table.count_rows())
-        cells = self._table.search().select([column]).limit(rows).to_arrow()[column]
+    def values(self, column: str, limit: int, where: Where = ()) -> list[tuple[Value, int]]:
+        query = self._table.search().select([column]).limit(max(1, self._table.count_rows()))
+        if where:
+            query = query.where(self._sql(where))
+        cells = query.to_arrow()[column]
         counts = [
             (c["values"], c["counts"]) for c in cells.value_counts().to_pylist() if c["values"] is not None
         ]

@@ -196,9 +196,9 @@ class MilvusStore:
         finally:
             iterator.close()
 
-    def values(self, column: str, limit: int) -> list[tuple[Value, int]]:
+    def values(self, column: str, limit: int, where: Where = ()) -> list[tuple[Value, int]]:
         check_where([Condition(column, "=", "")], self.columns)
-        cells = self._all((), ["id", column])
+        cells = self._all(where, ["id", column])
         counts = Counter(cell[column] for cell in cells if cell.get(column) is not None)
         return sorted(counts.items(), key=lambda pair: (-pair[1], str(pair[0])))[:limit]
 

@@ -1,6 +1,6 @@
 // The page: state in, results out. Drawing is in view.js, the address in state.js, the large view in viewer.js.
 
-import { ask, shrink } from "/static/api.js";
+import { ask, shrink, thumbnail } from "/static/api.js";
 import { address, emptyState, filterCount, readAddress, request } from "/static/state.js";
 import { $, el, facets, message, skeletons, tile, welcome } from "/static/view.js";
 import { Viewer } from "/static/viewer.js";
@@ -84,8 +84,8 @@ function describe(answer) {
   if (!hits.length) return "";
   const what = state.kind === "text" ? "texts" : "pictures";
   if (resting()) return filterCount(state) ? `${hits.length}${more ? "+" : ""} ${what} with these filters` : "";
-  const subject = state.like ? `like the chosen one` : picture ? (state.q ? `for “${state.q}” and your picture` : "like your picture") : `for “${state.q}”`;
-  return `${more ? "Best" : "All"} ${hits.length} ${what} ${subject} · ${answer.took_ms} ms`;
+  const subject = state.like ? "like the chosen one" : picture ? (state.q ? `for “${state.q}” and your picture` : "like your picture") : `for “${state.q}”`;
+  return `${more ? "Best" : "All"} ${hits.length} ${what} ${subject} · ${Math.round(answer.took_ms)} ms`;
 }
 
 function nothing() {
@@ -111,11 +111,17 @@ function fail(error) {
 // ---------------------------------------------------------------- the picture that is searched with
 
 function setPicture(blob) {
-  if ($("chip-image").src) URL.revokeObjectURL($("chip-image").src);
+  URL.revokeObjectURL($("chip-image").src);
   picture = blob;
-  $("chip").hidden = !blob;
-  $("weight-field").hidden = !blob;
-  $("chip-image").src = blob ? URL.createObjectURL(blob) : "";
+  showChip(blob && URL.createObjectURL(blob));
+}
+
+// The small picture in the search field: the uploaded one, or the stored one that others should be like.
+function showChip(url) {
+  $("chip").hidden = !url;
+  $("weight-field").hidden = !picture;
+  if (url) $("chip-image").src = url;
+  else $("chip-image").removeAttribute("src");
 }
 
 async function searchWith(file) {
@@ -126,7 +132,8 @@ async function searchWith(file) {
 }
 
 $("file").onchange = () => searchWith($("file").files[0]);
-$("chip-remove").onclick = () => go({ ...state });
+$("chip-remove").onclick = () => go({ ...state, like: "", item: "" });
+$("chip-image").onerror = () => $("chip-image").src && showChip(null);
 
 addEventListener("paste", (event) => {
   const file = [...(event.clipboardData?.files ?? [])].find((one) => one.type.startsWith("image/"));
@@ -179,6 +186,7 @@ function fill() {
   $("filters-count").textContent = count || "";
   $("filters-count").hidden = !count;
   document.title = state.q ? `${state.q} · unicross` : "unicross";
+  if (!picture) showChip(state.like && thumbnail(state.like, 160));
   if (info) {
     const chosen = (column, value) => {
       const { [column]: _, ...where } = state.where;
@@ -258,6 +266,7 @@ async function start() {
   fill();
   if (filterCount(state)) $("filters-toggle").click();
   await search();
+  if (resting() && matchMedia("(hover: hover)").matches) $("words").focus();
   if (item) ask(`/items/${encodeURIComponent(item)}`).then((row) => viewer.show(hits.find((hit) => hit.id === row.id) ?? { score: null, ...row })).catch(fail);
 }
 start();

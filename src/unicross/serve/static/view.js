@@ -43,12 +43,12 @@ export function message(title, text, { bad = false, actions = [] } = {}) {
 }
 
 export function welcome(info, onExample) {
-  const count = (info?.rows?.image ?? 0).toLocaleString();
+  const count = info?.rows?.image ?? 0;
   const examples = (info?.examples ?? []).map((words) => el("button", { className: "quiet", type: "button", onclick: () => onExample(words) }, words));
   return el(
     "div",
     { className: "welcome", style: "grid-column: 1 / -1" },
-    el("h1", {}, `${count} pictures. Say what you are looking for.`),
+    el("h1", {}, `${count.toLocaleString()} ${count === 1 ? "picture" : "pictures"}. Say what you are looking for.`),
     el("p", {}, "Words, a picture that you drop or paste, or both."),
     examples.length ? el("div", { className: "examples" }, ...examples) : null,
   );
@@ -59,7 +59,9 @@ export function facets(info, state, onChange) {
   return choices.map(([column, values]) => {
     const select = el("select", { onchange: () => onChange(column, select.value) }, el("option", { value: "" }, "Any"));
     for (const [value, count] of values) select.append(el("option", { value: String(value) }, `${value === "" ? "(none)" : value} (${count.toLocaleString()})`));
-    select.value = state.where[column] ?? "";
+    const chosen = state.where[column] ?? "";
+    if (chosen && !values.some(([value]) => String(value) === chosen)) select.append(el("option", { value: chosen }, chosen));
+    select.value = chosen;
     const label = column.charAt(0).toUpperCase() + column.slice(1).replaceAll("_", " ");
     return el("label", { className: "field" }, el("span", { className: "label" }, label), select);
   });

@@ -1,0 +1,309 @@
+"""The web page, in headless Chromium."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fake_model import paint
+from milvus_server import free_port
+from serving import make_searcher
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+pytest.importorskip("playwright", reason="playwright is not installed")
+pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
+
+import uvicorn
+from playwright.sync_api import Page, Request, expect, sync_playwright
+
+from unicross.search import Searcher
+from unicross.serve.app import create_app
+from unicross.serve.service import Settings
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")]
+
+
+class Server(uvicorn.Server):
+    """Uvicorn in a thread of this process."""
+
+    def __init__(self, searcher: Searcher, settings: Settings | None = None) -> None:
+        self.port = free_port()
+        super().__init__(uvicorn.Config(create_app(searcher, settings), port=self.port, log_level="error"))
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._thread = threading.Thread(target=self.run)
+
+    def __enter__(self) -> Server:
+        self._thread.start()
+        while not self.started:
+            assert self._thread.is_alive()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.should_exit = True
+        self._thread.join()
+
+
+@pytest.fixture(scope="module")
+def searcher(tmp_path_factory: pytest.TempPathFactory) -> Searcher:
+    return make_searcher(tmp_path_factory.mktemp("page"), more=90)
+
+
+@pytest.fixture(scope="module")
+def server(searcher: Searcher) -> Iterator[Server]:
+    with Server(searcher) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield running
+        running.close()
+
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture
+def visit(browser: Any, server: Server) -> Iterator[Open]:
+    """Opens the page; in the end no script error and no request to elsewhere must have happened."""
+    problems: list[str] = []
+    contexts = []
+
+    def open_page(path: str = "/", url: str = server.url, **options: Any) -> Page:
+        context = browser.new_context(viewport={"width": 1200, "height": 800}, **options)
+        contexts.append(context)
+        page: Page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+
+        def watch(request: Request) -> None:
+            if not request.url.startswith((url, "blob:", "data:")):
+                problems.append(request.url)
+
+        page.on("request", watch)
+        page.goto(url + path)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+def tiles(page: Page) -> Any:
+    return page.locator("a.tile")
+
+
+def test_words_find_pictures_and_the_address_can_be_shared(visit: Open) -> None:
+    page = visit()
+    expect(page.locator("h1")).to_have_text("96 pictures. Say what you are looking for.")
+    page.keyboard.type("red")  # the field has the focus
+    page.keyboard.press("Enter")
+    expect(page.locator("#status")).to_contain_text("for “red”")
+    expect(tiles(page).first).to_contain_text("a red wall in the sun")
+    assert page.url.endswith("/?q=red")
+    shared = visit("/?q=red")
+    expect(tiles(shared).first).to_contain_text("a red wall in the sun")
+    expect(shared.locator("#words")).to_have_value("red")
+    page.go_back()
+    expect(page.locator("h1")).to_be_visible()
+
+
+def test_an_example_is_a_search(visit: Open) -> None:
+    page = visit()
+    page.locator(".examples button").first.click()
+    expect(page.locator("#status")).to_contain_text("pictures for “")
+
+
+def test_captions_are_text_and_never_markup(visit: Open) -> None:
+    page = visit("/?q=white")
+    expect(tiles(page).first).to_contain_text('<b>white</b> "snow" & ice')
+    assert page.locator("#results b").count() == 0
+
+
+def test_every_picture_has_an_alternative_text(visit: Open) -> None:
+    page = visit("/?q=red")
+    expect(tiles(page)).to_have_count(24)
+    assert [
+        alt for alt in page.locator("#results img").evaluate_all("all => all.map(i => i.alt)") if not alt
+    ] == []
+
+
+def test_results_go_on_as_one_scrolls(visit: Open) -> None:
+    page = visit("/?q=green")
+    expect(tiles(page)).to_have_count(24)
+    for count in (48, 72, 96):
+        page.mouse.wheel(0, 20_000)
+        expect(tiles(page)).to_have_count(count)
+    expect(page.locator("#status")).to_contain_text("All 96 pictures")
+    links = tiles(page).evaluate_all("all => all.map(a => a.href)")
+    assert len(set(links)) == 96
+
+
+def test_the_keyboard_is_enough(visit: Open) -> None:
+    page = visit("/?q=blue")
+    expect(tiles(page)).to_have_count(24)
+    page.keyboard.press("/")
+    expect(page.locator("#words")).to_be_focused()
+    page.keyboard.press("ArrowDown")
+    expect(tiles(page).nth(0)).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    expect(tiles(page).nth(1)).to_be_focused()
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Enter")
+    viewer = page.locator("#viewer")
+    expect(viewer).to_be_visible()
+    expect(page.locator("#viewer-title")).to_have_text("the blue sea")
+    expect(page.locator("#viewer-captions li").first).to_contain_text("the blue sea")
+    assert "item=" in page.url
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#viewer-title")).not_to_have_text("the blue sea")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Escape")
+    expect(viewer).to_be_hidden()
+    expect(tiles(page).nth(0)).to_be_focused()
+    assert "item=" not in page.url
+    page.keyboard.press("m")
+    expect(page.locator("#status")).to_contain_text("like the chosen one")
+    expect(page.locator("#chip")).to_be_visible()
+    assert "like=" in page.url
+
+
+def test_a_shared_picture_opens_large(visit: Open, searcher: Searcher) -> None:
+    red = searcher.by_text("red", 1)[0].row.id
+    page = visit(f"/?item={red}")
+    expect(page.locator("#viewer-title")).to_have_text("a red wall in the sun")
+    expect(page.locator("#viewer-facts")).to_contain_text("red.png")
+    expect(page.locator("#viewer-facts")).to_contain_text("Authorann")
+    page.locator("#viewer-like").click()
+    expect(page.locator("#viewer")).to_be_hidden()
+    assert page.url.endswith(f"/?like={red}")
+
+
+def test_a_picture_can_be_uploaded_pasted_and_dropped(visit: Open, tmp_path: Path) -> None:
+    query = paint(tmp_path / "query.png", "blue", (2000, 1500))
+    page = visit()
+    with page.expect_request(lambda request: request.method == "POST") as sent:
+        page.locator("#file").set_input_files(query)
+    expect(page.locator("#status")).to_contain_text("like your picture")
+    expect(tiles(page).first).to_contain_text("the blue sea")
+    assert len(sent.value.post_data_buffer or b"") < 20_000  # made small before it travels
+    page.locator("#words").fill("yellow")
+    page.keyboard.press("Enter")
+    expect(page.locator("#status")).to_contain_text("for “yellow” and your picture")
+    page.locator("#chip-remove").click()
+    expect(page.locator("#status")).to_contain_text("pictures for “yellow” ·")
+    drop = """async (kind) => {
+        const canvas = new OffscreenCanvas(40, 40), pen = canvas.getContext("2d");
+        pen.fillStyle = "rgb(220, 30, 30)"; pen.fillRect(0, 0, 40, 40);
+        const files = new DataTransfer();
+        files.items.add(new File([await canvas.convertToBlob()], "x.png", { type: "image/png" }));
+        const common = { bubbles: true, cancelable: true };
+        const event = kind === "drop" ? new DragEvent("drop", { dataTransfer: files, ...common })
+            : new ClipboardEvent("paste", { clipboardData: files, ...common });
+        document.body.dispatchEvent(event);
+    }"""
+    for kind in ("drop", "paste"):
+        page.goto(page.url.split("?")[0])
+        expect(page.locator("h1")).to_be_visible()
+        page.evaluate(drop, kind)
+        expect(page.locator("#status")).to_contain_text("like your picture")
+        expect(tiles(page).first).to_contain_text("a red wall in the sun")
+
+
+def test_filters_narrow_and_are_in_the_address(visit: Open) -> None:
+    page = visit("/?q=red")
+    page.locator("#filters-toggle").click()
+    page.get_by_label("Author").select_option("bob")
+    expect(tiles(page)).to_have_count(1)
+    expect(tiles(page).first).to_contain_text("the blue sea")
+    assert "where=author%3Dbob" in page.url
+    page.locator("#clear").click()
+    expect(tiles(page)).to_have_count(24)
+    page.get_by_text("Texts").click()
+    expect(tiles(page)).to_have_count(3)
+    expect(tiles(page).first).to_have_class(re.compile("text"))
+    page.locator("#after").fill("2099-01-01")
+    page.locator("#after").press("Tab")
+    expect(page.locator("#message")).to_contain_text("Nothing found")
+    page.get_by_role("button", name="Clear the filters").click()
+    expect(tiles(page)).to_have_count(24)
+    page.locator("#minus").fill("yellow, green")
+    page.locator("#minus").press("Enter")
+    expect(page.locator("#filters-count")).to_have_text("1")
+
+
+def test_colours_can_be_chosen_and_stay(visit: Open) -> None:
+    page = visit(color_scheme="light")
+    background = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(background)
+    page.locator("#theme").click()
+    dark = page.evaluate(background)
+    assert dark != light
+    page.reload()
+    assert page.evaluate(background) == dark
+    assert visit(color_scheme="dark").evaluate(background) == dark
+
+
+def test_a_phone_needs_no_sideways_scrolling(visit: Open) -> None:
+    page = visit("/?q=red", is_mobile=True, has_touch=True)
+    page.set_viewport_size({"width": 360, "height": 700})
+    expect(tiles(page)).to_have_count(24)
+    width = "document.documentElement.scrollWidth"
+    assert page.evaluate(width) <= 360
+    page.locator("#filters-toggle").tap()
+    assert page.evaluate(width) <= 360
+    tiles(page).first.tap()
+    expect(page.locator("#viewer")).to_be_visible()
+    assert page.evaluate(width) <= 360
+
+
+def test_errors_are_said_and_can_be_tried_again(visit: Open) -> None:
+    page = visit("/?like=nobody")
+    expect(page.locator("#message")).to_contain_text("no such id in the store")
+    page.route("**/search?*", lambda route: route.abort())
+    page.locator("#words").fill("red")
+    page.keyboard.press("Enter")
+    expect(page.locator("#message")).to_contain_text("The server does not answer")
+    page.unroute("**/search?*")
+    page.get_by_role("button", name="Try again").click()
+    expect(tiles(page).first).to_contain_text("a red wall in the sun")
+
+
+def test_the_key_is_asked_for(visit: Open, searcher: Searcher) -> None:
+    with Server(searcher, Settings(api_key="schlüssel; 7")) as guarded:
+        page = visit("/?q=red", url=guarded.url)
+        expect(page.locator("#key-dialog")).to_be_visible()
+        page.locator("#key").fill("schlüssel; 7")
+        page.keyboard.press("Enter")
+        expect(tiles(page).first).to_contain_text("a red wall in the sun")
+        expect(tiles(page).first.locator("img")).to_have_js_property("naturalWidth", 24)
+
+
+def test_an_empty_store_says_how_to_fill_it(visit: Open, tmp_path: Path) -> None:
+    from fake_model import FakeModel
+    from unicross.store import StoreInfo, open_store
+
+    model = FakeModel()
+    info = StoreInfo(fingerprint=model.fingerprint(), checkpoint="m", dim=16)
+    with Server(Searcher(model, open_store(str(tmp_path / "empty"), info))) as empty:
+        page = visit(url=empty.url)
+        expect(page.locator("#message")).to_contain_text("Nothing is indexed yet")
