@@ -15,6 +15,16 @@ from fake_model import paint
 from milvus_server import free_port
 from serving import make_searcher
 
+pytest.importorskip("playwright", reason="playwright is not installed")
+pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
+
+import uvicorn
+from playwright.sync_api import Page, Request, expect, sync_playwright
+
+from unicross.search import Searcher
+from unicross.serve.app import create_app
+from unicross.serve.service import Settings
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
     "--no-sandbox",
@@ -25,16 +35,6 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-
-pytest.importorskip("playwright", reason="playwright is not installed")
-pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
-
-import uvicorn
-from playwright.sync_api import Page, Request, expect, sync_playwright
-
-from unicross.search import Searcher
-from unicross.serve.app import create_app
-from unicross.serve.service import Settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -32,6 +33,9 @@ FORMATS = {
 
 SHOWN = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP")
 """What browsers show; other files go out as JPEG."""
+
+_DECODING = threading.BoundedSemaphore(os.cpu_count() or 1)
+"""Pictures decoded at one time; each may take 4 bytes a pixel."""
 
 CACHE_BYTES = 64_000_000
 """Memory for thumbnails."""
@@ -66,7 +70,7 @@ def read_upload(data: bytes, *, max_pixels: int, at_least: int) -> Image.Image:
 
 def _decode(data: bytes, name: str, *, max_pixels: int, at_least: int | None) -> Image.Image:
     try:
-        with Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as image:
+        with _DECODING, Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as image:
             if image.width * image.height > max_pixels:
                 raise PictureError(
                     413, f"{name} has {image.width}×{image.height} pixels, more than {max_pixels} are refused"
