@@ -1,0 +1,57 @@
+"""Keep what came of a run as a small JSON under docs/results: `python benchmarks/keep_result.py RUN NAME`.
+
+Paths are cut to their last two parts, so that no machine's folders enter the repository.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unicross.config import load_recipe
+
+RESULTS = Path(__file__).parent.parent / "docs" / "results"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("name")
+    parser.add_argument("--note", default="", help="how it was run, where that matters")
+    arguments = parser.parse_args()
+    recipe: dict[str, Any] = load_recipe(arguments.run / "recipe.yaml").model_dump(mode="json")
+    recipe["data"]["root"] = _short(recipe["data"]["root"])
+    for tower in ("image", "text"):
+        if isinstance(recipe["model"][tower], str):
+            recipe["model"][tower] = _short(recipe["model"][tower])
+    events = [json.loads(line) for line in (arguments.run / "metrics.jsonl").read_text().splitlines()]
+    kept = {
+        "name": arguments.name,
+        "date": date.today().isoformat(),
+        "hardware": f"{torch.get_num_threads()} threads, {torch.cpu.get_capabilities()['cpu_name']}",
+        "torch": torch.__version__,
+        "note": arguments.note,
+        "recipe": recipe,
+        "summary": json.loads((arguments.run / "summary.json").read_text()),
+        "rounds": [_rounded(event) for event in events if event["kind"] == "round"],
+        "epochs": [_rounded(event) for event in events if event["kind"] in ("epoch", "eval")],
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{arguments.name}.json").write_text(json.dumps(kept, indent=1) + "\n")
+
+
+def _short(path: str) -> str:
+    return "/".join(Path(path).parts[-2:])
+
+
+def _rounded(event: dict[str, Any]) -> dict[str, Any]:
+    return {key: round(value, 4) if isinstance(value, float) else value for key, value in event.items()}
+
+
+if __name__ == "__main__":
+    main()
