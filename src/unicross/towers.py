@@ -108,14 +108,20 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
 
 
 def train_tokenizer(captions: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A lower-casing WordPiece tokenizer of at most `vocabulary` pieces, for random text towers."""
+    """A lower-casing BPE tokenizer of at most `vocabulary` pieces, for random text towers.
+
+    BPE (Sennrich et al. 2016) and not BERT's WordPiece, whose trainer numbers equal captions differently
+    from one call to the next.
+    """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()]
+    )
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.BpeTrainer(
         vocab_size=vocabulary, special_tokens=list(SPECIAL_TOKENS), show_progress=False
     )
     tokenizer.train_from_iterator(captions, trainer)

@@ -7,19 +7,27 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from unicross.config import Losses, Recipe
+from unicross.config import Losses, Recipe, Stage
 from unicross.errors import DataError, RecipeError, TrainingError
 from unicross.model import TwoTower
+from unicross.training.cost import views_of
 from unicross.training.dataset import Dataset
 
 NO_LEARNING = 0.02
-"""Mean image-text loss this near ln(batch size) after an epoch: nothing was learned."""
+"""Mean image-text loss this near chance, ln(candidates), after an epoch: nothing was learned."""
 LOOKED_AT = 10
 """Steps at the end of an epoch over which that mean is taken."""
 
 
-def check_recipe_fits(recipe: Recipe, data: Dataset, model: TwoTower) -> None:
-    """Raise DataError for losses that the data cannot feed, RecipeError for views that cannot be made."""
+def check_recipe_fits(recipe: Recipe, data: Dataset, val: Dataset | None, model: TwoTower) -> None:
+    """Raise DataError for losses that the data cannot feed or validation without pairs, RecipeError for
+    views that cannot be made.
+    """
+    if val is not None and not len(val.pairs):
+        raise DataError(
+            f"none of the {len(val.items)} validation items in {recipe.data.root} has both an image and a "
+            "caption: name another split with data.split.val=..., or none with data.split.val=null"
+        )
     drops = any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in model.text.backbone.modules())
     for stage in recipe.stages:
         missing = _unfed(stage.losses, data)
@@ -35,24 +43,26 @@ def check_recipe_fits(recipe: Recipe, data: Dataset, model: TwoTower) -> None:
             )
 
 
-def check_finite(losses: Mapping[str, float], step: int, stage: str) -> None:
-    """Raise TrainingError where a loss is not finite."""
-    bad = [name for name, value in losses.items() if not math.isfinite(value)]
+def check_finite(figures: Mapping[str, float], step: int, stage: str) -> None:
+    """Raise TrainingError where a loss or the norm of the gradient is not finite."""
+    bad = [name for name, value in figures.items() if not math.isfinite(value)]
     if bad:
         raise TrainingError(
-            f"step {step} of stage {stage!r}: the {', '.join(bad)} loss is not finite. Lower optim.image_lr "
-            "and optim.text_lr, lengthen optim.warmup, or train with train.precision=fp32; "
-            "--resume goes on from the last checkpoint"
+            f"step {step} of stage {stage!r}: not finite: {', '.join(bad)}. Lower optim.image_lr, "
+            "optim.text_lr and optim.head_lr, lengthen optim.warmup, or train with train.precision=fp32, "
+            "in a new run"
         )
 
 
-def nothing_learned(image_text: Sequence[float], batch: int) -> str | None:
+def nothing_learned(image_text: Sequence[float], batch: int, stage: Stage) -> str | None:
     """A sentence where an epoch's image-text losses stay at chance for batches of `batch` pairs."""
+    views = views_of(stage.losses).values() if stage.views.cross == "all" else (1, 1)
+    keys = batch * math.sqrt(math.prod(views))  # of the mean of both directions: each has the other's views
     last = image_text[-LOOKED_AT:]
-    if len(last) < LOOKED_AT or abs(sum(last) / LOOKED_AT - math.log(batch)) >= NO_LEARNING:
+    if len(last) < LOOKED_AT or abs(sum(last) / LOOKED_AT - math.log(keys)) >= NO_LEARNING:
         return None
     return (
-        f"the image-text loss stays at {sum(last) / LOOKED_AT:.2f}, ln(batch size): nothing is matched yet. "
+        f"the image-text loss stays at {sum(last) / LOOKED_AT:.2f}, which is chance: nothing is matched yet. "
         "Check that captions belong to their images; otherwise lower the learning rates or train longer"
     )
 

@@ -6,6 +6,7 @@ makes the same plan, views and dropout as the run that was killed.
 
 from __future__ import annotations
 
+import math
 import time
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from unicross.batches import Plan
 from unicross.config import Recipe, Stage
 from unicross.data.items import Item
 from unicross.data.rows import Problem
+from unicross.errors import TrainingError
 from unicross.model import TwoTower, autocast, compile_layers, pick_device, prefer_fast_attention
 from unicross.training.checks import check_finite, check_recipe_fits, nothing_learned
 from unicross.training.cost import step_forwards, tower_cost
@@ -33,6 +35,7 @@ from unicross.training.step import Batch, backward
 
 LOG_EVERY = 10
 """Steps between looks at the losses; each look waits for the device."""
+GRAD_NORM = "grad_norm"
 ROUND_SEED, PLAN_SEED, FIGURE_SEED = 1, 2, 3
 
 
@@ -60,10 +63,24 @@ def train(
         RecipeError, DataError, CheckpointError, TrainingError: each says what to do.
     """
     claim(run, recipe, resume)
+    try:
+        return _train(recipe, run, resume, listener, pick_device(device))
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"{run}: out of memory: set train.micro_batch (the gradient stays that of the whole batch) or "
+            "lower train.batch_size, in a new run"
+        ) from error
+    except OSError as error:
+        raise TrainingError(f"{run}: {error}; mend that and go on with --resume {run}") from error
+
+
+def _train(
+    recipe: Recipe, run: Path, resume: bool, listener: Listener | None, device: torch.device
+) -> dict[str, Any]:
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
     train_items, val_items, problems = read_splits(recipe)
-    model = _make_model(recipe, train_items, pick_device(device))
+    model = _make_model(recipe, train_items, device)
 
     def decoding(what: str, done: int, total: int) -> None:
         if listener is not None:
@@ -72,7 +89,7 @@ def train(
     build = partial(make_dataset, model=model, data=recipe.data, where=run / "cache", progress=decoding)
     data, bad = build(train_items, side=cached_side(recipe.data, recipe.model))
     val, bad_val = build(val_items, side=recipe.model.image_size) if val_items else (None, [])
-    check_recipe_fits(recipe, data, model)
+    check_recipe_fits(recipe, data, val, model)
     state = State(model, recipe, len(data.items))
     going_on = resume and (run / "last").exists()
     if going_on:
@@ -157,14 +174,16 @@ class _Loop:
             progress.batch, progress.step = number + 1, progress.step + 1
             size = max(len(batch.image_ids), len(batch.text_ids))
             waiting.append(({"step": progress.step, "lr": stage.optim.head_lr * shape, "pairs": size}, parts))
-            if len(waiting) == LOG_EVERY or number + 1 == len(plan):
+            last = number + 1 == len(plan)
+            due = not last and time.monotonic() - saved > 60 * self.recipe.train.save_minutes
+            if len(waiting) == LOG_EVERY or last or due:  # no step goes into a checkpoint unseen
                 speed = (number + 1 - numbers.start) * size / max(time.monotonic() - began, 1e-9)
                 image_text += self._look(stage, waiting, speed)
                 waiting = []
-            if time.monotonic() - saved > 60 * self.recipe.train.save_minutes and number + 1 < len(plan):
+            if due:
                 self._save()
                 saved = time.monotonic()
-        note = nothing_learned(image_text, min(self.recipe.train.batch_size, len(self.data.pairs)))
+        note = nothing_learned(image_text, min(self.recipe.train.batch_size, len(self.data.pairs)), stage)
         if note:
             self.emit("note", text=note)
         seconds = time.monotonic() - began
@@ -196,11 +215,11 @@ class _Loop:
         return plan
 
     def _step(self, stage: Stage, batch: Batch) -> dict[str, Tensor]:
+        """Move the model by one batch. Returns the unweighted losses by name, and `grad_norm`."""
         self.state.optimizer.zero_grad(set_to_none=True)
         parts, features = backward(self.model, batch, stage, self.autocast, self.recipe.train.micro_batch)
-        if self.recipe.train.clip_norm is not None:
-            moving = [p for p in self.model.parameters() if p.grad is not None]
-            torch.nn.utils.clip_grad_norm_(moving, self.recipe.train.clip_norm)
+        moving = [p for p in self.model.parameters() if p.grad is not None]
+        norm = torch.nn.utils.clip_grad_norm_(moving, self.recipe.train.clip_norm or math.inf)
         self.state.optimizer.step()
         if self.state.average is not None:
             self.state.average.update_parameters(self.model)
@@ -208,21 +227,23 @@ class _Loop:
             pairs = batch.pairs
             self.state.bank.put(batch.image_ids[:pairs], features.image[:pairs], features.text[:pairs])
         self.progress.count(step_forwards(stage, len(batch.image_ids), len(batch.text_ids)))
-        return parts
+        return parts | {GRAD_NORM: norm}
 
     def _look(
         self, stage: Stage, waiting: list[tuple[dict[str, Any], dict[str, Tensor]]], speed: float
     ) -> list[float]:
         """Log the losses of the last steps and stop where one is not finite. Returns the image-text ones."""
-        names = list(waiting[0][1])
-        values = torch.stack([torch.stack([parts[name] for name in names]) for _, parts in waiting]).tolist()
-        for (where, _), row in zip(waiting, values, strict=True):
-            parts = dict(zip(names, row, strict=True))
+        values = iter(torch.stack([value for _, parts in waiting for value in parts.values()]).tolist())
+        image_text = []
+        for where, tensors in waiting:
+            parts: dict[str, float] = {name: next(values) for name in tensors}
             check_finite(parts, where["step"], stage.name)
+            norm = parts.pop(GRAD_NORM)
             loss = sum(getattr(stage.losses, name) * value for name, value in parts.items())
             each = {f"loss/{name}": value for name, value in parts.items()}
-            self.emit("step", **where, loss=loss, **each, pairs_per_second=speed)
-        return [row[names.index("image_text")] for row in values] if "image_text" in names else []
+            self.emit("step", **where, loss=loss, **each, grad_norm=norm, pairs_per_second=speed)
+            image_text += [parts["image_text"]] if "image_text" in parts else []
+        return image_text
 
     def _validate(self) -> None:
         if self.val is None:

@@ -124,16 +124,6 @@ def epoch_plan(
     return plan
 
 
-def batches_per_epoch(data: Dataset, stage: Stage, batch_size: int) -> int:
-    """The length of `epoch_plan`."""
-    items = len(data.pairs)
-    if stage.losses.image_text == 0 and stage.batches.kind == "random":
-        images = len(data.images_alone) if stage.losses.image_image > 0 else 0
-        texts = len(data.texts_alone) if stage.losses.text_text > 0 else 0
-        items += max(images, texts)
-    return max(1, items // batch_size)
-
-
 def steps_per_epoch(data: Dataset, stage: Stage, batch_size: int) -> int:
     """How many batches `epoch_plan` makes."""
     pairs = len(data.pairs)

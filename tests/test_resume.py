@@ -1,0 +1,234 @@
+"""A run that was killed and resumed equals the unbroken one, bit for bit."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import tiny
+from unicross.errors import CheckpointError, RecipeError
+from unicross.training import train
+
+STAGES = (
+    tiny.UNI,
+    tiny.ALIGN,
+    tiny.SHARPEN | {"epochs": 3, "batches": {"kind": "clustered", "cluster_size": 4, "recluster_every": 2}},
+)
+SAVE_ALWAYS = {"save_minutes": 1e-9}
+
+
+class Killed(BaseException):
+    """Not an Exception: nothing may catch it on the way out."""
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return tiny.write_set(tmp_path_factory.mktemp("photos"))
+
+
+def recipe(photos, ema, **train):
+    return tiny.recipe(photos, *STAGES, train={"ema": ema} | train, views={"cross": "all"})
+
+
+@pytest.fixture(scope="module")
+def unbroken(photos, tmp_path_factory):
+    """Folders of unbroken runs, without and with averaged weights."""
+    folders = {}
+    for ema in (None, 0.9):
+        folders[ema] = tmp_path_factory.mktemp("unbroken") / "run"
+        train(recipe(photos, ema), folders[ema])
+    return folders
+
+
+def killed_at(photos, run, ema, kind, number, **changes):
+    """Train until the number-th event of a kind, then die, as far as one process can."""
+    heard = []
+
+    def listener(event):
+        heard.append(event["kind"])
+        if event["kind"] == kind and heard.count(kind) == number:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(recipe(photos, ema, **changes), run, listener=listener)
+
+
+def told(run):
+    """All that a run says of itself but for its speed."""
+    clock = ("pairs_per_second", "seconds")
+    events = [e for kind in ("step", "epoch", "round", "eval") for e in tiny.events(run, kind)]
+    return [{key: value for key, value in event.items() if key not in clock} for event in events]
+
+
+def assert_equal_runs(run, other):
+    assert told(run) == told(other)
+    for name in ("last/model", "last/optimizer", "last/training", "best/model"):
+        mine, wanted = (load_file(folder / f"{name}.safetensors") for folder in (run, other))
+        assert mine.keys() == wanted.keys()
+        assert [key for key in mine if not torch.equal(mine[key], wanted[key])] == [], name
+
+
+@pytest.mark.parametrize("ema", [None, 0.9])
+@pytest.mark.parametrize(
+    ("kind", "number", "minutes"),
+    [
+        ("step", 2, 1e-9),  # in the first epoch, a checkpoint after every step
+        ("epoch", 1, 5),  # at a stage's end, before its validation and checkpoint
+        ("eval", 2, 5),  # validated and best written, last not yet
+        ("round", 1, 5),  # at the beginning of the clustered stage
+        ("step", 8, 1e-9),  # in the middle of a clustered epoch
+        ("step", 11, 1e-9),  # in the second epoch of a round
+        ("round", 3, 1e-9),  # a second round was made
+        ("step", 15, 1e-9),  # in the last epoch
+    ],
+)
+def test_a_killed_run_goes_on_as_if_nothing_was(photos, tmp_path, unbroken, ema, kind, number, minutes):
+    run = tmp_path / "run"
+    killed_at(photos, run, ema, kind, number, save_minutes=minutes)
+    train(recipe(photos, ema, save_minutes=minutes), run, resume=True)
+    assert_equal_runs(run, unbroken[ema])
+
+
+def test_a_run_may_be_killed_again_and_again(photos, tmp_path, unbroken):
+    run = tmp_path / "run"
+    killed_at(photos, run, None, "step", 4, **SAVE_ALWAYS)
+    for _ in range(3):
+        heard = []
+
+        def listener(event, heard=heard):
+            heard.append(event["kind"])
+            if heard.count("step") == 4:
+                raise Killed
+
+        with pytest.raises(Killed):
+            train(recipe(photos, None, **SAVE_ALWAYS), run, resume=True, listener=listener)
+    train(recipe(photos, None, **SAVE_ALWAYS), run, resume=True)
+    assert_equal_runs(run, unbroken[None])
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(photos, tmp_path, unbroken):
+    run = tmp_path / "run"
+    killed_at(photos, run, None, "start", 1)
+    assert not (run / "last").exists()
+    train(recipe(photos, None), run, resume=True)
+    assert_equal_runs(run, unbroken[None])
+
+
+def test_resuming_a_finished_run_changes_nothing(photos, tmp_path):
+    for val in ("val", None):
+        run = tmp_path / str(val)
+        whole = tiny.recipe(photos, tiny.ALIGN, data={"split": {"val": val}})
+        first = train(whole, run)
+        before = load_file(run / "best" / "model.safetensors")
+        assert train(whole, run, resume=True) == first
+        after = load_file(run / "best" / "model.safetensors")
+        assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_other_recipes_are_refused_with_what_differs(photos, tmp_path):
+    run = tmp_path / "run"
+    killed_at(photos, run, None, "step", 1)
+    changed = tiny.recipe(
+        photos, *STAGES[:2], STAGES[2] | {"epochs": 4}, train={"batch_size": 6}, views={"cross": "all"}
+    )
+    with pytest.raises(RecipeError) as caught:
+        train(changed, run, resume=True)
+    message = str(caught.value)
+    assert "train.batch_size was 8, is 6" in message
+    assert "stages.2.epochs was 3, is 4" in message
+    assert "seed" not in message
+    assert "Resume without overrides, or begin a new run" in message
+
+
+def test_there_must_be_something_to_resume(photos, tmp_path):
+    with pytest.raises(CheckpointError, match=r"nothing to resume: there is no recipe\.yaml in it"):
+        train(recipe(photos, None), tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "progress.json"])
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_damaged_checkpoint_is_a_sentence(photos, tmp_path, name, damage):
+    run = tmp_path / "run"
+    killed_at(photos, run, None, "step", 2, **SAVE_ALWAYS)
+    path = run / "last" / name
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(CheckpointError, match="last: cannot resume from this checkpoint"):
+        train(recipe(photos, None, **SAVE_ALWAYS), run, resume=True)
+
+
+def test_other_data_is_a_sentence(tmp_path):
+    root = tiny.write_set(tmp_path / "set")
+    run = tmp_path / "run"
+    killed_at(root, run, None, "step", 2, **SAVE_ALWAYS)
+    lines = (root / "captions.csv").read_text().splitlines(keepends=True)
+    (root / "captions.csv").write_text("".join(line for line in lines if not line.startswith("003.png")))
+    with pytest.raises(CheckpointError, match="does not fit the run's data"):
+        train(recipe(root, None, **SAVE_ALWAYS), run, resume=True)
+
+
+KILLS = """
+import os, pathlib, signal, sys
+sys.path.insert(0, {tests!r})
+import torch
+import tiny, test_resume
+from unicross.training import train, checkpoint, events
+
+photos, folder, count = pathlib.Path({photos!r}), pathlib.Path({folder!r}), {count}
+torch.set_num_threads(1)
+recipe = test_resume.recipe(photos, 0.9, **test_resume.SAVE_ALWAYS)
+
+def die_after(moments):
+    '''Kill this process at the moments-th time that it touches the disk or says something.'''
+    seen = []
+    def moment(*_):
+        seen.append(1)
+        if len(seen) == moments:
+            os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(lambda name, args: moment() if name in ("os.rename", "os.symlink", "os.mkdir") else None)
+    fsync = os.fsync
+    os.fsync = lambda descriptor: (moment(), fsync(descriptor))
+    return moment
+
+for number, moments in enumerate({moments}):
+    run, resume, killed = folder / str(number), False, 0
+    while True:
+        child = os.fork()
+        if child == 0:
+            listener = die_after(moments) if killed < 2 else None
+            train(recipe, run, resume=resume, listener=listener)
+            os._exit(0)
+        status = os.waitpid(child, 0)[1]
+        if not os.WIFSIGNALED(status):
+            assert status == 0, status
+            break
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        killed, resume = killed + 1, (run / "recipe.yaml").exists()
+    assert killed, moments
+"""
+
+
+def test_kill_9_at_any_moment(photos, tmp_path, unbroken):
+    """Processes that are really killed, twice each, while they write checkpoints too."""
+    moments = [23, 57, 98, 131, 164, 201]
+    script = KILLS.format(
+        tests=str(Path(__file__).parent), photos=str(photos), folder=str(tmp_path), count=2, moments=moments
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert signal.SIGKILL
+    for number in range(len(moments)):
+        assert_equal_runs(tmp_path / str(number), unbroken[0.9])
