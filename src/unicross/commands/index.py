@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from unicross.embed import Failure
     from unicross.store.index import IndexReport
 
 SHOWN = 20
@@ -32,6 +36,8 @@ def index(
             help="Where to keep the embeddings as Parquet; STORE/embeddings for a store in a folder."
         ),
     ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep going: look again and again.")] = False,
+    every: Annotated[float, typer.Option(help="With --watch: seconds between two looks.")] = 10,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; the best there is by default.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
@@ -50,39 +56,38 @@ def index(
     target = open_store(store, create=info)
     if keep is None and Path(store).is_dir():
         keep = Path(store) / "embeddings"
-    with _Bar() as progress:
-        report = run(
-            model,
-            folder,
-            target,
-            captions=captions,
-            prune=prune,
-            keep=Keep(keep) if keep else None,
-            progress=progress,
-        )
-    count = target.count()
+    kept = Keep(keep) if keep else None
+    seen: set[Failure] = set()
+    while True:
+        with Bar("indexing") as progress:
+            report = run(model, folder, target, captions=captions, prune=prune, keep=kept, progress=progress)
+        if not watch or report.changed:
+            _print(report, store, target.count(), seen, json=json)
+        seen.update(report.failed)
+        if not watch:
+            break
+        time.sleep(every)
     target.close()
-    if json:
-        typer.echo(json_module.dumps({**asdict(report), "rows": count}, indent=2, ensure_ascii=False))
-    else:
-        _print(report, store, count)
 
 
-class _Bar:
+class Bar:
     """A progress bar on standard error."""
 
-    def __enter__(self) -> _Bar:
+    def __init__(self, title: str) -> None:
+        self._title = title
+
+    def __enter__(self) -> Bar:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         self._bar = Progress(
-            TextColumn("indexing"),
+            TextColumn(self._title),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
             console=Console(stderr=True),
         )
-        self._task = self._bar.add_task("indexing")
+        self._task = self._bar.add_task(self._title)
         self._bar.start()
         return self
 
@@ -93,14 +98,22 @@ class _Bar:
         self._bar.stop()
 
 
-def _print(report: IndexReport, store: str, count: int) -> None:
+def _print(report: IndexReport, store: str, count: int, seen: set[Failure], *, json: bool) -> None:
+    if json:
+        typer.echo(json_module.dumps({**asdict(report), "rows": count}, indent=2, ensure_ascii=False))
+        return
     typer.echo(
         f"{store}: {report.added} added, {report.updated} updated, {report.unchanged} unchanged, "
         f"{report.removed} removed; {count} rows"
     )
-    if report.failed:
-        typer.echo(f"{len(report.failed)} could not be taken:", err=True)
-        for failure in report.failed[:SHOWN]:
+    print_failures([failure for failure in report.failed if failure not in seen])
+
+
+def print_failures(failed: Sequence[Failure]) -> None:
+    """The first of them, one a line, on standard error."""
+    if failed:
+        typer.echo(f"{len(failed)} could not be taken:", err=True)
+        for failure in failed[:SHOWN]:
             typer.echo(f"  {failure.path}: {failure.reason}", err=True)
-        if len(report.failed) > SHOWN:
-            typer.echo(f"  and {len(report.failed) - SHOWN} more (--json lists them all)", err=True)
+        if len(failed) > SHOWN:
+            typer.echo(f"  and {len(failed) - SHOWN} more (--json lists them all)", err=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json as json_module
+import tempfile
+import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,6 +33,10 @@ def search(
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; the best there is by default.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the hits as JSON.")] = False,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Write the hits with their pictures as one HTML file.")
+    ] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Show them so in the browser.")] = False,
 ) -> None:
     """Find pictures (or --texts) in a store by words, by a picture, by both, or like a stored one."""
     if sum((words is not None, image is not None, like is not None)) == 0 or (like and (words or image)):
@@ -46,6 +52,8 @@ def search(
         "offset": offset,
     }
     hits = _find(searcher, words, image, like, weight, k, options)
+    if sheet or open_:
+        _show(hits, words or (str(image) if image else f"like {like}"), sheet, open_)
     if json:
         typer.echo(json_module.dumps([as_dict(hit) for hit in hits], indent=2, ensure_ascii=False))
     else:
@@ -68,6 +76,17 @@ def _find(
     if image is not None:
         return searcher.by_image(image, k, **options)
     return searcher.by_text(words or "", k, **options)
+
+
+def _show(hits: list[Hit], title: str, sheet: Path | None, open_: bool) -> None:
+    from unicross.sheet import render
+
+    if sheet is None:
+        sheet = Path(tempfile.mkdtemp(prefix="unicross-")) / "hits.html"
+    sheet.write_text(render(title, hits), encoding="utf-8")
+    typer.echo(f"the hits with their pictures: {sheet}", err=True)
+    if open_:
+        webbrowser.open(sheet.resolve().as_uri())
 
 
 def as_dict(hit: Hit) -> dict[str, Any]:

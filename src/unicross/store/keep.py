@@ -1,14 +1,16 @@
 """Embeddings kept as Parquet files, flushed to the disk, from which any store can be rebuilt.
 
-A folder of numbered parts, written once and never changed; the last word on an id counts. A part holds
-rows, or ids that were removed. The table formats of the engines may change or break; these files are
-plain Parquet for anything that reads it.
+A folder of parts named RUN-WRITER-NUMBER, written once and never changed; the last word on an id counts.
+A part holds rows, or ids that were removed. Several processes may write in one run, each rows of its own.
+The table formats of the engines may change or break; these files are plain Parquet, for anything to read.
 """
 
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +25,12 @@ from unicross.store.files import commit, write_atomically
 class Keep:
     """The kept embeddings in a folder. Raises StoreError."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, run: int | None = None) -> None:
+        """`run`: the number of this run where several processes write in one; the next one otherwise."""
         self._folder = folder
+        self._writer, self._written = uuid.uuid4().hex[:8], 0
         try:
-            self._next = max((int(part.stem) for part in self._parts()), default=0) + 1
+            self.run = run or max((int(part.stem[:8]) for part in self._parts()), default=0) + 1
         except (OSError, ValueError) as error:
             raise StoreError(f"{folder}: no place to keep embeddings: {error}") from error
 
@@ -77,7 +81,7 @@ class Keep:
         if ids:
             self._write(pa.table({"id": list(ids)}))
 
-    def replay(self) -> Iterator[list[Row]]:
+    def replay(self, *, vectors: bool = True) -> Iterator[list[Row]]:
         """The rows that are left, in lists, one a part."""
         last: dict[str, int] = {}
         parts = self._parts()
@@ -85,7 +89,7 @@ class Keep:
             for id in _read(part, ["id"])["id"].to_pylist():
                 last[id] = number
         for number, part in enumerate(parts):
-            rows = [row for row in _rows(_read(part)) if last[row.id] == number]
+            rows = [row for row in _rows(_read(part), vectors) if last[row.id] == number]
             if rows:
                 yield rows
 
@@ -93,14 +97,14 @@ class Keep:
         return sorted(self._folder.glob("[0-9]*.parquet"))
 
     def _write(self, table: pa.Table) -> None:
-        path = self._folder / f"{self._next:08d}.parquet"
+        path = self._folder / f"{self.run:08d}-{self._writer}-{self._written:06d}.parquet"
         beside = path.with_suffix(".new")
         try:
             pq.write_table(table, beside, compression="zstd")
             commit(beside, path)
         except OSError as error:
             raise StoreError(f"{path}: the embeddings cannot be written: {error}") from error
-        self._next += 1
+        self._written += 1
 
 
 def _read(part: Path, columns: list[str] | None = None) -> pa.Table:
@@ -110,12 +114,15 @@ def _read(part: Path, columns: list[str] | None = None) -> pa.Table:
         raise StoreError(f"{part}: not readable: {error}: remove it and index again") from error
 
 
-def _rows(table: pa.Table) -> list[Row]:
+def _rows(table: pa.Table, vectors: bool) -> list[Row]:
     if "vector" not in table.column_names:
-        return []
+        return []  # ids that were removed
+    cells = table.drop_columns(["vector"]).to_pylist()
+    rows = [Row(**{**one, "extra": json.loads(one["extra"])}) for one in cells]
+    if not vectors:
+        return rows
     flat = table["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    vectors = flat.reshape(len(table), -1)  # [N, D]
     return [
-        Row(**{**cells, "extra": json.loads(cells["extra"])}, vector=vector)
-        for cells, vector in zip(table.drop_columns(["vector"]).to_pylist(), vectors, strict=True)
+        replace(row, vector=vector)
+        for row, vector in zip(rows, flat.reshape(len(rows), -1), strict=True)  # [N, D]
     ]

@@ -1,0 +1,64 @@
+"""`unicross embed`: vectors of a folder as Parquet, on this machine or on a Ray cluster."""
+
+from __future__ import annotations
+
+import functools
+import json as json_module
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Engine(StrEnum):
+    local = "local"
+    ray = "ray"
+
+
+def embed(
+    checkpoint: Annotated[Path, typer.Argument(help="The trained model.")],
+    folder: Annotated[Path, typer.Argument(help="The folder of pictures; its folders are searched too.")],
+    out: Annotated[Path, typer.Option(help="The folder for the Parquet files.")],
+    captions: Annotated[
+        Path | None, typer.Option(help="Texts to add: .csv, .tsv, .jsonl, or .txt (docs/search.md).")
+    ] = None,
+    engine: Annotated[Engine, typer.Option(help="Where to work: here, or on a Ray cluster.")] = Engine.local,
+    workers: Annotated[int, typer.Option(help="With ray: processes that hold the model.")] = 2,
+    gpus: Annotated[float, typer.Option(help="With ray: GPUs for each of them.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; the best there is by default.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Embed FOLDER into Parquet, to make stores of later: unicross store rebuild OUT STORE.
+
+    What is there and unchanged is skipped; a run that was cut off goes on where it stopped. Ray finds its
+    cluster by RAY_ADDRESS and starts one of this machine otherwise.
+    """
+    from unicross.commands.index import Bar, print_failures
+    from unicross.model import TwoTower
+    from unicross.store import StoreInfo
+    from unicross.store.bulk import embed_folder, embed_folder_ray
+
+    model = TwoTower.load(checkpoint, device)
+    path = str(checkpoint.resolve())
+    info = StoreInfo(fingerprint=model.fingerprint(), checkpoint=path, dim=model.dim)
+    with Bar("embedding") as progress:
+        if engine is Engine.ray:
+            report = embed_folder_ray(
+                functools.partial(TwoTower.load, path, device),
+                info,
+                folder,
+                out,
+                captions=captions,
+                progress=progress,
+                workers=workers,
+                gpus_per_worker=gpus,
+            )
+        else:
+            report = embed_folder(model, info, folder, out, captions=captions, progress=progress)
+    if json:
+        typer.echo(json_module.dumps(asdict(report), indent=2, ensure_ascii=False))
+    else:
+        typer.echo(f"{out}: {report.added} embedded, {report.updated} updated, {report.unchanged} unchanged")
+        print_failures(report.failed)

@@ -1,0 +1,139 @@
+"""The commands around a store: index, search, embed, store, on the command line."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from fake_model import FakeModel, gallery, paint
+from unicross.commands.embed import embed
+from unicross.commands.index import index
+from unicross.commands.search import search
+from unicross.commands.store import app as store_app
+from unicross.errors import StoreError, UnicrossError
+from unicross.store import open_store
+
+app = typer.Typer()
+for command in (index, search, embed):
+    app.command()(command)
+app.add_typer(store_app, name="store")
+
+
+@pytest.fixture(autouse=True)
+def fake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unicross.model.TwoTower.load", lambda path, device=None: FakeModel())  # noqa: ARG005
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    gallery(tmp_path / "photos")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "captions.csv").write_text("image,caption\nred.png,a [bold]red[/bold] <wall>\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*arguments: str) -> Any:
+    result = CliRunner().invoke(app, list(arguments))
+    if isinstance(result.exception, UnicrossError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def test_index_then_search(home: Path) -> None:
+    said = run("index", "model", "photos", "--store", "s", "--captions", "captions.csv")
+    assert "7 added, 0 updated, 0 unchanged, 0 removed; 7 rows" in said.stdout
+    report = json.loads(run("index", "model", "photos", "--store", "s", "--json").stdout)
+    assert (report["unchanged"], report["rows"]) == (6, 7)
+    table = run("search", "s", "red", "-k", "2").stdout
+    assert "1.000" in table
+    assert "[bold]red[/bold]" in table.replace("\n", "")  # captions are no markup
+    hits = json.loads(run("search", "s", "--image", "photos/a/blue.png", "-k", "1", "--json").stdout)
+    assert hits[0]["path"] == str(home / "photos/a/blue.png")
+    others = json.loads(run("search", "s", "--like", hits[0]["id"], "--where", "album=b", "--json").stdout)
+    assert {Path(hit["path"]).name for hit in others} == {"white.png", "black.bmp"}
+    texts = json.loads(run("search", "s", "--image", "photos/red.png", "--texts", "--json").stdout)
+    assert texts[0]["caption"] == "a [bold]red[/bold] <wall>"
+
+
+def test_search_says_what_is_missing(home: Path) -> None:
+    with pytest.raises(StoreError, match="no store at nowhere"):
+        run("search", "nowhere", "red")
+    run("index", "model", "photos", "--store", "s")
+    assert CliRunner().invoke(app, ["search", "s"]).exit_code == 2
+    (home / "model").rename(home / "moved")
+    with pytest.raises(StoreError, match="not there any more"):
+        run("search", "s", "red")
+    assert "red.png" in run("search", "s", "red", "--model", "moved", "--json").stdout
+
+
+def test_unreadable_files_are_listed(home: Path) -> None:
+    (home / "photos" / "bad.png").write_bytes(b"no picture")
+    said = run("index", "model", "photos", "--store", "s")
+    assert "1 could not be taken" in said.stderr
+    assert "bad.png: not an image" in said.stderr
+
+
+def test_watch_takes_in_what_comes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+
+    def sleep(seconds: float) -> None:
+        nonlocal looks
+        assert seconds == 3
+        looks += 1
+        if looks == 2:
+            paint(home / "photos" / "new.png", "purple")
+        if looks == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    said = CliRunner().invoke(app, ["index", "model", "photos", "--store", "s", "--watch", "--every", "3"])
+    assert [line.split(": ")[1].split(",")[0] for line in said.stdout.splitlines()] == ["6 added", "1 added"]
+
+
+def test_a_sheet_shows_the_hits(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("index", "model", "photos", "--store", "s", "--captions", "captions.csv")
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    (home / "photos" / "b" / "black.bmp").unlink()
+    run("search", "s", "red", "--sheet", "hits.html", "--open")
+    page = (home / "hits.html").read_text()
+    assert opened == [(home / "hits.html").as_uri()]
+    assert page.count("data:image/jpeg;base64,") == 5
+    assert page.count("cannot be read any more") == 1
+    assert "&lt;wall&gt;" in page
+    assert "<wall>" not in page
+
+
+def test_embed_then_rebuild(home: Path) -> None:
+    said = run("embed", "model", "photos", "--out", "kept", "--captions", "captions.csv")
+    assert "7 embedded" in said.stdout
+    assert (
+        "0 embedded, 0 updated, 7 unchanged"
+        in run("embed", "model", "photos", "--out", "kept", "--captions", "captions.csv").stdout
+    )
+    (home / "captions.csv").write_text("image,caption\nred.png,other words\n")
+    said = run("embed", "model", "photos", "--out", "kept", "--captions", "captions.csv")
+    assert "1 embedded, 1 updated, 5 unchanged" in said.stdout
+    assert "8 rows" in run("store", "rebuild", "kept", "s").stdout
+    hits = json.loads(run("search", "s", "red", "-k", "1", "--json").stdout)
+    assert (Path(hits[0]["path"]).name, hits[0]["caption"]) == ("red.png", "other words")
+
+
+def test_store_info_copy_and_rebuild(home: Path) -> None:
+    run("index", "model", "photos", "--store", "s", "--captions", "captions.csv")
+    about = json.loads(run("store", "info", "s", "--json").stdout)
+    assert about["rows"] == {"image": 6, "text": 1}
+    assert about["checkpoint"] == str(home / "model")
+    assert "7 rows" in run("store", "copy", "s", "copied").stdout
+    assert "7 rows" in run("store", "rebuild", "s/embeddings", "rebuilt").stdout
+    ids = {row.id for row in open_store("s").scan()}
+    assert {row.id for row in open_store("copied").scan()} == ids
+    assert {row.id for row in open_store("rebuilt").scan()} == ids
