@@ -29,13 +29,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from unicross.config import ModelConfig, Pooling
 from unicross.data.images import AnyImage, load_squares
-from unicross.errors import CheckpointError, RecipeError
+from unicross.errors import CheckpointError, DataError, RecipeError
 from unicross.towers import (
     backbone_from_folder,
+    check_length,
     drop_unused_pooler,
     image_backbone,
     load_tokenizer,
     mean_std,
+    prefix_tokens,
     text_backbone,
     train_tokenizer,
 )
@@ -51,9 +53,15 @@ Floats = NDArray[np.float32]
 
 
 def pick_device(device: str | torch.device | None = None) -> torch.device:
-    """The named device, or CUDA where there is one, or the CPU."""
+    """The named device, or CUDA where there is one, or the CPU. Raises RecipeError for one not there."""
     if device is not None:
-        return torch.device(device)
+        try:
+            return torch.empty(0, device=device).device
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise RecipeError(
+                f"device {str(device)!r} cannot be used here: {reason}; cpu always can"
+            ) from error
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -155,8 +163,8 @@ class TwoTower(nn.Module):
         self.config = config
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
-        self.image = Tower(image, config.image_pool, _prefix_tokens(image, config.image_pool), config)
-        _check_pooler(text, config.text_pool, input_ids=torch.zeros(1, 2, dtype=torch.long))
+        self.image = Tower(image, config.image_pool, prefix_tokens(image, config.image_pool), config)
+        check_length(text, config.text_pool, max_tokens)
         self.text = Tower(text, config.text_pool, 0, config)
         self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
@@ -214,8 +222,17 @@ class TwoTower(nn.Module):
                 std=settings["std"],
             )
             model.load_state_dict(load_file(folder / WEIGHTS))
-        except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
-            raise CheckpointError(f"{folder}: the checkpoint cannot be read: {error}") from error
+        except (
+            OSError,
+            KeyError,
+            TypeError,
+            ValueError,
+            RuntimeError,
+            SafetensorError,
+            RecipeError,
+        ) as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"{folder}: the checkpoint cannot be read: {reason}") from error
         return model.to(pick_device(device)).eval()
 
     def save(self, folder: Path) -> None:
@@ -285,6 +302,8 @@ class TwoTower(nn.Module):
 
     def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> Floats:
         """Texts -> unit embeddings [N, D]. Longer ones are cut at the model's `max_tokens`."""
+        if isinstance(texts, str):
+            raise DataError("encode_texts takes a list of texts: put the one text into a list")
         result = np.zeros((len(texts), self.dim), np.float32)
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # like lengths together: less padding
         for start in range(0, len(order), batch_size):
@@ -316,27 +335,3 @@ class TwoTower(nn.Module):
 
 def _numpy(tensor: Tensor) -> Floats:
     return tensor.float().cpu().numpy()
-
-
-def _prefix_tokens(backbone: PreTrainedModel, pool: Pooling) -> int:
-    """Tokens before those of the patches (class, distillation) in an image encoder's output."""
-    side = getattr(backbone.config, "image_size", None)
-    patch = getattr(backbone.config, "patch_size", None)
-    if not isinstance(side, int) or not isinstance(patch, int):
-        raise RecipeError(
-            f"model_type {backbone.config.model_type!r} cannot be an image tower: it has no square "
-            "image_size and patch_size. Take a ViT, DeiT, DINOv2, CLIP or SigLIP vision encoder"
-        )
-    output = _check_pooler(backbone, pool, pixel_values=torch.zeros(1, 3, side, side))
-    return int(output.last_hidden_state.shape[1]) - (side // patch) ** 2
-
-
-def _check_pooler(backbone: PreTrainedModel, pool: Pooling, **probe: Tensor) -> Any:
-    """The encoder's output for `probe`. Raises RecipeError where its pooled output is wanted and missing."""
-    with torch.no_grad():
-        output = backbone(**probe)
-    if pool == "pooler" and getattr(output, "pooler_output", None) is None:
-        raise RecipeError(
-            f"model_type {backbone.config.model_type!r} has no pooled output: set its pooling to cls or mean"
-        )
-    return output

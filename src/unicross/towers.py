@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import (
@@ -25,6 +26,7 @@ from transformers import (
 from transformers.utils import cached_file
 from transformers.utils import logging as hf_logging
 
+from unicross.config import Pooling
 from unicross.errors import CheckpointError, RecipeError
 
 Source = str | dict[str, Any]
@@ -59,13 +61,14 @@ def text_backbone(source: Source, vocabulary: int | None = None) -> PreTrainedMo
     config = _config(source, "text_config")
     if isinstance(source, dict):
         config.vocab_size = vocabulary or config.vocab_size
+        config.pad_token_id = SPECIAL_TOKENS.index("[PAD]")
         return _build(config)
     return _load(source, config)
 
 
 def backbone_from_folder(folder: Path) -> PreTrainedModel:
     """An encoder with unset weights from the `config.json` in `folder`."""
-    return _build(AutoConfig.from_pretrained(folder, local_files_only=True))
+    return _build(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
 
 
 def resize_positions(weights: Tensor, old_grid: int, like: Tensor) -> Tensor:
@@ -102,9 +105,12 @@ def mean_std(source: Source) -> tuple[tuple[float, ...], tuple[float, ...]]:
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
     """The tokenizer of a text encoder. Raises CheckpointError."""
     try:
-        return AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{source}: no tokenizer could be loaded: {_first_line(error)}") from error
+    if tokenizer.pad_token_id is None:
+        raise CheckpointError(f"{source}: its tokenizer has no padding token: give it one, or take another")
+    return tokenizer
 
 
 def train_tokenizer(captions: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
@@ -143,11 +149,18 @@ def _config(source: Source, part: str) -> PreTrainedConfig:
     """The configuration of `source`, or of its `part` where it is a two-tower model itself (CLIP, SigLIP)."""
     if isinstance(source, dict):
         kind = source.get("model_type")
-        if kind not in CONFIG_MAPPING:
+        if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
             raise RecipeError(
                 f"a tower given as a configuration needs a known model_type (vit, bert, ...), got {kind!r}"
             )
-        config = CONFIG_MAPPING[kind](**{key: value for key, value in source.items() if key != "model_type"})
+        values = {key: value for key, value in source.items() if key != "model_type"}
+        unknown = [key for key in values if not hasattr(CONFIG_MAPPING[kind](), key)]
+        if unknown:
+            raise RecipeError(f"a configuration of model_type {kind!r} has no {', '.join(unknown)}")
+        try:
+            config = CONFIG_MAPPING[kind](**values)
+        except (TypeError, ValueError, StrictDataclassError) as error:
+            raise RecipeError(f"model_type {kind!r}: {' '.join(str(error).split())}") from error
     else:
         try:
             config = AutoConfig.from_pretrained(source, trust_remote_code=False)
@@ -190,3 +203,43 @@ def drop_unused_pooler(backbone: nn.Module) -> None:
     """Remove the pooler where it is not read, so that it is neither trained nor saved."""
     if getattr(backbone, "pooler", None) is not None:
         backbone.pooler = None  # type: ignore[assignment]
+
+
+def prefix_tokens(backbone: PreTrainedModel, pool: Pooling) -> int:
+    """Tokens before those of the patches (class, distillation) in an image encoder's output."""
+    side = getattr(backbone.config, "image_size", None)
+    patch = getattr(backbone.config, "patch_size", None)
+    if not isinstance(side, int) or not isinstance(patch, int):
+        raise RecipeError(
+            f"model_type {backbone.config.model_type!r} cannot be an image tower: it has no square "
+            "image_size and patch_size. Take a ViT, DeiT, DINOv2, CLIP or SigLIP vision encoder"
+        )
+    output = _check_pooler(backbone, pool, pixel_values=torch.zeros(1, 3, side, side))
+    return int(output.last_hidden_state.shape[1]) - (side // patch) ** 2
+
+
+def check_length(backbone: PreTrainedModel, pool: Pooling, max_tokens: int) -> None:
+    """Raise RecipeError where an encoder cannot take texts of so many tokens, or has no pooled output."""
+    config = backbone.config
+    if backbone.main_input_name != "input_ids":
+        raise RecipeError(f"model_type {config.model_type!r} cannot be a text tower: it takes no tokens")
+    ids = torch.full((1, max_tokens), (config.pad_token_id or 0) + 1)  # anything but padding
+    try:
+        _check_pooler(backbone, pool, input_ids=ids)
+    except (IndexError, RuntimeError, ValueError) as error:
+        limit = getattr(config, "max_position_embeddings", max_tokens)
+        raise RecipeError(
+            f"model_type {config.model_type!r} cannot take texts of {max_tokens} tokens: lower "
+            f"data.max_tokens below {limit}"
+        ) from error
+
+
+def _check_pooler(backbone: PreTrainedModel, pool: Pooling, **probe: Tensor) -> Any:
+    """The encoder's output for `probe`. Raises RecipeError where its pooled output is wanted and missing."""
+    with torch.no_grad():
+        output = backbone(**probe)
+    if pool == "pooler" and getattr(output, "pooler_output", None) is None:
+        raise RecipeError(
+            f"model_type {backbone.config.model_type!r} has no pooled output: set its pooling to cls or mean"
+        )
+    return output

@@ -1,0 +1,296 @@
+"""Encoders made ready to be towers: every kind, every size, nothing but weights and JSON."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModel
+
+import tiny
+from unicross.errors import CheckpointError, RecipeError
+from unicross.model import TwoTower
+from unicross.towers import (
+    IMAGENET_MEAN_STD,
+    backbone_from_folder,
+    image_backbone,
+    load_tokenizer,
+    mean_std,
+    resize_positions,
+    text_backbone,
+    train_tokenizer,
+)
+
+SMALL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+}
+IMAGES = {
+    "vit": SMALL | {"patch_size": 8},
+    "deit": SMALL | {"patch_size": 8},
+    "clip_vision_model": SMALL | {"patch_size": 8},
+    "dinov2": {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "mlp_ratio": 2,
+        "patch_size": 8,
+    },
+    "dinov2_with_registers": {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "mlp_ratio": 2,
+        "patch_size": 8,
+    },
+}
+TEXTS = {
+    "bert": SMALL,
+    "roberta": SMALL,
+    "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64},
+}
+CAPTIONS = ("a red square on the left", "a blue block at the top of a grey ground")
+
+
+def whole(image="vit", text="bert", **changes):
+    towers = {"image": {"model_type": image} | IMAGES[image], "text": {"model_type": text} | TEXTS[text]}
+    return tiny.model(CAPTIONS, **towers | changes)
+
+
+def pixels(count=2, side=32):
+    return (
+        torch.randint(0, 256, (count, side, side, 3), generator=torch.Generator().manual_seed(0))
+        .byte()
+        .numpy()
+    )
+
+
+@pytest.mark.parametrize("kind", IMAGES)
+@pytest.mark.parametrize("pool", ["cls", "mean"])
+def test_image_towers_of_every_kind_embed_and_come_back(kind, pool, tmp_path):
+    model = whole(image=kind, image_pool=pool)
+    found = model.encode_pixels(pixels())
+    assert found.shape == (2, 16)
+    model.save(tmp_path)
+    assert (TwoTower.load(tmp_path).encode_pixels(pixels()) == found).all()
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+@pytest.mark.parametrize("pool", ["cls", "mean"])
+def test_text_towers_of_every_kind_embed_and_come_back(kind, pool, tmp_path):
+    model = whole(text=kind, text_pool=pool)
+    found = model.encode_texts(CAPTIONS)
+    assert found.shape == (2, 16)
+    assert abs(found[0] - found[1]).max() > 1e-3
+    model.save(tmp_path)
+    assert (TwoTower.load(tmp_path).encode_texts(CAPTIONS) == found).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "prefix"), [("vit", 1), ("deit", 2), ("clip_vision_model", 1), ("dinov2_with_registers", 5)]
+)
+def test_a_mean_leaves_out_the_tokens_that_are_no_patches(kind, prefix):
+    model = whole(image=kind, image_pool="mean")
+    assert model.image.prefix == prefix
+    shown = torch.rand(2, 3, 32, 32)
+    hidden = model.image.backbone(pixel_values=shown).last_hidden_state
+    assert hidden.shape[1] == prefix + 16
+    torch.testing.assert_close(model.image(pixel_values=shown), hidden[:, prefix:].mean(1))
+
+
+@pytest.mark.parametrize("kind", ["vit", "clip_vision_model", "dinov2"])
+def test_a_pooled_output_is_used_where_there_is_one(kind):
+    model = whole(image=kind, image_pool="pooler")
+    shown = torch.rand(1, 3, 32, 32)
+    torch.testing.assert_close(
+        model.image(pixel_values=shown), model.image.backbone(pixel_values=shown).pooler_output
+    )
+
+
+def test_poolers_that_are_not_used_are_not_kept():
+    assert not [name for name, _ in whole().named_parameters() if "pooler" in name]
+    assert [
+        name for name, _ in whole(text_pool="pooler").named_parameters() if "text.backbone.pooler" in name
+    ]
+
+
+def test_a_pooled_output_that_is_not_there_is_refused():
+    with pytest.raises(
+        RecipeError, match="'distilbert' has no pooled output: set its pooling to cls or mean"
+    ):
+        whole(text="distilbert", text_pool="pooler")
+
+
+# -- sizes ------------------------------------------------------------------------------------------
+
+
+def test_positions_of_the_same_grid_stay_as_they_are():
+    weights = torch.randn(1, 1 + 16, 4)
+    assert torch.equal(resize_positions(weights, 4, torch.empty(1, 17, 4)), weights)
+
+
+@pytest.mark.parametrize("prefix", [0, 1, 2])
+@pytest.mark.parametrize("shape", ["batched", "flat"])
+def test_prefix_positions_are_kept_and_the_grid_is_resized(prefix, shape):
+    """A grid that rises evenly from left to right still does; every row of it alike."""
+    ramp = torch.linspace(0, 1, 4).expand(4, 4).reshape(16, 1).expand(16, 3)
+    rows = torch.cat([torch.full((prefix, 3), 9.0), ramp])
+    like = torch.empty(prefix + 36, 3)
+    if shape == "batched":
+        rows, like = rows[None], like[None]
+    found = resize_positions(rows, 4, like)
+    assert found.shape == like.shape
+    found = found.reshape(-1, 3)
+    assert (found[:prefix] == 9).all()
+    grid = found[prefix:, 0].reshape(6, 6)
+    torch.testing.assert_close(grid, grid[:1].expand(6, 6))
+    assert (grid[0].diff() > 0.1).all()
+    assert grid.mean().item() == pytest.approx(0.5, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["vit", "clip_vision_model", "dinov2"])
+def test_pretrained_encoders_take_other_sizes(kind, tmp_path):
+    config = AutoConfig.for_model(kind, **IMAGES[kind], image_size=32)
+    original = AutoModel.from_config(config)
+    original.save_pretrained(tmp_path)
+    same, larger = image_backbone(str(tmp_path), 32), image_backbone(str(tmp_path), 48)
+    shown = torch.rand(1, 3, 32, 32)
+    original.eval(), same.eval()
+    torch.testing.assert_close(
+        same(pixel_values=shown).last_hidden_state, original(pixel_values=shown).last_hidden_state
+    )
+    assert larger(pixel_values=torch.rand(1, 3, 48, 48)).last_hidden_state.shape == (1, 37, 32)
+    assert larger.config.image_size == 48
+    kept, resized = original.state_dict(), larger.state_dict()
+    changed = [name for name in kept if not torch.equal(kept[name], resized[name])]
+    assert len(changed) == 1
+    assert "position" in changed[0]
+
+
+def test_the_image_part_of_a_two_tower_model_is_taken(tmp_path):
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    clip = AutoConfig.for_model(
+        "clip",
+        vision_config=small | {"image_size": 32, "patch_size": 8},
+        text_config=small | {"vocab_size": 60, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0},
+        projection_dim=8,
+    )
+    AutoModel.from_config(clip).save_pretrained(tmp_path)
+    assert image_backbone(str(tmp_path), 32).config.model_type == "clip_vision_model"
+    assert text_backbone(str(tmp_path)).config.model_type == "clip_text_model"
+
+
+# -- mistakes ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tower", "message"),
+    [
+        ({}, "needs a known model_type (vit, bert, ...), got None"),
+        ({"model_type": ["vit"]}, "needs a known model_type (vit, bert, ...), got ['vit']"),
+        ({"model_type": "vat"}, "needs a known model_type (vit, bert, ...), got 'vat'"),
+        (tiny.VIT | {"hidden_sise": 3}, "model_type 'vit' has no hidden_sise"),
+        (tiny.VIT | {"hidden_size": "many"}, "'hidden_size' expected int, got str"),
+        (
+            {"model_type": "resnet", "hidden_sizes": [8], "depths": [1]},
+            "model_type 'resnet' cannot be an image tower",
+        ),
+    ],
+)
+def test_configurations_that_make_no_image_tower(tower, message):
+    with pytest.raises(RecipeError) as caught:
+        tiny.model(image=tower)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_image_encoder_is_no_text_tower():
+    with pytest.raises(RecipeError, match="'vit' cannot be a text tower: it takes no tokens"):
+        tiny.model(text=tiny.VIT | {"image_size": 32})
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_texts_longer_than_the_tower_takes_are_refused_at_once(kind):
+    config = tiny.recipe(
+        "x", model={"text": {"model_type": kind} | TEXTS[kind] | {"max_position_embeddings": 30}}
+    )
+    assert TwoTower.create(config.model, max_tokens=28, captions=CAPTIONS)
+    with pytest.raises(RecipeError, match=r"cannot take texts of 31 tokens: lower data\.max_tokens below 30"):
+        TwoTower.create(config.model, max_tokens=31, captions=CAPTIONS)
+
+
+def test_places_without_a_model():
+    with pytest.raises(
+        CheckpointError, match=r"/nowhere/tower: neither a folder with a Hugging Face model nor"
+    ):
+        image_backbone("/nowhere/tower", 32)
+    with pytest.raises(CheckpointError, match="no tokenizer could be loaded"):
+        load_tokenizer("/nowhere/tower")
+
+
+def test_pickled_weights_are_never_read(tmp_path):
+    AutoModel.from_config(AutoConfig.for_model("vit", **IMAGES["vit"], image_size=32)).save_pretrained(
+        tmp_path
+    )
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04cos\nsystem\n")
+    with pytest.raises(CheckpointError, match="its weights could not be loaded"):
+        image_backbone(str(tmp_path), 32)
+
+
+def test_code_beside_a_model_is_never_run(tmp_path):
+    witness = tmp_path / "ran"
+    (tmp_path / "evil.py").write_text(f"open({str(witness)!r}, 'w').close()\n")
+    auto = {"AutoConfig": "evil.Config", "AutoModel": "evil.Model", "AutoTokenizer": ["evil.T", "evil.T"]}
+    for name in ("config.json", "tokenizer_config.json"):
+        (tmp_path / name).write_text(json.dumps({"model_type": "evil", "auto_map": auto}))
+    for load in (
+        lambda: image_backbone(str(tmp_path), 32),
+        lambda: text_backbone(str(tmp_path)),
+        lambda: load_tokenizer(tmp_path),
+    ):
+        with pytest.raises(CheckpointError):
+            load()
+    with pytest.raises(ValueError, match=r"trust_remote_code|custom code"):
+        backbone_from_folder(tmp_path)
+    assert not witness.exists()
+
+
+def test_a_tokenizer_without_padding_is_refused(tmp_path):
+    tokenizer = train_tokenizer(CAPTIONS, 60)
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="its tokenizer has no padding token"):
+        load_tokenizer(tmp_path)
+
+
+# -- preprocessing and tokens -----------------------------------------------------------------------
+
+
+def test_mean_and_deviation_are_the_models_own_where_it_has_them(tmp_path):
+    assert mean_std(tiny.VIT) == mean_std(str(tmp_path)) == IMAGENET_MEAN_STD
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": 32}))
+    assert mean_std(str(tmp_path)) == IMAGENET_MEAN_STD
+    own = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.2, 0.2, 0.2]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(own))
+    assert mean_std(str(tmp_path)) == ((0.5,) * 3, (0.2,) * 3)
+
+
+def test_equal_captions_train_equal_tokenizers():
+    captions = [
+        f"a {a} {b} near the {c}" for a in ("red", "old") for b in ("dog", "dot") for c in ("sea", "tea")
+    ]
+    vocabularies = [train_tokenizer(captions, 45).get_vocab() for _ in range(5)]
+    assert all(vocabulary == vocabularies[0] for vocabulary in vocabularies)
+
+
+def test_a_trained_tokenizer_frames_lowers_and_keeps_words(tmp_path):
+    tokenizer = train_tokenizer(CAPTIONS, 200)
+    ids = tokenizer("A RED block")["input_ids"]
+    assert tokenizer.convert_ids_to_tokens(ids)[0] == "[CLS]"
+    assert tokenizer.convert_ids_to_tokens(ids)[-1] == "[SEP]"
+    assert tokenizer.decode(ids, skip_special_tokens=True) == "a red block"
+    assert tokenizer.pad_token_id == 0
+    tokenizer.save_pretrained(tmp_path)
+    assert load_tokenizer(tmp_path)("a red block")["input_ids"] == ids
