@@ -13,7 +13,7 @@ from unicross.comparison import COMPARED, Comparison, per_image, table
 from unicross.config import dump_recipe, load_recipe
 from unicross.data.synthetic import write_demo_set
 from unicross.errors import DataError, RecipeError, TrainingError
-from unicross.evaluate import evaluate_embeddings
+from unicross.evaluation import evaluate_embeddings
 
 N = 60
 

@@ -15,7 +15,7 @@ from unicross.config import dump_recipe
 from unicross.data.reading import load_items
 from unicross.data.synthetic import write_demo_set
 from unicross.errors import DataError
-from unicross.evaluate import Result, evaluate_embeddings
+from unicross.evaluation import Result, evaluate_embeddings
 from unicross.report import write_report
 from unicross.report.examples import Album, confused_captions, contest, spread_clusters
 from unicross.report.gather import Clusters, Variant, gather

@@ -22,7 +22,7 @@ from unicross.errors import (
 if TYPE_CHECKING:
     from unicross.config import Recipe, load_recipe
     from unicross.data.reading import load_items
-    from unicross.evaluate import evaluate
+    from unicross.evaluation import evaluate
     from unicross.model import TwoTower
     from unicross.search import Searcher
     from unicross.store import open_store
@@ -34,7 +34,7 @@ _HOME = {
     "Recipe": "unicross.config",
     "Searcher": "unicross.search",
     "TwoTower": "unicross.model",
-    "evaluate": "unicross.evaluate",
+    "evaluate": "unicross.evaluation",
     "load_items": "unicross.data.reading",
     "load_recipe": "unicross.config",
     "open_store": "unicross.store",

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ValidationError
 from unicross.comparison import COMPARED, Comparison, Match, Row, Spread, per_image
 from unicross.config import Recipe, dump_recipe, load_recipe
 from unicross.errors import DataError, RecipeError, UnicrossError
-from unicross.evaluate import Result
+from unicross.evaluation import Result
 from unicross.metrics import Difference, paired_bootstrap
 
 EVALUATION, SUMMARY = "evaluation.json", "summary.json"
@@ -254,7 +254,7 @@ def real_steps(
     listener: Callable[[Mapping[str, Any]], None] | None = None, device: str | None = None
 ) -> Steps:
     """Training and evaluation as they are; `listener` hears training's events (see `training.events`)."""
-    from unicross.evaluate import evaluate
+    from unicross.evaluation import evaluate
     from unicross.model import TwoTower
     from unicross.training import train
     from unicross.training.dataset import read_validation

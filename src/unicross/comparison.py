@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.table import Table
 
 from unicross.errors import DataError
-from unicross.evaluate import Result
+from unicross.evaluation import Result
 from unicross.metrics import RECALL_AT, Difference, Doubles, per_cluster
 
 Match = Literal["epochs", "compute"]

@@ -279,7 +279,13 @@ class TwoTower(nn.Module):
     def encode_pixels(self, pixels: NDArray[np.uint8]) -> Floats:
         """Squares [B, S, S, 3] of this model's size -> unit embeddings [B, D]."""
         with self._inference():
-            tensor = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float() / 255
+            tensor = (
+                torch.from_numpy(np.require(pixels, requirements="W"))
+                .to(self.device)
+                .permute(0, 3, 1, 2)
+                .float()
+                / 255
+            )
             return _numpy(self.image.embed(self.image(pixel_values=self.normalise(tensor))))
 
     def encode_images(self, images: Sequence[AnyImage], batch_size: int = 64) -> Floats:

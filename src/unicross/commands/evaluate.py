@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from unicross.evaluate import Result
+    from unicross.evaluation import Result
 
 
 def evaluate(
@@ -32,7 +32,7 @@ def evaluate(
     """
     from unicross.config import load_recipe
     from unicross.errors import CheckpointError
-    from unicross.evaluate import evaluate as run
+    from unicross.evaluation import evaluate as run
     from unicross.model import TwoTower
     from unicross.training.dataset import read_validation
 

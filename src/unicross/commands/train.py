@@ -25,19 +25,24 @@ def train(
     from unicross.commands.show import Listening
     from unicross.config import load_recipe
     from unicross.training import train as run
+    from unicross.training.folder import kept_recipe
 
     if (recipe is None) == (resume is None):
         raise typer.BadParameter("give either a recipe or --resume RUN")
     if resume is not None:
         if out is not None:
             raise typer.BadParameter("--out goes with a recipe: --resume goes on in its own folder")
-        loaded, folder = load_recipe(resume / "recipe.yaml", overrides or ()), resume
+        loaded, folder = kept_recipe(resume), resume
     else:
         assert recipe is not None
         loaded = load_recipe(recipe, overrides or ())
         folder = out or _new_folder(Path(recipe).stem)
-    with Listening(epochs=loaded.epochs) as listening:
-        summary = run(loaded, folder, resume=resume is not None, listener=listening, device=device)
+    try:
+        with Listening(epochs=loaded.epochs) as listening:
+            summary = run(loaded, folder, resume=resume is not None, listener=listening, device=device)
+    except KeyboardInterrupt:
+        typer.echo(f"stopped; go on with: unicross train --resume {folder}", err=True)
+        raise typer.Exit(130) from None
     best = summary["metrics"]
     found = f"best rSum {best['rsum']:.1f}, " if best else ""
     typer.echo(f"done in {summary['minutes']:.1f} minutes: {found}model in {folder / 'best'}")

@@ -14,7 +14,7 @@ from PIL import Image
 from unicross.data.images import decode
 from unicross.data.items import Item
 from unicross.errors import DataError
-from unicross.evaluate import Result
+from unicross.evaluation import Result
 from unicross.report.gather import Clusters, Variant
 
 FOUND, MISSED = 5, 10

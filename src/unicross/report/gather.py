@@ -16,7 +16,7 @@ from unicross.compare import EVALUATION, SUMMARY
 from unicross.comparison import COMPARISON, Comparison, Row, Spread
 from unicross.config import Recipe, dump_recipe, load_recipe
 from unicross.errors import DataError
-from unicross.evaluate import Result
+from unicross.evaluation import Result
 
 Event = dict[str, Any]
 

@@ -18,7 +18,7 @@ from unicross.data.items import Item
 from unicross.data.reading import load_items, set_aside
 from unicross.data.rows import Problem
 from unicross.errors import DataError
-from unicross.evaluate import Result, evaluate_embeddings
+from unicross.evaluation import Result, evaluate_embeddings
 from unicross.model import TwoTower
 
 DECODED = "decoding"

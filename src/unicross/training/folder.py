@@ -19,11 +19,8 @@ def claim(run: Path, recipe: Recipe, resume: bool) -> None:
     Raises CheckpointError for a folder that is not empty or, on resuming, no run; RecipeError for a resumed
     run of another recipe.
     """
-    kept = run / RECIPE
     if resume:
-        if not kept.is_file():
-            raise CheckpointError(f"{run}: nothing to resume: there is no {RECIPE} in it")
-        before = load_recipe(kept)
+        before = kept_recipe(run)
         if before != recipe:
             changed = "; ".join(_differences(before, recipe))
             raise RecipeError(
@@ -37,9 +34,16 @@ def claim(run: Path, recipe: Recipe, resume: bool) -> None:
                 f"{run} is not empty: choose another folder with --out, or go on with --resume {run}"
             )
         run.mkdir(parents=True, exist_ok=True)
-        _write(kept, dump_recipe(recipe))
+        _write(run / RECIPE, dump_recipe(recipe))
     except OSError as error:
         raise CheckpointError(f"{run}: cannot be used as a run folder: {error}") from error
+
+
+def kept_recipe(run: Path) -> Recipe:
+    """The recipe that a run was begun with. Raises CheckpointError where none was begun."""
+    if not (run / RECIPE).is_file():
+        raise CheckpointError(f"{run}: nothing to resume: there is no {RECIPE} in it")
+    return load_recipe(run / RECIPE)
 
 
 def write_summary(run: Path, summary: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 from unicross.data.images import load_squares
 from unicross.data.items import ImageFile, Item
 from unicross.errors import DataError
-from unicross.evaluate import Result, evaluate, evaluate_embeddings
+from unicross.evaluation import Result, evaluate, evaluate_embeddings
 
 
 def unit(vectors):

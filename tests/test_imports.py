@@ -1,0 +1,105 @@
+"""The floors of the house (DESIGN.md): imports run one way, upward only."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent.parent / "src" / "unicross"
+FILES = sorted(SOURCE.rglob("*.py"))
+
+FLOORS = (
+    {"errors"},
+    {"batches", "clustering", "config", "losses", "metrics"},  # pure maths and plain data
+    {"data", "towers"},
+    {"model"},
+    {"embed", "evaluation"},
+    {"comparison", "store", "training"},
+    {"compare", "search", "sheet"},
+    {"export", "report", "serve"},
+    {"commands"},
+    {"cli"},
+)
+"""A module imports from its own package and from lower floors only."""
+
+FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
+
+
+def top(path):
+    """`training/loop.py` -> `training`, `model.py` -> `model`."""
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imports(path):
+    """Full names of all that a file imports, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def packages(path):
+    """The packages that a file imports from: `torch`, `unicross.model`, ..."""
+    for name in imports(path):
+        parts = name.split(".")
+        yield ".".join(parts[:2]) if parts[0] == "unicross" else parts[0]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_run_upward_only(path):
+    if path == SOURCE / "__init__.py":
+        return  # the public names; it imports them when they are asked for
+    own = top(path)
+    assert own in FLOOR, f"put the new module {own} on a floor"
+    for package in packages(path):
+        name = package.removeprefix("unicross.")
+        if package.startswith("unicross.") and name not in (own, "__version__"):
+            assert name in FLOOR, f"{path}: imports {package}, which has no floor"
+            assert FLOOR[name] < FLOOR[own], f"{path}: {own} may not import {name}"
+
+
+def outside(name):
+    """Packages that the files of a module import."""
+    return {package for path in FILES if top(path) == name for package in packages(path)}
+
+
+def test_losses_are_mathematics_only():
+    assert outside("losses") == {"__future__", "torch"}
+
+
+def test_plans_and_clusters_see_arrays_only():
+    heavy = {"torch", "transformers", "kornia", "PIL"}
+    for name in ("batches", "clustering", "config", "metrics"):
+        assert not outside(name) & heavy, name
+
+
+def test_serving_touches_no_torch_but_through_search():
+    assert not outside("serve") & {"torch", "transformers", "unicross.model", "unicross.towers"}
+
+
+def test_only_the_command_line_prints():
+    for path in FILES:
+        if top(path) in ("commands", "cli"):
+            continue
+        calls = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
+        names = {call.func.id for call in calls if isinstance(call.func, ast.Name)}
+        assert "print" not in names, path
+        assert not {"typer", "click"} & set(packages(path)), path
+
+
+def test_commands_import_when_they_run():
+    """At the top of a command's module: the standard library, typer, errors, and other commands."""
+    for path in (SOURCE / "commands").glob("*.py"):
+        if path.name == "show.py":  # not a command: what commands show a run with
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in tree.body:
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("unicross"):
+                assert node.module == "unicross.errors" or node.module.startswith("unicross.commands."), path
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not {n.split(".")[0] for n in names} & {"torch", "transformers", "numpy", "rich", "PIL"}, (
+                path
+            )
