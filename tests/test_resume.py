@@ -1,7 +1,6 @@
 """A run that was killed and resumed equals the unbroken one, bit for bit."""
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -73,21 +72,22 @@ def assert_equal_runs(run, other):
         assert [key for key in mine if not torch.equal(mine[key], wanted[key])] == [], name
 
 
-@pytest.mark.parametrize("ema", [None, 0.9])
 @pytest.mark.parametrize(
-    ("kind", "number", "minutes"),
+    ("kind", "number", "minutes", "ema"),
     [
-        ("step", 2, 1e-9),  # in the first epoch, a checkpoint after every step
-        ("epoch", 1, 5),  # at a stage's end, before its validation and checkpoint
-        ("eval", 2, 5),  # validated and best written, last not yet
-        ("round", 1, 5),  # at the beginning of the clustered stage
-        ("step", 8, 1e-9),  # in the middle of a clustered epoch
-        ("step", 11, 1e-9),  # in the second epoch of a round
-        ("round", 3, 1e-9),  # a second round was made
-        ("step", 15, 1e-9),  # in the last epoch
+        ("step", 2, 1e-9, 0.9),  # in the first epoch, a checkpoint after every step
+        ("epoch", 1, 5, None),  # at a stage's end, before its validation and checkpoint
+        ("eval", 2, 5, None),  # validated and best written, last not yet
+        ("eval", 2, 5, 0.9),
+        ("round", 1, 5, 0.9),  # at the beginning of the clustered stage
+        ("step", 8, 1e-9, None),  # in the middle of a clustered epoch
+        ("step", 11, 1e-9, None),  # in the second epoch of a round
+        ("step", 11, 1e-9, 0.9),
+        ("round", 3, 1e-9, 0.9),  # a second round was made
+        ("step", 15, 1e-9, None),  # in the last epoch
     ],
 )
-def test_a_killed_run_goes_on_as_if_nothing_was(photos, tmp_path, unbroken, ema, kind, number, minutes):
+def test_a_killed_run_goes_on_as_if_nothing_was(photos, tmp_path, unbroken, kind, number, minutes, ema):
     run = tmp_path / "run"
     killed_at(photos, run, ema, kind, number, save_minutes=minutes)
     train(recipe(photos, ema, save_minutes=minutes), run, resume=True)
@@ -97,7 +97,7 @@ def test_a_killed_run_goes_on_as_if_nothing_was(photos, tmp_path, unbroken, ema,
 def test_a_run_may_be_killed_again_and_again(photos, tmp_path, unbroken):
     run = tmp_path / "run"
     killed_at(photos, run, None, "step", 4, **SAVE_ALWAYS)
-    for _ in range(3):
+    for _ in range(2):
         heard = []
 
         def listener(event, heard=heard):
@@ -181,7 +181,7 @@ import torch
 import tiny, test_resume
 from unicross.training import train, checkpoint, events
 
-photos, folder, count = pathlib.Path({photos!r}), pathlib.Path({folder!r}), {count}
+photos, folder = pathlib.Path({photos!r}), pathlib.Path({folder!r})
 torch.set_num_threads(1)
 recipe = test_resume.recipe(photos, 0.9, **test_resume.SAVE_ALWAYS)
 
@@ -217,9 +217,9 @@ for number, moments in enumerate({moments}):
 
 def test_kill_9_at_any_moment(photos, tmp_path, unbroken):
     """Processes that are really killed, twice each, while they write checkpoints too."""
-    moments = [23, 57, 98, 131, 164, 201]
+    moments = [23, 57, 98, 141]
     script = KILLS.format(
-        tests=str(Path(__file__).parent), photos=str(photos), folder=str(tmp_path), count=2, moments=moments
+        tests=str(Path(__file__).parent), photos=str(photos), folder=str(tmp_path), moments=moments
     )
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -229,6 +229,5 @@ def test_kill_9_at_any_moment(photos, tmp_path, unbroken):
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert signal.SIGKILL
     for number in range(len(moments)):
         assert_equal_runs(tmp_path / str(number), unbroken[0.9])
