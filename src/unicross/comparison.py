@@ -95,27 +95,24 @@ def per_image(result: Result, metric: str) -> Doubles:
 
 
 def table(comparison: Comparison) -> Table:
-    """What the command line shows: mean ± sd, and the differences of rSum with their 95% intervals."""
+    """What the command line shows: a column a recipe; mean ± sd, and differences with 95% intervals."""
     seeds = len(comparison.seeds)
     shown = Table(
         title=f"{comparison.n_images} images, {comparison.n_captions} captions, "
         f"{seeds} seed{'s' if seeds > 1 else ''}; recall in percent"
     )
-    references = dict.fromkeys(label for row in comparison.rows for label in row.against)
-    shown.add_column("recipe")
-    for heading in ("epochs", *(name.replace("/", " ") for name in COMPARED), "forwards", "minutes"):
-        shown.add_column(heading, justify="right")
-    for label in references:
-        shown.add_column(f"rsum against {label}", justify="right")
-    for row in comparison.rows:
-        shown.add_row(
-            row.label,
-            str(row.epochs),
-            *(spread_text(row.metrics[name]) for name in COMPARED),
-            f"{(row.image_forwards + row.text_forwards) / 1000:.0f}k",
-            f"{row.minutes:.1f}",
-            *(difference_text(row.against[r]["rsum"]) if r in row.against else "" for r in references),
-        )
+    rows = comparison.rows
+    shown.add_column("")
+    for row in rows:
+        shown.add_column(row.label, justify="right")
+    shown.add_row("epochs", *(str(row.epochs) for row in rows))
+    shown.add_row("minutes", *(f"{row.minutes:.1f}" for row in rows))
+    shown.add_row("forwards", *(f"{(row.image_forwards + row.text_forwards) / 1000:.0f}k" for row in rows))
+    for name in COMPARED:
+        shown.add_row(name.replace("/", " "), *(spread_text(row.metrics[name]) for row in rows))
+    for label in dict.fromkeys(label for row in rows for label in row.against):
+        differences = [row.against[label]["rsum"] if label in row.against else None for row in rows]
+        shown.add_row(f"rsum less {label}'s", *(difference_text(d) if d else "" for d in differences))
     return shown
 
 

@@ -24,9 +24,7 @@ def compare(
 
     Say which data with overrides: `unicross compare clip iucc data.root=photos --seeds 0,1,2`.
     """
-    from rich.console import Console
-
-    from unicross.commands.show import Listening
+    from unicross.commands.show import Listening, output
     from unicross.compare import compare as run
     from unicross.compare import real_steps
     from unicross.comparison import table
@@ -37,18 +35,18 @@ def compare(
     numbers = seeds.split(",")
     if not all(number.strip().isdigit() for number in numbers):
         raise typer.BadParameter(f"--seeds takes whole numbers separated by commas, got {seeds!r}")
-    console = Console(stderr=True)
-    with Listening(epochs=0, console=console) as listening:
+    console = output(stderr=True)
+    with Listening(console) as listening:
         comparison = run(
             [recipe_path(text) for text in recipes if "=" not in text],
             [int(number) for number in numbers],
             out,
             match="compute" if match == "compute" else "epochs",
             overrides=[text for text in recipes if "=" in text],
-            progress=lambda text: console.print(text, highlight=False),
+            progress=lambda text: console.print(text),
             steps=real_steps(listening, device),
         )
     if json:
         typer.echo(comparison.model_dump_json(indent=2))
     else:
-        Console().print(table(comparison))
+        output().print(table(comparison))

@@ -24,9 +24,7 @@ def demo(
 
     Offline, with small towers that begin at random; a few minutes on two CPU cores.
     """
-    from rich.console import Console
-
-    from unicross.commands.show import Listening
+    from unicross.commands.show import Listening, output
     from unicross.compare import compare, real_steps
     from unicross.comparison import table
     from unicross.config import recipe_path
@@ -36,13 +34,13 @@ def demo(
     from unicross.store import StoreInfo, open_store
     from unicross.store.index import index
 
-    console = Console(highlight=False)
+    console = output()
     data, store = out / "data", out / "store"
     console.print(f"[bold]1. Drawing {items} pictures to train on and 300 to test on[/], in {data}")
     write_demo_set(data, items, 300, seed)
 
     console.print("[bold]2. Training sole CLIP and the paper's method[/] on the same pictures")
-    with Listening(epochs=0, console=console) as listening:
+    with Listening(console) as listening:
         comparison = compare(
             [recipe_path(name) for name in RECIPES],
             [seed],
@@ -57,14 +55,14 @@ def demo(
     console.print(f"[bold]3. Indexing the pictures[/] with {best}")
     model = TwoTower.load(best)
     info = StoreInfo(fingerprint=model.fingerprint(), checkpoint=str(best.resolve()), dim=model.dim)
-    index(model, data / "images", open_store(str(store), create=info))
+    index(model, data / "images", open_store(str(store), create=info), captions=data / "captions.csv")
 
     console.print("[bold]4. Searching[/]")
     searcher = open_searcher(str(store))
     for words in QUERIES:
         console.print(f"  [bold]{words}[/]")
         for hit in searcher.by_text(words, 3):
-            console.print(f"    {hit.score:.3f}  {hit.row.path}")
+            console.print(f"    {hit.score:.3f}  {hit.row.path}  {hit.row.caption}")
     console.print(
         "Next: [bold]unicross search " + str(store) + ' "two purple diamonds"[/], '
         f"[bold]unicross report {out / 'runs'}[/], or train on pictures of your own (README.md)"

@@ -57,8 +57,9 @@ def _sizes(result: Result) -> dict[str, int]:
 
 
 def _print(result: Result) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from unicross.commands.show import output
 
     metrics = result.metrics
     columns = ("R@1", "R@5", "R@10", "median_rank", "mean_rank", "mAP")
@@ -71,7 +72,7 @@ def _print(result: Result) -> None:
         cells = [f"{metrics[f'{way}/{c}']:.1f}" if f"{way}/{c}" in metrics else "" for c in columns]
         if any(cells):
             table.add_row(name, *cells)
-    console = Console()
+    console = output()
     console.print(table)
     console.print(
         f"rSum {metrics['rsum']:.1f} over {result.n_images} images and {result.n_captions} captions"

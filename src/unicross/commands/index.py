@@ -77,15 +77,16 @@ class Bar:
         self._title = title
 
     def __enter__(self) -> Bar:
-        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        from unicross.commands.show import output
 
         self._bar = Progress(
             TextColumn(self._title),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=output(stderr=True),
         )
         self._task = self._bar.add_task(self._title)
         self._bar.start()

@@ -106,9 +106,10 @@ def as_dict(hit: Hit) -> dict[str, Any]:
 
 
 def _print(hits: list[Hit], offset: int) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from unicross.commands.show import output
 
     if not hits:
         typer.echo("nothing found", err=True)
@@ -122,4 +123,4 @@ def _print(hits: list[Hit], offset: int) -> None:
     for place, hit in enumerate(hits, offset + 1):
         cells = (str(place), f"{hit.score:.3f}", hit.row.path, hit.row.caption, hit.row.id)
         table.add_row(*map(Text, cells))
-    Console().print(table)
+    output().print(table)

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from unicross.training.events import Event
+if TYPE_CHECKING:
+    from unicross.training.events import Event
+
+
+def output(*, stderr: bool = False) -> Console:
+    """Where results are printed; wide where it is a file or a pipe, so that nothing in it is folded."""
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal:
+        console.width = 200
+    return console
 
 
 class Listening:
     """A listener of training's events that draws them on the terminal."""
 
-    def __init__(self, epochs: int, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True)
-        self._epochs = epochs
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or output(stderr=True)
+        self._epochs = 0
         self._progress = Progress(
             TextColumn("{task.description:<10}"),
             BarColumn(),
@@ -44,6 +53,7 @@ class Listening:
                 self._advance("decoding", event["done"], event["total"], "")
             case "start":
                 self._tasks.clear()
+                self._epochs = event["epochs"]
                 self._advance("training", event["step"], event["steps"], "")
                 self._say(f"[dim]{event['items']} items, {event['steps']} steps, run in {event['run']}[/]")
             case "step":

@@ -38,7 +38,7 @@ def train(
         loaded = load_recipe(recipe, overrides or ())
         folder = out or _new_folder(Path(recipe).stem)
     try:
-        with Listening(epochs=loaded.epochs) as listening:
+        with Listening() as listening:
             summary = run(loaded, folder, resume=resume is not None, listener=listening, device=device)
     except KeyboardInterrupt:
         typer.echo(f"stopped; go on with: unicross train --resume {folder}", err=True)

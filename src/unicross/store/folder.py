@@ -36,7 +36,7 @@ def read_folder(folder: Path, captions: Path | None) -> Wanted:
         {row.id: row for row in images},
         frozenset(row.id for row in images if row.path in said),
         _texts(files, said) if captions else None,
-        (*failures, *unknown),
+        (*failures, *_unknown(captions, unknown)),
     )
 
 
@@ -64,8 +64,8 @@ def embed_rows(
 
 def _by_path(
     root: Path, files: Sequence[FoundFile], captions: Iterable[Caption]
-) -> tuple[dict[str, list[Caption]], list[Failure]]:
-    """Captions by the absolute path of their picture ("" for none), and those of unknown pictures."""
+) -> tuple[dict[str, list[Caption]], list[str]]:
+    """Captions by the absolute path of their picture ("" for none), and the names of unknown pictures."""
     by_name: dict[str, list[str]] = {}
     for file in files:
         by_name.setdefault(file.path.name, []).append(str(file.path))
@@ -81,8 +81,17 @@ def _by_path(
                 continue
             path = same_name[0]
         result.setdefault(path, []).append(caption)
-    reason = "has captions but is not among the pictures of the folder, or several have that name"
-    return result, [Failure(name, reason) for name in sorted(unknown)]
+    return result, sorted(unknown)
+
+
+def _unknown(captions: Path | None, names: Sequence[str]) -> list[Failure]:
+    if not names:
+        return []
+    some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    reason = (
+        f"captions of {len(names)} pictures that are not in the folder, or whose name several have: {some}"
+    )
+    return [Failure(str(captions), reason)]
 
 
 def _image(file: FoundFile, captions: Sequence[Caption]) -> Row:

@@ -12,7 +12,9 @@ index the nearest candidates are scored again with the full vectors, so that sco
 from __future__ import annotations
 
 import datetime
+import math
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,7 @@ class LanceStore:
         self._folder = Path(address)
         self._lock = FileLock(self._folder / "lock", thread_local=False)
         self._description = self._folder / "store.json"
+        self._columns: tuple[float, Columns] = (-math.inf, {})  # when they were read, and what they were
         if not self._description.exists():
             if create is None:
                 raise StoreError(
@@ -104,8 +107,12 @@ class LanceStore:
 
     @property
     def columns(self) -> Columns:
-        python = {arrow: kind for kind, arrow in _ARROW.items()}
-        return {f.name: python[f.type] for f in self._table.schema if f.name != "vector"}
+        read_at, columns = self._columns
+        if time.monotonic() - read_at > FRESH.total_seconds():
+            python = {arrow: kind for kind, arrow in _ARROW.items()}
+            columns = {f.name: python[f.type] for f in self._table.schema if f.name != "vector"}
+            self._columns = (time.monotonic(), columns)
+        return columns
 
     def remember(self, info: StoreInfo) -> None:
         self._write_lock()
@@ -119,6 +126,7 @@ class LanceStore:
         new = new_user_columns(rows, self.columns, address=self.address)
         if new:
             self._table.add_columns({name: f"cast(NULL as {_SQL[kind]})" for name, kind in new.items()})
+            self._columns = (-math.inf, {})
         last = {row.id: row for row in rows}  # within one call too, the last of an id wins
         table = _to_arrow(list(last.values()), self._table.schema)
         merge = self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()

@@ -119,7 +119,13 @@ class _Loop:
 
     def go(self) -> dict[str, Any]:
         stages, progress = self.recipe.stages, self.progress
-        self.emit("start", steps=sum(self.steps), items=len(self.data.items), run=str(self.run))
+        self.emit(
+            "start",
+            epochs=self.recipe.epochs,
+            steps=sum(self.steps),
+            items=len(self.data.items),
+            run=str(self.run),
+        )
         while progress.stage < len(stages):
             stage = stages[progress.stage]
             freeze(self.model, stage.freeze)
