@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 import tiny
 from unicross.errors import CheckpointError, RecipeError
 from unicross.training import train
+from unicross.training.state import State
 
 STAGES = (
     tiny.UNI,
@@ -77,8 +78,7 @@ def assert_equal_runs(run, other):
     [
         ("step", 2, 1e-9, 0.9),  # in the first epoch, a checkpoint after every step
         ("epoch", 1, 5, None),  # at a stage's end, before its validation and checkpoint
-        ("eval", 2, 5, None),  # validated and best written, last not yet
-        ("eval", 2, 5, 0.9),
+        ("eval", 2, 5, None),  # validated, not yet kept
         ("round", 1, 5, 0.9),  # at the beginning of the clustered stage
         ("step", 8, 1e-9, None),  # in the middle of a clustered epoch
         ("step", 11, 1e-9, None),  # in the second epoch of a round
@@ -92,6 +92,40 @@ def test_a_killed_run_goes_on_as_if_nothing_was(photos, tmp_path, unbroken, kind
     killed_at(photos, run, ema, kind, number, save_minutes=minutes)
     train(recipe(photos, ema, save_minutes=minutes), run, resume=True)
     assert_equal_runs(run, unbroken[ema])
+
+
+def test_a_run_killed_between_its_two_checkpoints_goes_on(photos, tmp_path, unbroken, monkeypatch):
+    """The best is written, the last is not: the run comes to the same best again."""
+    run, publish = tmp_path / "run", State.publish_last
+
+    def killed(state, folder):
+        if state.progress.step == unbroken_best:
+            raise Killed
+        publish(state, folder)
+
+    unbroken_best = int((unbroken[0.9] / "best").resolve().name.removeprefix("best-"))
+    monkeypatch.setattr(State, "publish_last", killed)
+    with pytest.raises(Killed):
+        train(recipe(photos, 0.9), run)
+    monkeypatch.undo()
+    train(recipe(photos, 0.9), run, resume=True)
+    assert_equal_runs(run, unbroken[0.9])
+
+
+def test_a_checkpoint_in_an_epoch_has_all_its_steps_told(photos, tmp_path, unbroken, monkeypatch):
+    run, publish = tmp_path / "run", State.publish_last
+
+    def killed(state, folder):
+        publish(state, folder)
+        if state.progress.step == 8:
+            raise Killed
+
+    monkeypatch.setattr(State, "publish_last", killed)
+    with pytest.raises(Killed):
+        train(recipe(photos, None, **SAVE_ALWAYS), run)
+    monkeypatch.undo()
+    train(recipe(photos, None, **SAVE_ALWAYS), run, resume=True)
+    assert_equal_runs(run, unbroken[None])
 
 
 def test_a_run_may_be_killed_again_and_again(photos, tmp_path, unbroken):

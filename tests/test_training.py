@@ -459,6 +459,18 @@ def test_a_stage_of_each_kind_logs_its_own_losses(photos, tmp_path):
             assert event["loss"] == pytest.approx(sum(w * event[f"loss/{name}"] for w, name in weighed))
 
 
+def test_captions_take_turns_across_stages(photos, tmp_path, monkeypatch):
+    turns = []
+
+    def recording(data, items, stage, current, turn, seed):
+        turns.append(turn)
+        return make_batch(data, items, stage, current, turn, seed)
+
+    monkeypatch.setattr(loop, "make_batch", recording)
+    train(tiny.recipe(photos, tiny.UNI, tiny.ALIGN), tmp_path / "run")
+    assert turns == [0, 0, 0, 1, 1, 1]
+
+
 def test_equal_seeds_give_equal_losses_and_others_do_not(photos, tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         train(tiny.recipe(photos, tiny.ALIGN, ALL, seed=seed), tmp_path / name)
@@ -520,34 +532,34 @@ def test_a_run_over_such_batches_logs_what_there_is(tmp_path):
 
 
 def poisoned_at(call, monkeypatch):
-    """The n-th gradient is followed by a weight that is not a number."""
+    """The n-th gradient is not a number."""
     calls = []
 
     def poisoned(model, *args):
         calls.append(1)
         result = backward(model, *args)
         if len(calls) == call:
-            model.image.cross.weight.data[0, 0] = torch.nan
+            model.image.cross.weight.grad[0, 0] = torch.nan
         return result
 
     monkeypatch.setattr(loop, "backward", poisoned)
 
 
-@pytest.mark.parametrize("save_minutes", [5, 1e-9])
-def test_a_loss_that_is_not_finite_stops_the_run_before_a_checkpoint(
-    photos, tmp_path, monkeypatch, save_minutes
+@pytest.mark.parametrize(("save_minutes", "last"), [(5, 3), (1e-9, 4)])
+def test_what_is_not_finite_stops_the_run_before_it_is_kept(
+    photos, tmp_path, monkeypatch, save_minutes, last
 ):
-    poisoned_at(5, monkeypatch)  # the second step of the second epoch; the third shows it
+    poisoned_at(5, monkeypatch)  # the second step of the second epoch
     run = tmp_path / "run"
     recipe = tiny.recipe(photos, tiny.ALIGN | {"epochs": 3}, train={"save_minutes": save_minutes})
     with pytest.raises(TrainingError) as caught:
         train(recipe, run)
-    assert "step 6 of stage 'align': not finite: image_text" in str(caught.value)
+    assert "step 5 of stage 'align': not finite: grad_norm" in str(caught.value)
     assert "Lower optim.image_lr" in str(caught.value)
-    assert [event["step"] for event in tiny.events(run, "step")] == [1, 2, 3, 4, 5]
-    if save_minutes == 5:
-        weights = load_file(run / "last" / "model.safetensors")
-        assert all(tensor.isfinite().all() for tensor in weights.values())
+    assert [event["step"] for event in tiny.events(run, "step")] == [1, 2, 3, 4]
+    assert (run / "last").resolve().name == f"step-{last:08d}"
+    weights = load_file(run / "last" / "model.safetensors")
+    assert all(tensor.isfinite().all() for tensor in weights.values())
 
 
 def test_a_monstrous_learning_rate_is_told_in_a_sentence(photos, tmp_path):
