@@ -4,3 +4,5 @@ from hypothesis import settings
 
 settings.register_profile("unicross", deadline=None, derandomize=True)
 settings.load_profile("unicross")
+
+pytest_plugins = ["milvus_server"]
