@@ -17,6 +17,7 @@ from unicross.errors import StoreError
 from unicross.store import Condition, Row, Store, StoreInfo, open_store, parse_where
 from unicross.store.base import COLUMNS, make_id
 
+D = 32
 INFO = StoreInfo(fingerprint="f1", checkpoint="/somewhere/model", dim=D)
 ALBUMS = ["beach", "o'brien's", 'say "hi"', "Ünï çödé 海", "100% _all\\", ""]
 
