@@ -249,9 +249,10 @@ for number, moments in enumerate({moments}):
 """
 
 
+@pytest.mark.slow
 def test_kill_9_at_any_moment(photos, tmp_path, unbroken):
     """Processes that are really killed, twice each, while they write checkpoints too."""
-    moments = [23, 57, 98, 141]
+    moments = [23, 98, 141]
     script = KILLS.format(
         tests=str(Path(__file__).parent), photos=str(photos), folder=str(tmp_path), moments=moments
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from unicross.config import Losses, Recipe, Stage
+from unicross.config import Losses, Stage
 from unicross.model import TwoTower
 
 BACKWARD = 2
@@ -58,18 +58,3 @@ def step_forwards(stage: Stage, images: int, texts: int) -> dict[str, int]:
         tower: counts[tower] * views[tower] * (1 if tower in stage.freeze else 1 + BACKWARD)
         for tower in ("image", "text")
     }
-
-
-def planned_forwards(recipe: Recipe, n_items: int, captions_per_item: float = 5.0) -> dict[str, int]:
-    """Forwards of a whole run over `n_items` pairs, as a run itself counts them."""
-    total = {"image": 0.0, "text": 0.0}
-    batch = min(recipe.train.batch_size, n_items)
-    for stage in recipe.stages:
-        per_epoch = max(1, n_items // recipe.train.batch_size) * batch
-        for tower, count in step_forwards(stage, per_epoch, per_epoch).items():
-            total[tower] += stage.epochs * count
-        if stage.batches.kind == "clustered" and stage.batches.embed == "fresh":
-            rounds = -(-stage.epochs // stage.batches.recluster_every)
-            total["image"] += rounds * n_items
-            total["text"] += rounds * n_items * captions_per_item
-    return {tower: round(count) for tower, count in total.items()}

@@ -57,14 +57,13 @@ def make_optimizer(model: TwoTower) -> torch.optim.AdamW:
         else:
             key = ("head", 0, parameter.ndim >= 2)
         groups.setdefault(key, []).append(parameter)
-    fused = all(p.is_floating_point() for p in model.parameters())
     return torch.optim.AdamW(
         [
             {"params": members, "part": part, "below_top": below, "decayed": decayed}
             for (part, below, decayed), members in groups.items()
         ],
         lr=1e-4,
-        fused=fused,
+        fused=True,
     )
 
 
