@@ -233,3 +233,10 @@ def test_a_file_that_is_not_utf8(tmp_path):
     (tmp_path / "odd.yaml").write_bytes(b"seed: \xff\xfe")
     with pytest.raises(RecipeError, match=r"odd.yaml: not a readable YAML file"):
         load_recipe(tmp_path / "odd.yaml")
+
+
+def test_what_only_follows_from_a_mistake_inside_is_not_told(path):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path, ["stages.0.epochs=two"])
+    assert "stages.0.epochs" in str(caught.value)
+    assert "Tuple" not in str(caught.value)

@@ -15,6 +15,7 @@ from unicross.towers import (
     image_backbone,
     load_tokenizer,
     mean_std,
+    require_folder,
     resize_positions,
     text_backbone,
     train_tokenizer,
@@ -294,3 +295,10 @@ def test_a_trained_tokenizer_frames_lowers_and_keeps_words(tmp_path):
     assert tokenizer.pad_token_id == 0
     tokenizer.save_pretrained(tmp_path)
     assert load_tokenizer(tmp_path)("a red block")["input_ids"] == ids
+
+
+def test_a_path_that_is_not_there_is_refused_before_a_hub_is_asked() -> None:
+    with pytest.raises(CheckpointError, match="no such folder"):
+        require_folder("/no/such/tower")
+    require_folder("some-user/some-model")
+    require_folder({"model_type": "vit"})

@@ -346,8 +346,12 @@ def _one_line(error: Exception) -> str:
 
 def _explain(error: ValidationError) -> str:
     parts = []
-    for problem in error.errors():
-        where = ".".join(str(key) for key in problem["loc"]) or "recipe"
+    problems = error.errors()
+    for problem in problems:
+        loc = problem["loc"]
+        if any(other["loc"][: len(loc)] == loc and len(other["loc"]) > len(loc) for other in problems):
+            continue  # it follows from what is wrong inside
+        where = ".".join(str(key) for key in loc) or "recipe"
         match problem["type"]:
             case "extra_forbidden":
                 parts.append(f"unknown key {where}")

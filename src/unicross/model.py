@@ -38,6 +38,7 @@ from unicross.towers import (
     load_tokenizer,
     mean_std,
     prefix_tokens,
+    require_folder,
     text_backbone,
     train_tokenizer,
 )
@@ -182,6 +183,8 @@ class TwoTower(nn.Module):
 
         Raises CheckpointError where a tower cannot be loaded, RecipeError for one that cannot be built.
         """
+        for source in (config.image, config.text):
+            require_folder(source)
         if isinstance(config.text, dict):
             tokenizer = train_tokenizer(captions, config.text.get("vocab_size", 8192))
         else:

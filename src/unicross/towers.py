@@ -34,6 +34,12 @@ IMAGENET_MEAN_STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
+def require_folder(source: Source) -> None:
+    """Raise CheckpointError for what is written as a path and is not there, before a hub is asked for it."""
+    if isinstance(source, str) and source.startswith(("/", "./", "../", "~")) and not Path(source).exists():
+        raise CheckpointError(f"{source}: no such folder: give one with a Hugging Face model, or a hub name")
+
+
 def image_backbone(source: Source, image_size: int) -> PreTrainedModel:
     """A vision encoder that takes [B, 3, image_size, image_size]; position embeddings are interpolated.
 
