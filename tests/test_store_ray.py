@@ -57,6 +57,7 @@ def test_two_nodes_embed_what_one_process_does(tmp_path: Path) -> None:
             **os.environ,
             "PYTHONPATH": str(Path(__file__).parent),
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_raylet_start_wait_time_s": "300",
             "OMP_NUM_THREADS": "1",
         },
         capture_output=True,

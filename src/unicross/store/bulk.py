@@ -66,11 +66,17 @@ def embed_folder_ray(
     if started_here:
         ray.init(include_dashboard=False, log_to_driver=False)
     try:
-        rows = ray.data.from_items([{"row": asdict(row)} for row in plan.fresh])
-        answers = rows.repartition(max(1, len(plan.fresh) // CHUNK)).map_batches(
+        size = min(CHUNK, -(-len(plan.fresh) // workers))
+        rows = ray.data.from_items(
+            [{"row": asdict(row)} for row in plan.fresh],
+            override_num_blocks=-(
+                -len(plan.fresh) // size
+            ),  # no task of Ray's own waits for the workers' CPUs
+        )
+        answers = rows.map_batches(
             _Worker,
             fn_constructor_args=(load, str(out.resolve()), keep.run),
-            batch_size=min(CHUNK, -(-len(plan.fresh) // workers)),
+            batch_size=size,
             concurrency=workers,
             num_gpus=gpus_per_worker,
         )

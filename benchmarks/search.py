@@ -1,0 +1,296 @@
+"""Nearest-neighbour search: the stores against plain faiss and usearch, in one run.
+
+    python benchmarks/search.py 10000 100000 1000000 [--engines lance,flat] [--json out.json]
+    python benchmarks/search.py 100000 --http CHECKPOINT      # text queries over HTTP, encoder included
+
+Vectors lie around a 32-dimensional sheet in 256 dimensions, in loose groups, as embeddings of pictures do;
+queries are drawn as the vectors are. Every engine runs in a process of its own. Columns: time to put the
+vectors in and build the index; bytes on disk; resident memory that the engine added; p50 and p99 of single
+queries (k = 10); queries a second from 1 and from 16 clients; recall@10 against exact search.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import tempfile
+import threading
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+D = 256
+K = 10
+QUERIES = 500
+CLIENTS = 16
+SECONDS = 5.0
+"""Time for which the clients of a throughput measurement ask."""
+
+Search = Callable[[np.ndarray], list[int]]
+
+
+def make_vectors(count: int, seed: int) -> np.ndarray:
+    """float32 [count, D], rows of length 1."""
+    shape = np.random.default_rng(0)
+    sheet = shape.standard_normal((32, D)).astype(np.float32)
+    centres = shape.standard_normal((2000, 32)).astype(np.float32)
+    rng = np.random.default_rng(seed)
+    vectors = np.empty((count, D), np.float32)
+    for start in range(0, count, 100_000):
+        some = min(100_000, count - start)
+        inner = centres[rng.integers(2000, size=some)] + 0.6 * rng.standard_normal((some, 32), np.float32)
+        rows = inner @ sheet + 0.3 * rng.standard_normal((some, D), np.float32)
+        vectors[start : start + some] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return vectors
+
+
+def lance(vectors: np.ndarray, folder: Path) -> Search:
+    from unicross.store import Row, StoreInfo, open_store
+
+    store = open_store(str(folder / "store"), StoreInfo(fingerprint="f", checkpoint="m", dim=D))
+    for start in range(0, len(vectors), 10_000):
+        some = vectors[start : start + 10_000]
+        store.upsert(
+            [Row(f"{start + i}", "image", f"/p/{start + i}.jpg", vector=v) for i, v in enumerate(some)]
+        )
+    store.optimize()
+    return lambda query: [int(hit.row.id) for hit in store.search(query, K)]
+
+
+def milvus(vectors: np.ndarray, folder: Path) -> Search:
+    """A server at UNICROSS_MILVUS (http://host:port); its disk and memory are not seen from here."""
+    from unicross.store import Row, StoreInfo, open_store
+
+    address = f"{os.environ['UNICROSS_MILVUS']}/bench{len(vectors)}_{folder.name.replace('-', '_')}"
+    store = open_store(address, StoreInfo(fingerprint="f", checkpoint="m", dim=D))
+    for start in range(0, len(vectors), 10_000):
+        some = vectors[start : start + 10_000]
+        store.upsert(
+            [Row(f"{start + i}", "image", f"/p/{start + i}.jpg", vector=v) for i, v in enumerate(some)]
+        )
+    store.optimize()
+    return lambda query: [int(hit.row.id) for hit in store.search(query, K)]
+
+
+def flat(vectors: np.ndarray, folder: Path) -> Search:
+    import faiss
+
+    index = faiss.IndexFlatIP(D)
+    index.add(vectors)
+    faiss.write_index(index, str(folder / "flat.faiss"))
+    return lambda query: index.search(query[np.newaxis], K)[1][0].tolist()
+
+
+def hnsw(vectors: np.ndarray, folder: Path) -> Search:
+    import faiss
+
+    index = faiss.IndexHNSWFlat(D, 16, faiss.METRIC_INNER_PRODUCT)
+    index.hnsw.efConstruction = 200
+    index.hnsw.efSearch = 128
+    index.add(vectors)
+    faiss.write_index(index, str(folder / "hnsw.faiss"))
+    return lambda query: index.search(query[np.newaxis], K)[1][0].tolist()
+
+
+def usearch(vectors: np.ndarray, folder: Path) -> Search:
+    from usearch.index import Index
+
+    index = Index(ndim=D, metric="ip", dtype="f32", connectivity=16, expansion_add=200, expansion_search=128)
+    index.add(np.arange(len(vectors)), vectors)
+    index.save(str(folder / "index.usearch"))
+    return lambda query: index.search(query, K).keys.tolist()
+
+
+ENGINES = {"lance": lance, "milvus": milvus, "flat": flat, "hnsw": hnsw, "usearch": usearch}
+
+
+def measure(name: str, count: int, answers: Any) -> None:
+    """Build and ask one engine; send its numbers through the pipe `answers`."""
+    vectors, queries = make_vectors(count, 1), make_vectors(QUERIES, 2)
+    exact = nearest(vectors, queries)
+    with tempfile.TemporaryDirectory(prefix="unicross-bench-") as home:
+        folder = Path(home)
+        before = memory_mb()
+        started = time.perf_counter()
+        search = ENGINES[name](vectors, folder)
+        build_s = time.perf_counter() - started
+        for query in queries[:20]:
+            search(query)
+        found, times = 0, []
+        for query, best in zip(queries, exact, strict=True):
+            started = time.perf_counter()
+            ids = search(query)
+            times.append(time.perf_counter() - started)
+            found += len(set(ids) & set(best))
+        answers.send(
+            {
+                "engine": name,
+                "vectors": count,
+                "build_s": build_s,
+                "disk_mb": sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) / 1e6,
+                "memory_mb": memory_mb() - before,
+                "p50_ms": 1e3 * float(np.percentile(times, 50)),
+                "p99_ms": 1e3 * float(np.percentile(times, 99)),
+                "qps_1": throughput(search, queries, 1),
+                "qps_16": throughput(search, queries, CLIENTS),
+                "recall@10": found / (K * QUERIES),
+            }
+        )
+
+
+def nearest(vectors: np.ndarray, queries: np.ndarray) -> list[list[int]]:
+    """Exact answers, by blocks so that a million vectors need no extra memory."""
+    best = np.full((len(queries), K), -np.inf, np.float32)
+    ids = np.zeros((len(queries), K), np.int64)
+    for start in range(0, len(vectors), 50_000):
+        scores = queries @ vectors[start : start + 50_000].T  # [Q, D] @ [D, N] -> [Q, N]
+        both = np.concatenate([best, scores], axis=1)
+        where = np.concatenate([ids, np.tile(np.arange(scores.shape[1]) + start, (len(queries), 1))], axis=1)
+        top = np.argpartition(-both, K - 1, axis=1)[:, :K]
+        best, ids = np.take_along_axis(both, top, 1), np.take_along_axis(where, top, 1)
+    return ids.tolist()
+
+
+def throughput(search: Callable[[Any], object], queries: Any, clients: int) -> float:
+    """Answers a second over SECONDS, from threads that ask without pause."""
+    counts = [0] * clients
+    end = time.perf_counter() + SECONDS
+
+    def client(number: int) -> None:
+        while time.perf_counter() < end:
+            search(queries[(number * 31 + counts[number]) % len(queries)])
+            counts[number] += 1
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(counts) / SECONDS
+
+
+def memory_mb() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+WORDS = ("dog", "child", "boat", "red", "big", "in", "on", "snow", "water", "runs", "two", "with", "street")
+
+
+def serve(checkpoint: str, home: str, port: int) -> None:
+    import uvicorn
+
+    from unicross.search import open_searcher
+    from unicross.serve.app import create_app
+
+    uvicorn.run(
+        create_app(open_searcher(home, model=Path(checkpoint), device="cpu")), port=port, log_level="error"
+    )
+
+
+def over_http(checkpoint: str, count: int) -> dict[str, Any]:
+    """Text queries against `unicross serve` over a store of `count` vectors, and the store's share alone."""
+    from unicross.model import TwoTower
+    from unicross.store import Condition, Row, StoreInfo, open_store
+
+    model = TwoTower.load(checkpoint, "cpu")
+    rng = np.random.default_rng(0)
+    queries = [" ".join(rng.choice(WORDS, 7)) for _ in range(200)]
+    with tempfile.TemporaryDirectory(prefix="unicross-bench-") as home:
+        info = StoreInfo(fingerprint=model.fingerprint(), checkpoint=checkpoint, dim=model.dim)
+        store = open_store(home, info)
+        vectors = rng.standard_normal((count, model.dim)).astype(np.float32)
+        vectors[:, : model.dim // 2] *= 0.2
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        for start in range(0, count, 10_000):
+            some = vectors[start : start + 10_000]
+            store.upsert(
+                [Row(f"{start + i}", "image", f"/p/{start + i}", vector=v) for i, v in enumerate(some)]
+            )
+        store.optimize()
+        store.close()
+        alone = []
+        for query in model.encode_texts(queries):
+            started = time.perf_counter()
+            store.search(query, 25, where=[Condition("kind", "=", "image")])
+            alone.append(time.perf_counter() - started)
+        port = 18_765
+        process = multiprocessing.get_context("spawn").Process(target=serve, args=(checkpoint, home, port))
+        process.start()
+
+        def ask(words: str) -> None:
+            url = f"http://127.0.0.1:{port}/search?q={urllib.parse.quote(words)}"
+            with urllib.request.urlopen(url) as answer:
+                answer.read()
+
+        try:
+            for _ in range(300):
+                try:
+                    ask("warm")
+                    break
+                except OSError:
+                    time.sleep(0.5)
+            times = []
+            for words in queries:
+                started = time.perf_counter()
+                ask(words)
+                times.append(time.perf_counter() - started)
+            return {
+                "vectors": count,
+                "http_p50_ms": 1e3 * float(np.percentile(times, 50)),
+                "http_p99_ms": 1e3 * float(np.percentile(times, 99)),
+                "store_p50_ms": 1e3 * float(np.percentile(alone, 50)),
+                "http_qps_1": throughput(ask, queries, 1),
+                "http_qps_16": throughput(ask, queries, CLIENTS),
+            }
+        finally:
+            process.terminate()
+            process.join()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("sizes", type=int, nargs="+")
+    parser.add_argument("--engines", default="lance,flat,hnsw,usearch")
+    parser.add_argument("--http", metavar="CHECKPOINT")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    results = []
+    for size in arguments.sizes:
+        if arguments.http:
+            results.append(over_http(arguments.http, size))
+            print(results[-1], flush=True)
+            continue
+        for name in arguments.engines.split(","):
+            context = multiprocessing.get_context("spawn")
+            receive, send = context.Pipe(duplex=False)
+            process = context.Process(target=measure, args=(name, size, send))
+            process.start()
+            send.close()
+            try:
+                results.append(receive.recv())
+            except EOFError:
+                print(f"{name} at {size} failed", flush=True)
+                continue
+            finally:
+                process.join()
+            print_row(results[-1])
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1))
+
+
+def print_row(result: dict[str, Any]) -> None:
+    cells = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in result.values()]
+    print("| " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
