@@ -173,6 +173,15 @@ def test_a_plan_is_as_long_as_the_schedule_expects(photos, stage, alone):
     assert len(plan) == steps_per_epoch(data, stage, 7)
 
 
+def test_items_alone_are_added_to_batches_of_pairs_where_asked(photos):
+    stage = ALL | {"batches": {"unpaired": 2}}
+    recipe, _, data = prepared(photos, stage, alone=5)
+    plan = epoch_plan(data, recipe.stages[0], 8, None, np.random.default_rng(0))
+    images, texts = set(data.images_alone.tolist()), set(data.texts_alone.tolist())
+    found = [(len(batch), len(images & set(batch)), len(texts & set(batch))) for batch in plan]
+    assert found == [(12, 2, 2), (12, 2, 2), (10, 1, 1)]
+
+
 # -- losses of a step -------------------------------------------------------------------------------
 
 
@@ -457,6 +466,16 @@ def test_a_stage_of_each_kind_logs_its_own_losses(photos, tmp_path):
         if event["stage"] == "sharpen":
             weighed = (1.0, "image_text"), (0.3, "image_image"), (0.1, "text_text")
             assert event["loss"] == pytest.approx(sum(w * event[f"loss/{name}"] for w, name in weighed))
+
+
+def test_a_run_in_micro_batches_is_the_run_in_whole_ones(photos, tmp_path):
+    losses = {}
+    for micro in (None, 3):
+        sections = {"model": {"dropout": 0}, "train": {"micro_batch": micro}}
+        train(tiny.recipe(photos, tiny.ALIGN, ALL, **sections), tmp_path / str(micro))
+        losses[micro] = [event["loss"] for event in tiny.events(tmp_path / str(micro), "step")]
+    assert losses[3] == pytest.approx(losses[None], rel=1e-3)
+    assert losses[3] != losses[None]
 
 
 def test_captions_take_turns_across_stages(photos, tmp_path, monkeypatch):
