@@ -49,6 +49,9 @@ INDEX_FROM = 50_000
 REFINE = 4
 """Candidates scored again with full vectors, as a multiple of k."""
 
+EXPLORED = 128
+"""Candidates that a search keeps while it walks the index; more find more and take longer."""
+
 FRESH = datetime.timedelta(seconds=2)
 """How long another process's changes may stay unseen."""
 
@@ -140,7 +143,8 @@ class LanceStore:
     def search(self, vector: Vector, k: int, *, offset: int = 0, where: Where = ()) -> list[Hit]:
         check_depth(k, offset)
         query = self._table.search(np.asarray(vector, dtype=np.float32)).distance_type("cosine")
-        query = query.limit(offset + k).refine_factor(REFINE).select([*self.columns, "_distance"])
+        query = query.limit(offset + k).refine_factor(REFINE).ef(max(EXPLORED, REFINE * (offset + k)))
+        query = query.select([*self.columns, "_distance"])
         if where:
             query = query.where(self._sql(where), prefilter=True)
         hits = [Hit(_to_row(cells), 1.0 - cells["_distance"]) for cells in query.to_arrow().to_pylist()]
@@ -178,9 +182,15 @@ class LanceStore:
     def optimize(self) -> None:
         self._write_lock()
         indexed = {index.name for index in self._table.list_indices()}
-        if self._table.count_rows() >= INDEX_FROM and "vector_idx" not in indexed:
-            config = lancedb.index.HnswSq(distance_type="cosine")
-            self._table.create_index("vector", config=config)
+        if self._table.count_rows() >= INDEX_FROM:
+            configs = {
+                "vector": lancedb.index.HnswSq(distance_type="cosine"),
+                "id": lancedb.index.BTree(),
+                "kind": lancedb.index.Bitmap(),
+            }
+            for column, config in configs.items():
+                if f"{column}_idx" not in indexed:
+                    self._table.create_index(column, config=config)
         self._table.optimize(cleanup_older_than=datetime.timedelta(hours=1))
 
     def close(self) -> None:
