@@ -8,11 +8,6 @@ from typing import Annotated
 import typer
 
 RECIPES = ("demo_clip", "demo")
-QUERIES = (
-    "three small red stars on grass",
-    "two big blue circles on sand",
-    "a yellow heart above a green ring",
-)
 
 
 def demo(
@@ -28,6 +23,7 @@ def demo(
     from unicross.compare import compare, real_steps
     from unicross.comparison import table
     from unicross.config import recipe_path
+    from unicross.data.reading import load_items
     from unicross.data.synthetic import write_demo_set
     from unicross.model import TwoTower
     from unicross.search import open_searcher
@@ -59,10 +55,11 @@ def demo(
 
     console.print("[bold]4. Searching[/]")
     searcher = open_searcher(str(store))
-    for words in QUERIES:
-        console.print(f"  [bold]{words}[/]")
-        for hit in searcher.by_text(words, 3):
-            console.print(f"    {hit.score:.3f}  {hit.row.path}  {hit.row.caption}")
+    for item in load_items(data, "val").items[::100]:
+        console.print(f"  [bold]{item.captions[0]}[/]")
+        for hit in searcher.by_text(item.captions[0], 3):
+            described = "  <- the one described" if Path(hit.row.path).name == item.image_id else ""
+            console.print(f"    {hit.score:.3f}  {hit.row.path}  {hit.row.caption}{described}")
     console.print(
         "Next: [bold]unicross search " + str(store) + ' "two purple diamonds"[/], '
         f"[bold]unicross report {out / 'runs'}[/], or train on pictures of your own (README.md)"
