@@ -20,6 +20,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from unicross import __version__
 from unicross.errors import DataError, UnicrossError
@@ -142,6 +143,8 @@ async def _read_body(request: Request, settings: Settings) -> bytes:
                 body += chunk
                 if len(body) > limit:
                     raise too_large
+    except ClientDisconnect:
+        raise HTTPException(400, "the upload was broken off") from None  # for the log and the metrics
     except TimeoutError:
         raise HTTPException(408, "the upload took too long") from None
     return bytes(body)

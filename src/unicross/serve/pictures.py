@@ -12,6 +12,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,8 +35,8 @@ FORMATS = {
 SHOWN = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP")
 """What browsers show; other files go out as JPEG."""
 
-_DECODING = threading.BoundedSemaphore(os.cpu_count() or 1)
-"""Pictures decoded at one time; each may take 4 bytes a pixel."""
+_DECODERS = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decoder")
+"""Few threads decode, so that few large pictures are in memory at one time, and in few of malloc's arenas."""
 
 CACHE_BYTES = 64_000_000
 """Memory for thumbnails."""
@@ -59,7 +60,7 @@ class Served:
 
 
 def read_upload(data: bytes, *, max_pixels: int, at_least: int) -> Image.Image:
-    """An uploaded picture, upright and RGB, JPEGs possibly reduced to `at_least` pixels a side.
+    """An uploaded picture, upright and RGB, large ones reduced to no less than `at_least` pixels a side.
 
     Raises PictureError: 415 for what is no picture of a known kind, 413 for too many pixels, 422 for damage.
     """
@@ -69,15 +70,21 @@ def read_upload(data: bytes, *, max_pixels: int, at_least: int) -> Image.Image:
 
 
 def _decode(data: bytes, name: str, *, max_pixels: int, at_least: int | None) -> Image.Image:
+    return _DECODERS.submit(_decode_here, data, name, max_pixels, at_least).result()
+
+
+def _decode_here(data: bytes, name: str, max_pixels: int, at_least: int | None) -> Image.Image:
     try:
-        with _DECODING, Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as image:
+        with Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as image:
             if image.width * image.height > max_pixels:
                 raise PictureError(
                     413, f"{name} has {image.width}×{image.height} pixels, more than {max_pixels} are refused"
                 )
             if at_least is not None:
                 image.draft(None, (at_least, at_least))
-            return upright_rgb(image)
+            upright = upright_rgb(image)
+            factor = min(upright.size) // (2 * at_least) if at_least is not None else 0
+            return upright.reduce(factor) if factor > 1 else upright
     except PictureError:
         raise
     except UnidentifiedImageError:
