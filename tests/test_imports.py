@@ -10,7 +10,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 FLOORS = (
     {"errors"},
-    {"batches", "clustering", "config", "losses", "metrics"},  # pure maths and plain data
+    {"batches", "clustering", "config", "device", "losses", "metrics"},  # pure maths and plain data
     {"data", "towers"},
     {"model"},
     {"embed", "evaluation"},

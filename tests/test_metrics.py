@@ -8,7 +8,6 @@ from hypothesis.extra import numpy as hnp
 
 from unicross.errors import DataError
 from unicross.metrics import (
-    bootstrap_interval,
     mean_average_precision,
     mean_rank,
     median_rank,
@@ -164,17 +163,6 @@ def test_per_cluster_keeps_the_mean():
     assert by_image.mean() == pytest.approx(values.mean())
 
 
-def test_bootstrap_interval_matches_theory():
-    values = np.random.default_rng(0).normal(3.0, 2.0, size=900)
-    low, high = bootstrap_interval(values, np.random.default_rng(1))
-    half = 1.96 * values.std() / np.sqrt(900)
-    assert low == pytest.approx(values.mean() - half, abs=0.02)
-    assert high == pytest.approx(values.mean() + half, abs=0.02)
-    narrow = bootstrap_interval(values, np.random.default_rng(1), level=0.5)
-    assert low < narrow[0] < narrow[1] < high
-    assert bootstrap_interval(values, np.random.default_rng(1)) == (low, high)
-
-
 def test_paired_bootstrap_pairs_the_images():
     """A steady gain on images of very different difficulty is sure, however wide the runs' own intervals."""
     difficulty = np.random.default_rng(0).normal(50, 30, size=(1, 200))
@@ -197,6 +185,9 @@ def test_paired_bootstrap_of_independent_images_matches_theory():
     assert found.mean == pytest.approx((b - a).mean())
     assert found.low == pytest.approx(found.mean - half, abs=0.01)
     assert found.high == pytest.approx(found.mean + half, abs=0.01)
+    narrow = paired_bootstrap(a, b, np.random.default_rng(0), level=0.5)
+    assert found.low < narrow.low < narrow.high < found.high
+    assert paired_bootstrap(a, b, np.random.default_rng(0)) == found
 
 
 def test_paired_bootstrap_takes_different_numbers_of_seeds():

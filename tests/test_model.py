@@ -11,8 +11,9 @@ from PIL import Image
 from transformers import AutoModel
 
 import tiny
+from unicross.device import autocast, pick_device
 from unicross.errors import CheckpointError, DataError, RecipeError
-from unicross.model import MAX_SCALE, TwoTower, autocast, pick_device
+from unicross.model import MAX_SCALE, TwoTower
 from unicross.towers import train_tokenizer
 
 TEXTS = [
@@ -131,6 +132,10 @@ def test_temperature_begins_as_asked_and_never_falls_below_a_hundredth():
     assert model.scale.item() == pytest.approx(20)
     model.log_scale.data.fill_(math.log(500))
     assert model.scale.item() == pytest.approx(MAX_SCALE)
+    model.clamp_temperature()
+    model.scale.backward()
+    assert model.log_scale.grad is not None
+    assert model.log_scale.grad > 0  # on its bound the temperature can still rise
 
 
 def test_uni_heads_are_their_own_or_shared():

@@ -14,9 +14,10 @@ import tiny
 from unicross.config import Batches, Optim
 from unicross.data.captions import Captions
 from unicross.data.items import ImageFile, Item
+from unicross.device import autocast
 from unicross.errors import CheckpointError, DataError, RecipeError, TrainingError
 from unicross.losses import cross_modal, uni_modal
-from unicross.model import TwoTower, autocast
+from unicross.model import TwoTower
 from unicross.training import checkpoint, loop, step, train
 from unicross.training.cost import step_forwards
 from unicross.training.dataset import cached_side, make_dataset, read_splits

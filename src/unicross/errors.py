@@ -6,6 +6,7 @@
     ├── CheckpointError    a model or training checkpoint cannot be read or does not fit
     ├── TrainingError      training cannot go on (a loss that is not finite, for instance)
     └── StoreError         a vector store cannot be opened, does not fit, or refuses a request
+        └── QueryError     a request that no store can answer as it is put
 
 Only the command line turns them into one line and exit code 1. Mistakes of ours are `assert`s.
 """
@@ -33,3 +34,7 @@ class TrainingError(UnicrossError):
 
 class StoreError(UnicrossError):
     """A vector store cannot be opened, does not fit, or refuses a request."""
+
+
+class QueryError(StoreError):
+    """A request that no store can answer as it is put: a wrong filter, an unknown id, an empty text."""

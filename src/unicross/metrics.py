@@ -128,13 +128,6 @@ def per_cluster(values: npt.NDArray[np.number], clusters: npt.NDArray[np.integer
     return sums * (n / len(values))
 
 
-def bootstrap_interval(
-    values: npt.NDArray[np.number], rng: np.random.Generator, *, level: float = 0.95, resamples: int = 2000
-) -> tuple[float, float]:
-    """Percentile interval of the mean of independent `values` [N]."""
-    return _interval(_resampled_means(np.atleast_2d(values), None, rng, resamples)[0], level)
-
-
 @dataclass(frozen=True)
 class Difference:
     """Mean of b minus mean of a, and the bounds of its interval."""
@@ -166,9 +159,9 @@ def paired_bootstrap(
 
 
 def _resampled_means(
-    a: npt.NDArray[np.number], b: npt.NDArray[np.number] | None, rng: np.random.Generator, resamples: int
+    a: npt.NDArray[np.number], b: npt.NDArray[np.number], rng: np.random.Generator, resamples: int
 ) -> tuple[Doubles, Doubles]:
-    """Means [R] of a and b (zeros without b) over resampled columns, shared, and rows, not shared."""
+    """Means [R] of a and b over resampled columns, shared, and rows, not shared."""
     means = np.zeros((2, resamples))
     n = a.shape[1]
     at_once = max(1, 2**20 // n)
@@ -177,11 +170,10 @@ def _resampled_means(
         drawn = rng.integers(n, size=(r, n)) + n * np.arange(r)[:, None]
         times = np.bincount(drawn.ravel(), minlength=r * n).reshape(r, n) / n  # how often each column
         for side, values in enumerate((a, b)):
-            if values is not None:
-                s = len(values)
-                by_row = times @ values.T.astype(np.float64)  # [r, N] @ [N, S] -> [r, S]
-                chosen = np.take_along_axis(by_row, rng.integers(s, size=(r, s)), axis=1)
-                means[side, start : start + r] = chosen.mean(axis=1)
+            s = len(values)
+            by_row = times @ values.T.astype(np.float64)  # [r, N] @ [N, S] -> [r, S]
+            chosen = np.take_along_axis(by_row, rng.integers(s, size=(r, s)), axis=1)
+            means[side, start : start + r] = chosen.mean(axis=1)
     return means[0], means[1]
 
 

@@ -12,11 +12,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -29,6 +28,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from unicross.config import ModelConfig, Pooling
 from unicross.data.images import AnyImage, load_squares
+from unicross.device import autocast, pick_device
 from unicross.errors import CheckpointError, DataError, RecipeError
 from unicross.towers import (
     backbone_from_folder,
@@ -47,54 +47,7 @@ MAX_SCALE = 100.0
 """Largest 1 / temperature (Radford et al. 2021)."""
 WEIGHTS, SETTINGS = "model.safetensors", "model.json"
 
-LAYER = re.compile(r"(?:.*\.)?layers?\.(\d+)")
-"""Names of an encoder's layers in Hugging Face models: `encoder.layer.3`, `layers.3`."""
-
 Floats = NDArray[np.float32]
-
-
-def pick_device(device: str | torch.device | None = None) -> torch.device:
-    """The named device, or CUDA where there is one, or the CPU. Raises RecipeError for one not there."""
-    if device is not None:
-        try:
-            return torch.empty(0, device=device).device
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise RecipeError(
-                f"device {str(device)!r} cannot be used here: {reason}; cpu always can"
-            ) from error
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def autocast(device: torch.device, precision: Literal["auto", "bf16", "fp32"]) -> torch.autocast:
-    """bf16 autocast where asked for, or where `auto` and the processor multiplies bf16 natively."""
-    if precision == "auto":
-        native = (
-            torch.cuda.is_bf16_supported()
-            if device.type == "cuda"
-            else bool(torch.cpu.get_capabilities().get("avx512_bf16"))
-        )
-        precision = "bf16" if native else "fp32"
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
-
-
-def prefer_fast_attention(model: TwoTower) -> None:
-    """Train with the attention that is fastest on the model's device.
-
-    On the CPU the backward of PyTorch's fused kernel takes 45 ms a layer where plain products take 10
-    (ViT-tiny, batch 128, 50 tokens, 2 cores, 2026-11-23); on CUDA the fused kernel wins.
-    """
-    kind = "eager" if model.device.type == "cpu" else "sdpa"
-    for tower in (model.image, model.text):
-        tower.backbone.set_attn_implementation(kind)
-
-
-def compile_layers(model: TwoTower) -> None:
-    """Compile the layers of both towers with `torch.compile`; what it gains is in docs/log.md."""
-    for tower in (model.image, model.text):
-        for name, module in tower.backbone.named_modules():
-            if LAYER.fullmatch(name):
-                module.compile(dynamic=tower is model.text)
 
 
 class Tower(nn.Module):
@@ -266,6 +219,11 @@ class TwoTower(nn.Module):
     def scale(self) -> Tensor:
         """1 / temperature of the image-text loss, at most MAX_SCALE; a scalar tensor with gradient."""
         return self.log_scale.clamp(max=math.log(MAX_SCALE)).exp()
+
+    @torch.no_grad()
+    def clamp_temperature(self) -> None:
+        """Put the temperature back on its bound after a step beyond it, where its gradient would be zero."""
+        self.log_scale.clamp_(max=math.log(MAX_SCALE))
 
     def fingerprint(self) -> str:
         """A short hash of settings and weights: equal for equal models, wherever they are kept."""

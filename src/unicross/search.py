@@ -16,8 +16,8 @@ from PIL import Image
 from unicross.data.images import load_square
 from unicross.data.items import ImageSource
 from unicross.embed import Encoder
-from unicross.errors import CheckpointError, StoreError
-from unicross.store import Condition, Hit, Kind, QueryError, Row, Store, Where, open_store
+from unicross.errors import CheckpointError, QueryError, StoreError
+from unicross.store import Condition, Hit, Kind, Row, Store, Where, open_store
 
 AnyImage = ImageSource | Path | str | Image.Image | NDArray[np.uint8]
 Vector = NDArray[np.float32]

@@ -6,6 +6,7 @@ Loading never runs code from a checkpoint: safetensors and JSON only.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ from unicross.config import Pooling
 from unicross.errors import CheckpointError, RecipeError
 
 Source = str | dict[str, Any]
+
+LAYER = re.compile(r"(?:.*\.)?layers?\.(\d+)")
+"""Names of an encoder's layers in Hugging Face models: `encoder.layer.3`, `layers.3`."""
 IMAGENET_MEAN_STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 

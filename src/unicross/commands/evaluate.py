@@ -44,12 +44,15 @@ def evaluate(
     recipe = load_recipe(kept, overrides or ())
     model = TwoTower.load(checkpoint, device)
     result = run(model, read_validation(recipe), folds=folds, batch_size=batch_size)
-    if (checkpoint / "best").exists() and folds == 1 and not overrides:
-        result.save(checkpoint / "evaluation.json")  # for `unicross report`
     if json:
         typer.echo(json_module.dumps({**result.metrics, **_sizes(result)}, indent=2))
     else:
         _print(result)
+    if (checkpoint / "best").exists() and folds == 1 and not overrides:
+        try:
+            result.save(checkpoint / "evaluation.json")
+        except OSError as error:
+            typer.echo(f"not kept for `unicross report`: {error}", err=True)
 
 
 def _sizes(result: Result) -> dict[str, int]:

@@ -23,12 +23,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from unicross import __version__
-from unicross.errors import DataError, UnicrossError
+from unicross.errors import DataError, QueryError, UnicrossError
 from unicross.search import Searcher
 from unicross.serve.guard import Guard, Metrics
 from unicross.serve.pictures import PictureError, Served
 from unicross.serve.service import Search, Service, Settings, Words
-from unicross.store import Kind, QueryError
+from unicross.store import Kind
 from unicross.store.base import MAX_DEPTH
 
 STATIC = Path(__file__).parent / "static"

@@ -17,11 +17,12 @@ from starlette.exceptions import HTTPException
 
 from unicross import __version__
 from unicross.embed import Encoder
+from unicross.errors import QueryError
 from unicross.search import Options, Searcher
 from unicross.serve.batching import BatchedEncoder
 from unicross.serve.guard import Metrics
 from unicross.serve.pictures import Pictures, inside, read_upload, relative
-from unicross.store import Condition, Hit, Kind, QueryError, Row, Store, make_id, parse_where
+from unicross.store import Condition, Hit, Kind, Row, Store, make_id, parse_where
 from unicross.store.base import MAX_DEPTH
 
 T = TypeVar("T")

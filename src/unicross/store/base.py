@@ -17,16 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from unicross.errors import StoreError
+from unicross.errors import QueryError, StoreError
 
 Vector = NDArray[np.float32]
 Kind = Literal["image", "text"]
 Value = str | int | float | bool
 Columns = Mapping[str, type]
-
-
-class QueryError(StoreError):
-    """A request that no store can answer as it is put: a wrong filter, an unknown id, an empty text."""
 
 
 MAX_DEPTH = 10_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -35,15 +36,15 @@ class Dataset:
     pixels: PixelSource
     captions: Captions
 
-    @property
+    @cached_property
     def pairs(self) -> Indices:
         return _where(self.items, image=True, captions=True)
 
-    @property
+    @cached_property
     def images_alone(self) -> Indices:
         return _where(self.items, image=True, captions=False)
 
-    @property
+    @cached_property
     def texts_alone(self) -> Indices:
         return _where(self.items, image=False, captions=True)
 

@@ -20,8 +20,9 @@ from unicross.batches import Plan
 from unicross.config import Recipe, Stage
 from unicross.data.items import Item
 from unicross.data.rows import Problem
+from unicross.device import autocast, pick_device
 from unicross.errors import TrainingError
-from unicross.model import TwoTower, autocast, compile_layers, pick_device, prefer_fast_attention
+from unicross.model import TwoTower
 from unicross.training.checks import check_finite, check_recipe_fits, nothing_learned
 from unicross.training.cost import step_forwards, tower_cost
 from unicross.training.dataset import Dataset, cached_side, make_dataset, read_splits, validate
@@ -30,6 +31,7 @@ from unicross.training.folder import claim, write_summary
 from unicross.training.optim import freeze, schedule_shape, set_rates
 from unicross.training.prepare import ahead, make_batch, to_device
 from unicross.training.rounds import epoch_plan, new_round, plan_figures, steps_per_epoch
+from unicross.training.speed import compile_layers, prefer_fast_attention
 from unicross.training.state import State
 from unicross.training.step import Batch, backward
 
@@ -227,6 +229,7 @@ class _Loop:
         moving = [p for p in self.model.parameters() if p.grad is not None]
         norm = torch.nn.utils.clip_grad_norm_(moving, self.recipe.train.clip_norm or math.inf)
         self.state.optimizer.step()
+        self.model.clamp_temperature()
         if self.state.average is not None:
             self.state.average.update_parameters(self.model)
         if features.image is not None and features.text is not None:

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from unicross.config import Optim, Part, Stage
-from unicross.model import LAYER, TwoTower
+from unicross.model import TwoTower
+from unicross.towers import LAYER
 
 
 def parameters_of(model: TwoTower, part: Part) -> Iterator[nn.Parameter]:
@@ -42,7 +43,7 @@ def freeze(model: TwoTower, parts: Sequence[Part]) -> None:
 def make_optimizer(model: TwoTower) -> torch.optim.AdamW:
     """AdamW with a group for each part, layer and kind of decay; `set_rates` gives each its rate.
 
-    Biases, norms, embeddings of classes and positions, and the temperature are not decayed.
+    Biases, norms, the temperature and embedding layers (words, patches, positions) are not decayed.
     """
     depth = {part: 1 + max(_layers(model, part), default=-1) for part in ("image", "text")}
     groups: dict[tuple[str, int, bool], list[nn.Parameter]] = {}

@@ -72,7 +72,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
         text_ids=move(batch.text_ids),
         pairs=batch.pairs,
         pixels=move(batch.pixels),
-        image_views=tuple(view.to(device) for view in batch.image_views),
+        image_views=batch.image_views,
         text_views=tuple(Tokens(move(view.ids), move(view.mask), view.lengths) for view in batch.text_views),
         masked=None if batch.masked is None else move(batch.masked),
         seed=batch.seed,

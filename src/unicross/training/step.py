@@ -34,7 +34,7 @@ class Batch:
     text_ids: Tensor  # [T]
     pairs: int
     pixels: Tensor  # [I, S, S, 3] uint8
-    image_views: tuple[ViewDraw, ...]
+    image_views: tuple[ViewDraw, ...]  # on the host: which rows they change is asked there
     text_views: tuple[Tokens, ...]
     masked: Tensor | None  # [P, P] bool, image by text, presumed false negatives
     seed: int  # of dropout
@@ -139,7 +139,8 @@ def _image_features(
     side, views = model.config.image_size, len(batch.image_views)
     pixels = batch.pixels[rows]
     with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):  # coordinates need float32
-        shown = torch.cat([apply_views(pixels, view.rows(rows), side) for view in batch.image_views])
+        draws = [view.rows(rows).to(pixels.device) for view in batch.image_views]
+        shown = torch.cat([apply_views(pixels, draw, side) for draw in draws])
     pooled = model.image(pixel_values=model.normalise(shown))  # [V * i, H]
     return (
         _by_item(model.image.embed(pooled), views) if losses.image_text > 0 else None,

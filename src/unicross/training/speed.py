@@ -1,0 +1,25 @@
+"""What makes the towers train faster on their device, without changing what they compute."""
+
+from __future__ import annotations
+
+from unicross.model import TwoTower
+from unicross.towers import LAYER
+
+
+def prefer_fast_attention(model: TwoTower) -> None:
+    """Train with the attention that is fastest on the model's device.
+
+    On the CPU the backward of PyTorch's fused kernel takes 45 ms a layer where plain products take 10
+    (ViT-tiny, batch 128, 50 tokens, 2 cores, 2026-11-23); on CUDA the fused kernel wins.
+    """
+    kind = "eager" if model.device.type == "cpu" else "sdpa"
+    for tower in (model.image, model.text):
+        tower.backbone.set_attn_implementation(kind)
+
+
+def compile_layers(model: TwoTower) -> None:
+    """Compile the layers of both towers with `torch.compile`; what it gains is in docs/log.md."""
+    for tower in (model.image, model.text):
+        for name, module in tower.backbone.named_modules():
+            if LAYER.fullmatch(name):
+                module.compile(dynamic=tower is model.text)
