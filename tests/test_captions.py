@@ -60,10 +60,19 @@ def test_a_choice_does_not_depend_on_who_else_is_in_the_batch(captions):
 def test_a_sibling_is_another_caption_of_the_item_where_there_is_one(captions):
     rng = np.random.default_rng(0)
     asked = np.array([0, 1, 2, 3, 4, 5])
-    seen = np.stack([captions.siblings(asked, rng) for _ in range(60)])
+    seen = np.concatenate([captions.siblings(asked, 1, rng) for _ in range(60)])
     for column, caption in enumerate(asked):
         others = set(np.flatnonzero(captions.item == captions.item[caption])) - {caption}
         assert set(seen[:, column]) == (others or {caption})  # all of them come up, itself never
+
+
+def test_siblings_are_all_different_as_long_as_there_are_enough(captions):
+    for seed in range(20):
+        rows = captions.siblings(np.array([1, 4, 3]), 3, np.random.default_rng(seed))
+        assert set(rows[:2, 0]) == {0, 2}
+        assert rows[2, 0] == rows[0, 0]  # there are no more: they repeat
+        assert rows[:, 1].tolist() == [5, 5, 5]
+        assert rows[:, 2].tolist() == [3, 3, 3]
 
 
 def test_tokens_are_padded_on_the_right_to_the_longest(captions):

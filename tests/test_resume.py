@@ -32,7 +32,7 @@ def photos(tmp_path_factory):
 
 
 def recipe(photos, ema, **train):
-    return tiny.recipe(photos, *STAGES, train={"ema": ema} | train, views={"cross": "all"})
+    return tiny.recipe(photos, *STAGES, train={"ema": ema} | train, views={"pictures": 2, "captions": 2})
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,11 @@ def test_other_recipes_are_refused_with_what_differs(photos, tmp_path):
     run = tmp_path / "run"
     killed_at(photos, run, None, "step", 1)
     changed = tiny.recipe(
-        photos, *STAGES[:2], STAGES[2] | {"epochs": 4}, train={"batch_size": 6}, views={"cross": "all"}
+        photos,
+        *STAGES[:2],
+        STAGES[2] | {"epochs": 4},
+        train={"batch_size": 6},
+        views={"pictures": 2, "captions": 2},
     )
     with pytest.raises(RecipeError) as caught:
         train(changed, run, resume=True)

@@ -109,6 +109,23 @@ def false_negatives(
     return masked
 
 
+def soft_targets(similarity: NDArray[np.floating], share: float, temperature: float) -> NDArray[np.float32]:
+    """How much each item of a batch matches each other, from how alike they are.
+
+    Each item keeps 1 - `share` for itself; the rest is divided among all, itself included, by a softmax of
+    the similarities.
+
+    Args:
+        similarity: [B, B] cosines between items, symmetric.
+
+    Returns:
+        [B, B], symmetric, all above zero.
+    """
+    weights = np.exp((similarity.astype(np.float32) - 1) / temperature)
+    divided = weights / weights.sum(axis=1, keepdims=True)
+    return ((1 - share) * np.eye(len(divided)) + share * (divided + divided.T) / 2).astype(np.float32)
+
+
 def hardness(plan: Plan, images: NDArray[np.floating], texts: NDArray[np.floating]) -> float:
     """Mean similarity of in-batch negatives (image of one item, text of another) over a plan.
 

@@ -102,6 +102,10 @@ class Losses(Strict):
     text_text: Weight = 0.0
     image_temperature: Positive = 0.1
     text_temperature: Positive = 0.05
+    soft: Share = 0.0
+    """Share of an anchor's target that goes to other items, by how alike `batches.judge` finds them."""
+    soft_temperature: Positive = 0.1
+    """Of the softmax that divides that share by likeness."""
 
     @model_validator(mode="after")
     def _some_loss(self) -> Self:
@@ -140,8 +144,18 @@ class Views(Strict):
     """The second text view: the same caption under other dropout, a sibling caption, or words dropped."""
     perturb: Share = 0.15
     """Share of the words that `perturb` drops or swaps."""
-    cross: Literal["first", "all"] = "first"
-    """Which views the image-text loss sees: the first of each item, or all that are encoded anyway."""
+    pictures: int = Field(1, ge=1, le=2)
+    """Views of an image that the image-text loss sees; two are both positives of each caption."""
+    captions: int = Field(1, ge=1)
+    """Captions of an item that the image-text loss sees, all positives of the image."""
+
+    @model_validator(mode="after")
+    def _captions_are_siblings(self) -> Self:
+        if self.captions > 1 and self.text != "sibling":
+            raise ValueError(
+                f"captions={self.captions} makes the text views siblings: set text=sibling, or captions=1"
+            )
+        return self
 
 
 class Batches(Strict):
@@ -156,6 +170,8 @@ class Batches(Strict):
     """Epochs between rounds."""
     embed: Literal["reuse", "fresh"] = "reuse"
     """Embeddings of a round: those that training steps computed last, or all of them computed anew."""
+    judge: Literal["model", "frozen_text"] = "model"
+    """Who says which items are alike: the model of the last round, or captions under the untrained tower."""
     guard: Annotated[float, Field(gt=0.0)] | None = 0.95
     """Mask a negative whose similarity exceeds this share of the anchor's positive similarity; None: off."""
     unpaired: int = Field(0, ge=0)
@@ -195,6 +211,11 @@ class Stage(Strict):
                     f"the {loss} loss moves nothing: all of {', '.join(sorted(parts))} are frozen; "
                     "freeze less, or set its weight to 0"
                 )
+        if self.losses.soft > 0 and self.batches.kind == "random" and self.batches.judge == "model":
+            raise ValueError(
+                "losses.soft needs someone to judge what is alike: set batches.judge=frozen_text, or "
+                "batches.kind=clustered"
+            )
         return self
 
 

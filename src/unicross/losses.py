@@ -17,22 +17,25 @@ import torch
 from torch import Tensor
 
 
-def info_nce(similarities: Tensor, positive: Tensor, ignored: Tensor | None = None) -> Tensor:
+def info_nce(similarities: Tensor, match: Tensor, ignored: Tensor | None = None) -> Tensor:
     """Multi-positive InfoNCE over rows.
 
     Args:
         similarities: [Q, K] logits (already divided by the temperature).
-        positive: [Q, K] bool, the keys that match each query. Every row needs at least one.
+        match: [Q, K] the keys that match each query: bool, or how much each does (not negative). Every row
+            needs at least one.
         ignored: [Q, K] bool, pairs that are neither positives nor negatives. A positive is never ignored.
 
     Returns:
-        Scalar: the mean over queries of the mean over positives p of -log softmax(similarities)[p].
+        Scalar: the mean over queries of the mean over positives p, weighted by how much they match, of
+        -log softmax(similarities)[p].
     """
     logits = similarities.float()
+    positive = match > 0
     if ignored is not None:
         logits = logits.masked_fill(ignored & ~positive, -torch.inf)
     log_total = logits.logsumexp(dim=1)  # [Q]
-    positive_mean = torch.where(positive, logits, 0.0).sum(dim=1) / positive.sum(dim=1)  # [Q]
+    positive_mean = torch.where(positive, match * logits, 0.0).sum(dim=1) / match.sum(dim=1)  # [Q]
     return (log_total - positive_mean).mean()
 
 
@@ -43,6 +46,7 @@ def cross_modal(
     text_ids: Tensor,
     scale: Tensor | float,
     masked: Tensor | None = None,
+    match: Tensor | None = None,
 ) -> Tensor:
     """Symmetric contrastive loss between two modalities.
 
@@ -52,14 +56,16 @@ def cross_modal(
         image_ids: [Q] integers; `text_ids`: [K] integers. Equal ids are positives.
         scale: 1 / temperature.
         masked: [Q, K] bool, presumed false negatives, left out of both directions.
+        match: [Q, K] how much each image and text match, instead of by ids (see `info_nce`).
 
     Returns:
         Scalar: the mean of image-to-text and text-to-image InfoNCE.
     """
     similarities = scale * images @ texts.T  # [Q, D] @ [D, K] -> [Q, K]
-    positive = image_ids[:, None] == text_ids[None, :]  # [Q, K]
-    forward = info_nce(similarities, positive, masked)
-    backward = info_nce(similarities.T, positive.T, None if masked is None else masked.T)
+    if match is None:
+        match = image_ids[:, None] == text_ids[None, :]  # [Q, K]
+    forward = info_nce(similarities, match, masked)
+    backward = info_nce(similarities.T, match.T, None if masked is None else masked.T)
     return (forward + backward) / 2
 
 

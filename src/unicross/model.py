@@ -267,6 +267,12 @@ class TwoTower(nn.Module):
             pooled = self.text(input_ids=ids.to(self.device), mask=mask.to(self.device))
             return _numpy(self.text.embed(pooled))
 
+    def pool_tokens(self, ids: Tensor, mask: Tensor) -> Floats:
+        """Token ids and their mask, both [B, L] -> the text tower's pooled features, unit vectors [B, H]."""
+        with self._inference():
+            pooled = self.text(input_ids=ids.to(self.device), mask=mask.to(self.device))
+            return _numpy(F.normalize(pooled.float(), dim=-1))
+
     def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> Floats:
         """Texts -> unit embeddings [N, D]. Longer ones are cut at the model's `max_tokens`."""
         if isinstance(texts, str):

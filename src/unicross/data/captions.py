@@ -55,11 +55,18 @@ class Captions:
         offsets = np.random.default_rng(seed).integers(0, 2**31, len(self.counts))
         return self.first[items] + (offsets[items] + turn) % self.counts[items]
 
-    def siblings(self, captions: Indices, rng: np.random.Generator) -> Indices:
-        """Another caption of the same item, or the same one where it is the only one. [B] -> [B]"""
+    def siblings(self, captions: Indices, count: int, rng: np.random.Generator) -> Indices:
+        """Other captions of the same items, in random order. [B] -> [count, B]
+
+        They differ as long as there are enough; then they repeat, and an only caption is its own sibling.
+        """
         items = self.item[captions]
-        others = np.maximum(self.counts[items] - 1, 1)
-        shift = np.minimum(1 + rng.integers(0, others), self.counts[items] - 1)
+        others = self.counts[items] - 1  # [B]
+        keys = rng.random((len(items), max(int(others.max(initial=0)), 1)))
+        keys[np.arange(keys.shape[1]) >= others[:, None]] = 2.0  # no such caption: last
+        shifts = 1 + keys.argsort(axis=1)  # [B, most others]
+        turns = np.arange(count)[:, None] % np.maximum(others, 1)  # [count, B]
+        shift = np.minimum(shifts[np.arange(len(items)), turns], others)
         return self.first[items] + (captions - self.first[items] + shift) % self.counts[items]
 
     def tokens(self, captions: Indices) -> Tokens:

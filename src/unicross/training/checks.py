@@ -10,7 +10,6 @@ import torch
 from unicross.config import Losses, Recipe, Stage
 from unicross.errors import DataError, RecipeError, TrainingError
 from unicross.model import TwoTower
-from unicross.training.cost import views_of
 from unicross.training.dataset import Dataset
 
 NO_LEARNING = 0.02
@@ -56,8 +55,9 @@ def check_finite(figures: Mapping[str, float], step: int, stage: str) -> None:
 
 def nothing_learned(image_text: Sequence[float], batch: int, stage: Stage) -> str | None:
     """A sentence where an epoch's image-text losses stay at chance for batches of `batch` pairs."""
-    views = views_of(stage.losses).values() if stage.views.cross == "all" else (1, 1)
-    keys = batch * math.sqrt(math.prod(views))  # of the mean of both directions: each has the other's views
+    keys = batch * math.sqrt(
+        stage.views.pictures * stage.views.captions
+    )  # of the mean of both directions: each has the other's views
     last = image_text[-LOOKED_AT:]
     if len(last) < LOOKED_AT or abs(sum(last) / LOOKED_AT - math.log(keys)) >= NO_LEARNING:
         return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from unicross.config import Losses, Stage
+from unicross.config import Stage
 from unicross.model import TwoTower
 
 BACKWARD = 2
@@ -42,17 +42,18 @@ def tower_cost(model: TwoTower, text_tokens: float) -> TowerCost:
     )
 
 
-def views_of(losses: Losses) -> dict[str, int]:
+def views_of(stage: Stage) -> dict[str, int]:
     """Views of an item that pass each tower."""
+    losses, views = stage.losses, stage.views
     return {
-        "image": 2 if losses.image_image > 0 else int(losses.image_text > 0),
-        "text": 2 if losses.text_text > 0 else int(losses.image_text > 0),
+        "image": max(views.pictures * (losses.image_text > 0), 2 * (losses.image_image > 0)),
+        "text": max(views.captions * (losses.image_text > 0), 2 * (losses.text_text > 0)),
     }
 
 
 def step_forwards(stage: Stage, images: int, texts: int) -> dict[str, int]:
     """Forwards of one training step of `images` and `texts`, a backward counted as two more."""
-    views = views_of(stage.losses)
+    views = views_of(stage)
     counts = {"image": images, "text": texts}
     return {
         tower: counts[tower] * views[tower] * (1 if tower in stage.freeze else 1 + BACKWARD)

@@ -122,16 +122,16 @@ def embed_images(
 
 
 def embed_captions(
-    model: TwoTower, data: Dataset, captions: Indices, batch_size: int = 256
+    model: TwoTower, data: Dataset, captions: Indices, batch_size: int = 256, *, pooled: bool = False
 ) -> NDArray[np.float32]:
-    """Unit embeddings [len(captions), D], made in order of length to save padding."""
-    result = np.zeros((len(captions), model.dim), np.float32)
+    """Unit embeddings [len(captions), D], or the tower's own (`pooled`); like lengths together."""
+    encode = model.pool_tokens if pooled else model.encode_tokens
     order = np.argsort(data.captions.lengths()[captions], kind="stable")
+    parts = []
     for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        tokens = data.captions.tokens(captions[chosen])
-        result[chosen] = model.encode_tokens(tokens.ids, tokens.mask)
-    return result
+        tokens = data.captions.tokens(captions[order[start : start + batch_size]])
+        parts.append(encode(tokens.ids, tokens.mask))
+    return np.concatenate(parts)[np.argsort(order)] if parts else np.zeros((0, model.dim), np.float32)
 
 
 def mean_captions(

@@ -30,7 +30,14 @@ from unicross.training.events import EventLog, Listener
 from unicross.training.folder import claim, write_summary
 from unicross.training.optim import freeze, schedule_shape, set_rates
 from unicross.training.prepare import ahead, make_batch, to_device
-from unicross.training.rounds import epoch_plan, new_round, plan_figures, steps_per_epoch
+from unicross.training.rounds import (
+    Judge,
+    epoch_plan,
+    frozen_text,
+    new_round,
+    plan_figures,
+    steps_per_epoch,
+)
 from unicross.training.speed import compile_layers, prefer_fast_attention
 from unicross.training.state import State
 from unicross.training.step import Batch, backward
@@ -128,6 +135,9 @@ class _Loop:
             items=len(self.data.items),
             run=str(self.run),
         )
+        if progress.step == 0 and any(stage.batches.judge == "frozen_text" for stage in stages):
+            self.state.frozen_text, spent = frozen_text(self.model, self.data)
+            progress.count(spent)
         while progress.stage < len(stages):
             stage = stages[progress.stage]
             freeze(self.model, stage.freeze)
@@ -163,7 +173,7 @@ class _Loop:
         progress = self.progress
         plan = self._plan(stage)
         self.model.train()
-        judge = self.state.round if stage.batches.kind == "clustered" else None
+        judge = self._judge(stage)
         seeds = (self.recipe.seed, progress.stage, progress.epoch)
 
         def prepare(number: int) -> Batch:
@@ -218,9 +228,17 @@ class _Loop:
         plan = epoch_plan(self.data, stage, self.recipe.train.batch_size, current, rng)
         if current is not None and progress.batch == 0:
             rng = np.random.default_rng([*seeds, FIGURE_SEED])
-            figures |= plan_figures(plan, current, stage.batches.guard, self.recipe.train.batch_size, rng)
+            judge = self._judge(stage)
+            assert judge is not None
+            size, guard = self.recipe.train.batch_size, stage.batches.guard
+            figures |= plan_figures(plan, current, judge, guard, size, rng)
             self.emit("round", **figures)
         return plan
+
+    def _judge(self, stage: Stage) -> Judge | None:
+        if stage.batches.judge == "frozen_text":
+            return self.state.frozen_text
+        return self.state.round if stage.batches.kind == "clustered" else None
 
     def _step(self, stage: Stage, batch: Batch) -> dict[str, Tensor]:
         """Move the model by one batch. Returns the unweighted losses by name, and `grad_norm`."""

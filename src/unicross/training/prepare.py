@@ -9,13 +9,13 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from unicross.batches import Indices
+from unicross.batches import Indices, soft_targets
 from unicross.config import ImageView, Stage
 from unicross.data.captions import Captions, Tokens
 from unicross.data.views import draw_views
 from unicross.training.cost import views_of
 from unicross.training.dataset import Dataset
-from unicross.training.rounds import Round
+from unicross.training.rounds import Judge
 from unicross.training.step import Batch
 
 T = TypeVar("T")
@@ -23,13 +23,13 @@ R = TypeVar("R")
 
 
 def make_batch(
-    data: Dataset, items: Indices, stage: Stage, current: Round | None, turn: int, seed: Sequence[int]
+    data: Dataset, items: Indices, stage: Stage, judge: Judge | None, turn: int, seed: Sequence[int]
 ) -> Batch:
     """Pixels, drawn views, tokens and mask of the items of one batch.
 
     Args:
         items: a batch of the plan.
-        current: the round whose embeddings judge false negatives; None masks nothing.
+        judge: says which items are alike, for the guard and soft targets; None: no two are.
         turn: epochs done in the run, which decides the caption's turn.
         seed: of everything random in this step; the same seed gives the same batch.
     """
@@ -39,12 +39,12 @@ def make_batch(
     pairs = items[has_image & has_text]
     images = np.concatenate([pairs, items[has_image & ~has_text]])
     texts = np.concatenate([pairs, items[has_text & ~has_image]])
-    counts = views_of(stage.losses)
+    counts = views_of(stage)
     if stage.losses.image_image == 0:
         images = pairs  # images alone serve no other loss
     if stage.losses.text_text == 0:
         texts = pairs
-    masked = None if current is None else current.masked(pairs, stage.batches.guard)
+    masked, match = _judged(judge, pairs, stage)
     return Batch(
         image_ids=torch.from_numpy(images),
         text_ids=torch.from_numpy(texts),
@@ -54,7 +54,8 @@ def make_batch(
             draw_views(view, len(images), rng) for view in _image_views(stage)[: counts["image"]]
         ),
         text_views=_text_views(data.captions, texts, stage, counts["text"], turn, seed[0], rng),
-        masked=None if masked is None else torch.from_numpy(masked),
+        masked=masked,
+        match=match,
         seed=int(rng.integers(2**31)),
     )
 
@@ -75,6 +76,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
         image_views=batch.image_views,
         text_views=tuple(Tokens(move(view.ids), move(view.mask), view.lengths) for view in batch.text_views),
         masked=None if batch.masked is None else move(batch.masked),
+        match=None if batch.match is None else move(batch.match),
         seed=batch.seed,
     )
 
@@ -92,9 +94,25 @@ def ahead(make: Callable[[T], R], wanted: Sequence[T], depth: int = 2) -> Iterat
             yield ready.result()
 
 
+def _judged(
+    judge: Judge | None, pairs: Indices, stage: Stage
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Presumed false negatives and soft targets [P, P] of a batch; None where there are none."""
+    losses, guard = stage.losses, stage.batches.guard
+    if judge is None or losses.image_text == 0:
+        return None, None
+    masked = None if guard is None else torch.from_numpy(judge.masked(pairs, guard))
+    if losses.soft == 0:
+        return masked, None
+    return masked, torch.from_numpy(soft_targets(judge.alike(pairs), losses.soft, losses.soft_temperature))
+
+
 def _image_views(stage: Stage) -> tuple[ImageView, ImageView]:
-    views = stage.views
-    return (views.image if stage.losses.image_text > 0 else views.image_uni), views.image_uni
+    views, losses = stage.views, stage.losses
+    return (
+        views.image if losses.image_text > 0 else views.image_uni,
+        views.image_uni if losses.image_image > 0 else views.image,
+    )
 
 
 def _text_views(
@@ -106,7 +124,7 @@ def _text_views(
     run_seed: int,
     rng: np.random.Generator,
 ) -> tuple[Tokens, ...]:
-    """The views of the text tower: a caption of each item and, for a text-text loss, a second view of it."""
+    """The views of the text tower: a caption of each item, more of them, or other views of the first."""
     if count == 0 or not len(items):
         return ()
     chosen = captions.choose(items, turn, run_seed)
@@ -117,6 +135,6 @@ def _text_views(
         case "dropout":
             return first, first
         case "sibling":
-            return first, captions.tokens(captions.siblings(chosen, rng))
+            return first, *(captions.tokens(row) for row in captions.siblings(chosen, count - 1, rng))
         case "perturb":
             return first, captions.perturbed(chosen, stage.views.perturb, rng)

@@ -10,6 +10,7 @@ Letters: N items, D the shared space.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -35,6 +36,18 @@ from unicross.training.dataset import Dataset, embed_captions, embed_images, mea
 Half = NDArray[np.float16]
 
 
+class Judge(Protocol):
+    """Says which of the pairs in a batch are alike."""
+
+    def masked(self, batch: Indices, guard: float) -> NDArray[np.bool_]:
+        """Presumed false negatives [B, B]: see `batches.false_negatives`."""
+        ...
+
+    def alike(self, batch: Indices) -> NDArray[np.float32]:
+        """Cosines [B, B] between items within the modalities, symmetric."""
+        ...
+
+
 @dataclass(frozen=True)
 class Round:
     """Embeddings [N, D] by item index, and the cluster of each item [N] (-1: not a pair)."""
@@ -43,9 +56,35 @@ class Round:
     text: Half
     cluster: NDArray[np.int64]
 
-    def masked(self, batch: Indices, guard: float | None) -> NDArray[np.bool_] | None:
-        """Presumed false negatives [B, B] among the pairs of a batch; None where the guard is off."""
-        return None if guard is None else false_negatives(self.image[batch], self.text[batch], guard)
+    def masked(self, batch: Indices, guard: float) -> NDArray[np.bool_]:
+        return false_negatives(self.image[batch], self.text[batch], guard)
+
+    def alike(self, batch: Indices) -> NDArray[np.float32]:
+        """The mean of image-image and text-text cosines."""
+        return 0.5 * (_cosines(self.image[batch]) + _cosines(self.text[batch]))
+
+
+@dataclass(frozen=True)
+class FrozenText:
+    """The mean caption [N, H] of each item under the text tower as it came, before any training."""
+
+    text: Half
+
+    def masked(self, batch: Indices, guard: float) -> NDArray[np.bool_]:
+        return false_negatives(self.text[batch], self.text[batch], guard)
+
+    def alike(self, batch: Indices) -> NDArray[np.float32]:
+        return _cosines(self.text[batch])
+
+
+def frozen_text(model: TwoTower, data: Dataset) -> tuple[FrozenText, dict[str, int]]:
+    """Embed the captions of all pairs with the tower as it is, without its head; also what that cost."""
+    pairs = data.pairs
+    captions = np.flatnonzero(np.isin(data.captions.item, pairs))
+    embedded = embed_captions(model, data, captions, pooled=True)
+    text = np.zeros((len(data.items), embedded.shape[1]), np.float16)
+    text[pairs] = mean_captions(embedded, data, captions, pairs)
+    return FrozenText(text), {"text": len(captions)}
 
 
 class Bank:
@@ -135,7 +174,12 @@ def steps_per_epoch(data: Dataset, stage: Stage, batch_size: int) -> int:
 
 
 def plan_figures(
-    plan: Plan, current: Round, guard: float | None, batch_size: int, rng: np.random.Generator
+    plan: Plan,
+    current: Round,
+    judge: Judge,
+    guard: float | None,
+    batch_size: int,
+    rng: np.random.Generator,
 ) -> dict[str, float]:
     """How hard the plan's batches are against random ones, and the share of pairs that the guard masks."""
     pairs = np.flatnonzero(current.cluster >= 0)
@@ -145,10 +189,15 @@ def plan_figures(
         "hardness_random": hardness(random_batches(pairs, batch_size, rng), current.image, current.text),
     }
     if guard is not None:
-        masks = [current.masked(batch, guard) for batch in only_pairs]
-        masked = sum(int(mask.sum()) for mask in masks if mask is not None)
+        masked = sum(int(judge.masked(batch, guard).sum()) for batch in only_pairs)
         figures["masked"] = masked / max(sum(len(batch) * (len(batch) - 1) for batch in only_pairs), 1)
     return figures
+
+
+def _cosines(vectors: Half) -> NDArray[np.float32]:
+    """Unit vectors [B, D] -> [B, B]"""
+    vectors = vectors.astype(np.float32)
+    return vectors @ vectors.T
 
 
 def _space(image: Half, text: Half, batches: Batches) -> NDArray[np.floating]:

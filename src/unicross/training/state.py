@@ -16,7 +16,7 @@ from unicross.errors import CheckpointError
 from unicross.model import TwoTower
 from unicross.training.checkpoint import load_training, publish, save_training
 from unicross.training.optim import make_optimizer
-from unicross.training.rounds import Bank, Round
+from unicross.training.rounds import Bank, FrozenText, Round
 
 AVERAGE = "average."
 
@@ -52,6 +52,7 @@ class State:
             self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.train.ema))
         self.bank = Bank(items, model.dim, model.device)
         self.round: Round | None = None
+        self.frozen_text: FrozenText | None = None
         self.progress = Progress()
 
     @property
@@ -92,6 +93,8 @@ class State:
             if "round.image" in tensors:
                 names = ("image", "text", "cluster")
                 self.round = Round(*(tensors[f"round.{name}"].numpy() for name in names))
+            if "frozen_text" in tensors:
+                self.frozen_text = FrozenText(tensors["frozen_text"].numpy())
             if self.average is not None:
                 kept = {k.removeprefix(AVERAGE): v for k, v in tensors.items() if k.startswith(AVERAGE)}
                 self.average.load_state_dict(kept)
@@ -108,6 +111,8 @@ class State:
                 "round.text": torch.from_numpy(self.round.text),
                 "round.cluster": torch.from_numpy(self.round.cluster),
             }
+        if self.frozen_text is not None:
+            tensors["frozen_text"] = torch.from_numpy(self.frozen_text.text)
         if self.average is not None:
             tensors |= {AVERAGE + name: tensor for name, tensor in self.average.state_dict().items()}
         return tensors

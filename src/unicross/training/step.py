@@ -37,6 +37,7 @@ class Batch:
     image_views: tuple[ViewDraw, ...]  # on the host: which rows they change is asked there
     text_views: tuple[Tokens, ...]
     masked: Tensor | None  # [P, P] bool, image by text, presumed false negatives
+    match: Tensor | None  # [P, P] float32, how much items match where that is not all or nothing
     seed: int  # of dropout
 
 
@@ -98,12 +99,12 @@ def batch_losses(features: Features, batch: Batch, stage: Stage, scale: Tensor) 
     if losses.image_text > 0:
         assert features.image is not None
         assert features.text is not None
-        seen = slice(None) if stage.views.cross == "all" else slice(1)
-        images, texts = features.image[:pairs, seen], features.text[:pairs, seen]  # [P, v, D], [P, w, D]
-        v, w = images.shape[1], texts.shape[1]
-        masked = batch.masked
-        if masked is not None:
-            masked = masked.repeat_interleave(v, 0).repeat_interleave(w, 1)  # [P * v, P * w]
+        v, w = stage.views.pictures, stage.views.captions
+        images, texts = features.image[:pairs, :v], features.text[:pairs, :w]  # [P, v, D], [P, w, D]
+        masked, match = (
+            None if matrix is None else matrix.repeat_interleave(v, 0).repeat_interleave(w, 1)
+            for matrix in (batch.masked, batch.match)
+        )  # [P * v, P * w]
         result["image_text"] = cross_modal(
             images.flatten(0, 1),
             texts.flatten(0, 1),
@@ -111,6 +112,7 @@ def batch_losses(features: Features, batch: Batch, stage: Stage, scale: Tensor) 
             batch.text_ids[:pairs].repeat_interleave(w),
             scale,
             masked,
+            match,
         )
     symmetric = None if batch.masked is None else batch.masked | batch.masked.T
     if features.image_uni is not None:
