@@ -10,6 +10,7 @@ from unicross.batches import (
     false_negatives,
     hardness,
     random_batches,
+    soft_targets,
     uni_modal_batches,
     with_unpaired,
 )
@@ -166,3 +167,14 @@ def test_exact_twins_are_masked_and_the_diagonal_never_is():
     twins = normalise(np.array([[1.0, 0.2], [1.0, 0.2], [-1.0, 0.5]])).astype(np.float16)
     masked = false_negatives(twins, twins, 0.95)
     assert masked.tolist() == [[False, True, False], [True, False, False], [False, False, False]]
+
+
+def test_soft_targets_give_the_share_to_what_is_alike():
+    similarity = np.array([[1, 0.9, 0], [0.9, 1, 0], [0, 0, 1]], dtype=np.float32)
+    target = soft_targets(similarity, 0.5, 0.1)
+    assert np.array_equal(target, target.T)
+    assert (target > 0).all()
+    np.testing.assert_allclose(target.sum(axis=1), 1, atol=1e-3)  # exactly 1 but for the symmetry
+    near = np.exp(-1) / (1 + np.exp(-1))
+    np.testing.assert_allclose(target[0], [0.5 + 0.5 * (1 - near), 0.5 * near, 0], atol=1e-4)
+    assert np.array_equal(soft_targets(similarity, 0.0, 0.1), np.eye(3))

@@ -146,6 +146,25 @@ def test_a_crop_is_two_ordered_shares(crop):
     says("stages.0.views.image: crop must be two shares of the area", views={"image": {"crop": crop}})
 
 
+def test_soft_targets_need_a_judge():
+    raw = {"model": {"image": "a", "text": "b"}, "data": {"root": "c"}}
+    stage = {"name": "x", "epochs": 1, "losses": {"image_text": 1, "soft": 0.3}}
+    with pytest.raises(RecipeError, match=r"batches\.judge=frozen_text"):
+        make_recipe(raw | {"stages": [stage]})
+    make_recipe(raw | {"stages": [stage | {"batches": {"judge": "frozen_text"}}]})
+    make_recipe(raw | {"stages": [stage | {"batches": {"kind": "clustered"}}]})
+
+
+def test_several_captions_are_siblings():
+    raw = {
+        "model": {"image": "a", "text": "b"},
+        "data": {"root": "c"},
+        "views": {"captions": 2, "text": "perturb"},
+    }
+    with pytest.raises(RecipeError, match="text=sibling"):
+        make_recipe(raw | {"stages": [tiny.ALIGN]})
+
+
 @pytest.mark.parametrize(
     ("loss", "frozen"),
     [

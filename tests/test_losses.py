@@ -137,3 +137,24 @@ def test_half_precision_features_are_judged_in_float32():
     rough = uni_modal(features.bfloat16(), ids, 0.01)
     assert rough.dtype == torch.float32
     assert rough.item() == pytest.approx(exact.item(), rel=0.05)
+
+
+def test_soft_targets_are_the_cross_entropy_against_them():
+    generator = torch.Generator().manual_seed(0)
+    similarities = torch.randn(4, 6, generator=generator)
+    match = torch.rand(4, 6, generator=generator)
+    target = match / match.sum(1, keepdim=True)
+    torch.testing.assert_close(info_nce(similarities, match), F.cross_entropy(similarities, target))
+    whole = torch.zeros(4, 6).index_put((torch.arange(4), torch.arange(4)), torch.tensor(3.0))
+    hard = F.cross_entropy(similarities, torch.arange(4))
+    torch.testing.assert_close(info_nce(similarities, whole), hard)
+    torch.testing.assert_close(info_nce(similarities, whole > 0), hard)
+
+
+def test_cross_modal_takes_the_targets_of_each_direction_from_the_match():
+    generator = torch.Generator().manual_seed(1)
+    images, texts = (F.normalize(torch.randn(3, 5, generator=generator), dim=1) for _ in range(2))
+    match = torch.rand(3, 3, generator=generator)
+    ids, logits = torch.arange(3), 4.0 * images @ texts.T
+    wanted = (info_nce(logits, match) + info_nce(logits.T, match.T)) / 2
+    torch.testing.assert_close(cross_modal(images, texts, ids, ids, 4.0, None, match), wanted)

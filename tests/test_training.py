@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import tiny
+from unicross.batches import soft_targets
 from unicross.config import Batches, Optim
 from unicross.data.captions import Captions
 from unicross.data.items import ImageFile, Item
@@ -24,7 +25,7 @@ from unicross.training.cost import step_forwards
 from unicross.training.dataset import cached_side, make_dataset, read_splits
 from unicross.training.optim import freeze, make_optimizer, parameters_of, schedule_shape, set_rates
 from unicross.training.prepare import ahead, make_batch
-from unicross.training.rounds import Bank, epoch_plan, new_round, steps_per_epoch
+from unicross.training.rounds import Bank, epoch_plan, frozen_text, new_round, steps_per_epoch
 from unicross.training.step import Features, backward, batch_losses
 
 CPU = torch.device("cpu")
@@ -148,6 +149,50 @@ def test_presumed_false_negatives_are_those_of_the_round(photos):
     assert batch.masked.tolist() == current.masked(items, 0.95).tolist()
     off = recipe.stages[0].model_copy(update={"batches": Batches(kind="clustered", guard=None)})
     assert make_batch(data, items, off, current, 0, (0,)).masked is None
+
+
+def test_the_untrained_text_tower_can_judge_what_is_alike(photos):
+    """By the captions alone, pooled, before any head; its own twin is alike whatever the pictures show."""
+    recipe, model, data = prepared(photos, tiny.ALIGN, alone=2)
+    judge, spent = frozen_text(model, data)
+    assert spent == {"text": 24 * 3}
+    first = model.encode_texts(data.items[5].captions)
+    assert judge.text.shape == (28, model.text.backbone.config.hidden_size)
+    tokens = data.captions.tokens(np.flatnonzero(data.captions.item == 5))
+    pooled = model.pool_tokens(tokens.ids, tokens.mask).mean(axis=0)
+    np.testing.assert_allclose(judge.text[5], pooled / np.linalg.norm(pooled), atol=5e-3)
+    assert first.shape[1] == model.dim
+    alike = judge.alike(np.array([5, 6, 5]))
+    np.testing.assert_allclose(alike, alike.T)
+    assert alike[0, 2] == pytest.approx(1, abs=1e-3)
+    assert judge.masked(np.array([5, 6, 5]), 0.999)[0].tolist() == [False, False, True]
+
+
+def test_soft_targets_and_masks_come_from_the_judge(photos):
+    losses = {"image_text": 1.0, "soft": 0.3, "soft_temperature": 0.2}
+    stage = {"name": "x", "epochs": 1, "losses": losses, "batches": {"judge": "frozen_text", "guard": 0.5}}
+    recipe, model, data = prepared(photos, stage)
+    judge, _ = frozen_text(model, data)
+    items = np.array([3, 1, 2])
+    batch = make_batch(data, items, recipe.stages[0], judge, 0, (0,))
+    assert batch.masked.tolist() == judge.masked(items, 0.5).tolist()
+    assert batch.match.tolist() == soft_targets(judge.alike(items), 0.3, 0.2).tolist()
+    assert make_batch(data, items, recipe.stages[0], None, 0, (0,)).match is None
+
+
+def test_a_stage_is_judged_by_whom_it_names(photos, tmp_path):
+    """The frozen judge costs one forward a caption, is asked with random batches too, and changes the run."""
+
+    def last_loss(name, **batches):
+        stage = tiny.ALIGN | {"batches": batches, "losses": {"image_text": 1.0}}
+        heard = []
+        summary = train(tiny.recipe(photos, stage), tmp_path / name, listener=heard.append)
+        return [e["loss"] for e in heard if e["kind"] == "step"][-1], summary["forwards"]
+
+    plain, cost = last_loss("plain")
+    judged, judged_cost = last_loss("judged", judge="frozen_text", guard=0.2)
+    assert judged_cost["text"] == cost["text"] + 24 * 3
+    assert judged < plain  # fewer negatives
 
 
 def test_batches_made_ahead_come_in_order_and_tell_their_error():

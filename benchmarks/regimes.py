@@ -1,0 +1,53 @@
+"""Write the data of the regimes in docs/results.md as tables: `python benchmarks/regimes.py FLICKR8K OUT`.
+
+* `few.jsonl` (B): 600 items with their captions; the other 5,400 images and their captions, in groups of
+  five, unpaired. Which are which does not depend on a run's seed.
+* `pool.jsonl`: 1,000 training images set aside as a second evaluation pool (split `pool`), to tune on.
+
+Each image path is absolute, so the tables serve only on the machine that wrote them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unicross.data.items import ImageFile, Item
+from unicross.data.reading import load_items
+
+FEW, POOL, SEED = 600, 1000, 2023
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("flickr8k", type=Path)
+    parser.add_argument("out", type=Path)
+    arguments = parser.parse_args()
+    train, dev = (load_items(str(arguments.flickr8k), split).items for split in ("train", "dev"))
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    order = np.random.default_rng(SEED).permutation(len(train))
+    few = [_record(train[i], "train") for i in order[:FEW]]
+    images = [_record(train[i], "train") | {"caption": None} for i in order[FEW:]]
+    texts = [{"caption": list(train[i].captions), "split": "train"} for i in sorted(order[FEW:])]
+    held = [_record(item, "dev") for item in dev]
+    _write(arguments.out / "few.jsonl", few + images + texts + held)
+    pool = [_record(train[i], "pool") for i in order[:POOL]]
+    rest = [_record(train[i], "train") for i in order[POOL:]]
+    _write(arguments.out / "pool.jsonl", pool + rest + held)
+
+
+def _record(item: Item, split: str) -> dict[str, Any]:
+    assert isinstance(item.image, ImageFile)
+    return {"image": str(item.image.path.resolve()), "caption": list(item.captions), "split": split}
+
+
+def _write(path: Path, records: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
