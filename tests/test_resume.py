@@ -17,7 +17,17 @@ from unicross.training.state import State
 STAGES = (
     tiny.UNI,
     tiny.ALIGN,
-    tiny.SHARPEN | {"epochs": 3, "batches": {"kind": "clustered", "cluster_size": 4, "recluster_every": 2}},
+    tiny.SHARPEN
+    | {
+        "epochs": 3,
+        "losses": tiny.SHARPEN["losses"] | {"soft": 0.2},
+        "batches": {
+            "kind": "clustered",
+            "cluster_size": 4,
+            "recluster_every": 2,
+            "judge": "frozen_text",
+        },
+    },
 )
 SAVE_ALWAYS = {"save_minutes": 1e-9}
 
