@@ -50,7 +50,7 @@ class FakeSteps:
             for _ in range(stage.epochs):
                 spent += (2 if stage.losses.image_image else 1) + 0.5 * (stage is recipe.stages[-1])
                 lines.append({"kind": "step", "loss": 1.0})
-                lines.append({"kind": "eval", "compute": spent})
+                lines.append({"kind": "epoch", "compute": spent})
         (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         summary = {
             "forwards": {"image": 100 * spent, "text": 50 * spent},

@@ -548,6 +548,14 @@ def test_equal_seeds_give_equal_losses_and_others_do_not(photos, tmp_path):
     assert a != c
 
 
+def test_validation_may_be_rarer_than_epochs_but_the_end_is_always_looked_at(photos, tmp_path):
+    heard = []
+    recipe = tiny.recipe(photos, tiny.ALIGN | {"epochs": 5}, train={"validate_every": 2})
+    train(recipe, tmp_path / "run", listener=heard.append)
+    assert [event["epoch"] for event in heard if event["kind"] == "eval"] == [2, 4, 5]
+    assert (tmp_path / "run/best").exists()
+
+
 def test_averaged_weights_are_what_is_judged_and_kept_as_best(photos, tmp_path):
     run = tmp_path / "run"
     train(tiny.recipe(photos, tiny.ALIGN, train={"ema": 0.5}), run)

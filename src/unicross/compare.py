@@ -203,7 +203,7 @@ def _last_stage_compute(folder: Path, epochs: int) -> float | None:
     spent = [0.0]
     for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
-        if record["kind"] == "eval" and "compute" in record:
+        if record["kind"] == "epoch" and "compute" in record:
             spent.append(record["compute"])
     return (spent[-1] - spent[-1 - epochs]) / epochs if len(spent) > epochs else None
 

@@ -227,6 +227,8 @@ class Train(Strict):
     clip_norm: Positive | None = 1.0
     ema: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     """Decay per step of the averaged weights that are evaluated and kept as best; None: off."""
+    validate_every: int = Field(1, ge=1)
+    """Epochs between looks at the validation items; the end of the run always looks."""
     save_minutes: Positive = 5.0
     """Time between step checkpoints; the end of an epoch always saves one."""
     threads: int | None = Field(None, ge=1)

@@ -207,7 +207,13 @@ class _Loop:
         seconds = time.monotonic() - began
         items = sum(len(plan[number]) for number in numbers)
         progress.epoch, progress.batch, progress.turn = progress.epoch + 1, 0, progress.turn + 1
-        self.emit("epoch", seconds=seconds, pairs_per_second=items / max(seconds, 1e-9), batches=len(plan))
+        self.emit(
+            "epoch",
+            seconds=seconds,
+            pairs_per_second=items / max(seconds, 1e-9),
+            batches=len(plan),
+            compute=self.cost.of(progress.forwards),
+        )
         self._validate()
         self._save()
 
@@ -273,9 +279,10 @@ class _Loop:
         return image_text
 
     def _validate(self) -> None:
-        if self.val is None:
-            return
         progress = self.progress
+        looks = progress.turn % self.recipe.train.validate_every == 0 or progress.turn == self.recipe.epochs
+        if self.val is None or not looks:
+            return
         metrics = validate(self.state.judged, self.val).metrics
         self.emit("eval", compute=self.cost.of(progress.forwards), **metrics)
         if metrics["rsum"] > progress.best:
