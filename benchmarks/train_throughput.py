@@ -3,7 +3,7 @@
     python benchmarks/train_throughput.py FLICKR8K IMAGE_TOWER TEXT_TOWER --open-clip PYTHON [--keep NAME]
 
 All sides train the same towers on the same pairs with the image-text loss only. *Bare* is the towers' forward
-and backward on ready tensors, every text of the mean length, none padded: what the hardware gives. *unicross* is
+and backward on ready tensors, each text of the mean length, none padded: what the hardware can. *unicross* is
 its training loop with all it does in an epoch but validation and checkpoints. *open_clip* needs an
 environment of its own (see open_clip_side.py). The sides take turns, `--rounds` times; the best of each
 counts, since sharing a machine only ever slows.
