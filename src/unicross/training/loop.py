@@ -20,12 +20,13 @@ from unicross.batches import Plan
 from unicross.config import Recipe, Stage
 from unicross.data.items import Item
 from unicross.data.rows import Problem
-from unicross.device import autocast, pick_device
+from unicross.device import autocast
 from unicross.errors import TrainingError
 from unicross.model import TwoTower
 from unicross.training.checks import check_finite, check_recipe_fits, nothing_learned
 from unicross.training.cost import step_forwards, tower_cost
 from unicross.training.dataset import Dataset, cached_side, make_dataset, read_splits, validate
+from unicross.training.distributed import check_same, from_first, is_first, joined, size, spread_weights
 from unicross.training.events import EventLog, Listener
 from unicross.training.folder import claim, write_summary
 from unicross.training.optim import freeze, schedule_shape, set_rates
@@ -56,12 +57,12 @@ def train(
     listener: Listener | None = None,
     device: str | None = None,
 ) -> dict[str, Any]:
-    """Train a recipe into a run folder.
+    """Train a recipe into a run folder, together with the other processes where torchrun started several.
 
     Args:
         recipe: what to train; on resuming, equal to that of the run.
-        run: a new or empty folder, or with `resume` one of a run that was cut short.
-        listener: hears every event (see `events`).
+        run: a new or empty folder, or with `resume` one of a run that was cut short; the first process's.
+        listener: hears every event (see `events`) of the first process.
         device: `cpu`, `cuda`, ...; None picks.
 
     Returns:
@@ -71,9 +72,10 @@ def train(
     Raises:
         RecipeError, DataError, CheckpointError, TrainingError: each says what to do.
     """
-    claim(run, recipe, resume)
     try:
-        return _train(recipe, run, resume, listener, pick_device(device))
+        with joined(device) as own:
+            run = from_first(lambda: claim(run, recipe, resume))
+            return _train(recipe, run, resume, listener if is_first() else None, own)
     except torch.OutOfMemoryError as error:
         raise TrainingError(
             f"{run}: out of memory: set train.micro_batch (the gradient stays that of the whole batch) or "
@@ -98,25 +100,29 @@ def _train(
     build = partial(make_dataset, model=model, data=recipe.data, where=run / "cache", progress=decoding)
     data, bad = build(train_items, side=cached_side(recipe.data, recipe.model))
     val, bad_val = build(val_items, side=recipe.model.image_size) if val_items else (None, [])
+    check_same([item.image_id for item in data.items + (val.items if val else [])], recipe.data.root)
     check_recipe_fits(recipe, data, val, model)
     state = State(model, recipe, len(data.items))
     going_on = resume and (run / "last").exists()
     if going_on:
         state.restore(run)
-    log = EventLog(run, state.progress.step if going_on else None, listener)
+    log = EventLog(run, state.progress.step if going_on else None, listener) if is_first() else None
     try:
         loop = _Loop(run, state, data, val, log)
         if not going_on:
             loop.tell_problems(problems + bad + bad_val)
         return loop.go()
     finally:
-        log.close()
+        if log is not None:
+            log.close()
 
 
 class _Loop:
-    """One process's part in a run."""
+    """One process's part in a run. `log` is None in all but the first, which alone writes."""
 
-    def __init__(self, run: Path, state: State, data: Dataset, val: Dataset | None, log: EventLog) -> None:
+    def __init__(
+        self, run: Path, state: State, data: Dataset, val: Dataset | None, log: EventLog | None
+    ) -> None:
         self.run, self.state, self.data, self.val, self.log = run, state, data, val, log
         self.recipe, self.progress, self.model = state.recipe, state.progress, state.model
         self.autocast = partial(autocast, self.model.device, self.recipe.train.precision)
@@ -154,17 +160,25 @@ class _Loop:
             "epochs": self.recipe.epochs,
             "seed": self.recipe.seed,
         }
-        write_summary(self.run, summary)
+        if self.log is not None:
+            write_summary(self.run, summary)
         return summary
 
     def emit(self, kind: str, **values: Any) -> None:
+        if self.log is None:
+            return
         progress = self.progress
         stage = self.recipe.stages[min(progress.stage, len(self.recipe.stages) - 1)]
         where = {"step": progress.step, "epoch": progress.turn, "stage": stage.name}
         self.log.emit({"kind": kind, **where, **values})
 
     def tell_problems(self, problems: list[Problem]) -> None:
-        if problems:
+        if size() > 1 and self.recipe.data.cache == "memory":
+            self.emit(
+                "note",
+                text=f"{size()} processes keep all decoded pictures each: data.cache=disk shares one copy",
+            )
+        if problems and self.log is not None:
             path = self.run / "skipped.txt"
             path.write_text("".join(f"{problem}\n" for problem in problems), encoding="utf-8")
             self.emit("note", text=f"{len(problems)} problems in the data were skipped; {path} lists them")
@@ -292,7 +306,8 @@ class _Loop:
     def _save(self) -> None:
         now = time.monotonic()
         self.progress.seconds, self.clock = self.progress.seconds + now - self.clock, now
-        self.log.sync()
+        if self.log is not None:
+            self.log.sync()
         self.state.publish_last(self.run)
 
 
@@ -300,6 +315,7 @@ def _make_model(recipe: Recipe, items: list[Item], device: torch.device) -> TwoT
     torch.manual_seed(recipe.seed)
     captions = [caption for item in items for caption in item.captions]
     model = TwoTower.create(recipe.model, max_tokens=recipe.data.max_tokens, captions=captions).to(device)
+    spread_weights(model)
     prefer_fast_attention(model)
     if recipe.train.compile:
         compile_layers(model)
