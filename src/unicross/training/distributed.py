@@ -80,6 +80,11 @@ def share(count: int) -> slice:
     return slice(start, start + each)
 
 
+def draw_seed(rng: np.random.Generator) -> int:
+    """A seed for what this process draws alone: another one in each, from one generator."""
+    return int(rng.integers(2**31, size=size())[rank()])
+
+
 def gather(own: Tensor, count: int) -> Tensor:
     """The rows [N, ...] of all processes, from the `share` [E, ...] of each.
 
@@ -169,7 +174,7 @@ def _together() -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].split(". ")[0]
         raise TrainingError(
             f"process {rank()} of {size()} stops because another one did, which tells why ({reason})"
         ) from error

@@ -15,7 +15,7 @@ from unicross.data.captions import Captions, Tokens
 from unicross.data.views import draw_views
 from unicross.training.cost import views_of
 from unicross.training.dataset import Dataset
-from unicross.training.distributed import rank, share, size
+from unicross.training.distributed import draw_seed, share
 from unicross.training.rounds import Judge
 from unicross.training.step import Batch
 
@@ -63,7 +63,7 @@ def make_batch(
         ),
         masked=masked,
         match=match,
-        seed=int(rng.integers(2**31, size=size())[rank()]),
+        seed=draw_seed(rng),
     )
 
 
