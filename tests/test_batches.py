@@ -1,5 +1,7 @@
 """Batch plans: who meets whom, once an epoch, equal for equal seeds, and harder where they should be."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -89,6 +91,15 @@ def test_random_fraction_is_the_share_of_random_batches(fraction, clustered):
     clusters = clusters_of(96, 6)
     plan = clustered_batches(clusters, 12, rng(), random_fraction=fraction)
     assert sum(whole_clusters(batch, clusters) == 2 for batch in plan) == clustered
+
+
+def test_chained_clusters_meet_their_neighbours():
+    clusters = clusters_of(96, 4)
+    number = {int(item): i for i, cluster in enumerate(clusters) for item in cluster}
+    for batch in clustered_batches(clusters, 12, rng(5), chained=True):
+        numbers = sorted({number[int(item)] for item in batch})
+        gaps = {(b - a) % 24 for a, b in itertools.pairwise(numbers)}
+        assert gaps <= {1, 22, 23}  # neighbours, the chain closed to a ring
 
 
 def test_equal_seeds_give_equal_plans_and_others_do_not():

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 import tiny
 from unicross.batches import soft_targets
+from unicross.clustering import normalise
 from unicross.config import Batches, Optim
 from unicross.data.captions import Captions
 from unicross.data.items import ImageFile, Item
@@ -214,14 +215,36 @@ def test_a_plan_is_as_long_as_the_schedule_expects(photos, stage, alone):
     recipe, model, data = prepared(photos, stage, alone=alone)
     stage = recipe.stages[0]
     current = whole_round(data, model, stage) if stage.batches.kind == "clustered" else None
-    plan = epoch_plan(data, stage, 7, current, np.random.default_rng(0))
+    plan = epoch_plan(data, stage, 0, 7, current, np.random.default_rng(0))
     assert len(plan) == steps_per_epoch(data, stage, 7)
+
+
+@pytest.mark.parametrize(("fraction", "shares"), [(0.5, [0.5, 0.5, 0.5]), ([1.0, 0.0], [1.0, 0.5, 0.0])])
+def test_the_share_of_random_batches_may_ramp_over_the_stage(photos, fraction, shares):
+    batches = {"kind": "clustered", "cluster_size": 6, "random_fraction": fraction}
+    recipe, model, data = prepared(photos, ALL | {"epochs": 3, "batches": batches})
+    stage = recipe.stages[0]
+    current = whole_round(data, model, stage)
+    for epoch, share in enumerate(shares):
+        plan = epoch_plan(data, stage, epoch, 6, current, np.random.default_rng(0))
+        assert sum(len(set(current.cluster[batch])) == 1 for batch in plan) == round((1 - share) * 4)
+
+
+def test_chained_clusters_are_numbered_along_the_chain(photos):
+    stage = ALL | {"batches": {"kind": "clustered", "cluster_size": 3, "chained": True}}
+    recipe, model, data = prepared(photos, stage)
+    current = whole_round(data, model, recipe.stages[0])
+    joint = np.concatenate([current.image, current.text], axis=1).astype(np.float32)
+    centroids = normalise(np.stack([joint[current.cluster == c].mean(axis=0) for c in range(8)]))
+    cosines = centroids @ centroids.T
+    for c in range(7):
+        assert cosines[c, c + 1] >= cosines[c, c + 1 :].max() - 1e-3  # float16 rows
 
 
 def test_items_alone_are_added_to_batches_of_pairs_where_asked(photos):
     stage = ALL | {"batches": {"unpaired": 2}}
     recipe, _, data = prepared(photos, stage, alone=5)
-    plan = epoch_plan(data, recipe.stages[0], 8, None, np.random.default_rng(0))
+    plan = epoch_plan(data, recipe.stages[0], 0, 8, None, np.random.default_rng(0))
     images, texts = set(data.images_alone.tolist()), set(data.texts_alone.tolist())
     found = [(len(batch), len(images & set(batch)), len(texts & set(batch))) for batch in plan]
     assert found == [(12, 2, 2), (12, 2, 2), (10, 1, 1)]
@@ -581,7 +604,7 @@ def test_images_alone_train_with_few_texts_alone(tmp_path):
     items = [Item(p.name, ImageFile(p)) for p in sorted((root / "images").iterdir())]
     items += [Item(str(n), None, (text,)) for n, text in enumerate(("a red square", "blue", "nothing"))]
     data, _ = make_dataset(items, model, recipe.data, side=36, where=None, progress=lambda *_: None)
-    plan = epoch_plan(data, recipe.stages[0], 4, None, np.random.default_rng(0))
+    plan = epoch_plan(data, recipe.stages[0], 0, 4, None, np.random.default_rng(0))
     found = [
         backward(model, make_batch(data, batch, recipe.stages[0], None, 0, (0, n)), recipe.stages[0], PLAIN)[
             0

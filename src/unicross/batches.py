@@ -31,6 +31,7 @@ def clustered_batches(
     *,
     per_batch: int | None = None,
     random_fraction: float = 0.0,
+    chained: bool = False,
 ) -> Plan:
     """Pack whole clusters into batches, so that in-batch negatives are near their anchor.
 
@@ -41,11 +42,13 @@ def clustered_batches(
         per_batch: clusters in a batch, None for as many as fit; the rest of the batch is random items,
             for which other clusters are taken apart.
         random_fraction: share of the batches that are wholly random.
+        chained: clusters that follow each other in `clusters` meet; otherwise chance says which do.
     """
     size = max(len(cluster) for cluster in clusters)
     assert size <= batch_size
     per_batch = min(per_batch or batch_size, batch_size // size)
-    shuffled = [clusters[i] for i in rng.permutation(len(clusters))]
+    turned = np.roll(np.arange(len(clusters)), rng.integers(len(clusters)))  # begins anywhere in the chain
+    shuffled = [clusters[i] for i in (turned if chained else rng.permutation(len(clusters)))]
     whole = [cluster for cluster in shuffled if len(cluster) == size]
     count = max(1, sum(map(len, clusters)) // batch_size)
     n_random = round(random_fraction * count)

@@ -164,8 +164,10 @@ class Batches(Strict):
     cluster_size: int = Field(32, ge=2)
     per_batch: int | None = Field(None, ge=1)
     """Clusters in a batch; None: as many as fit. The rest of the batch is random items."""
-    random_fraction: Share = 0.0
-    """Share of the epoch's batches that are random."""
+    chained: bool = False
+    """Pack clusters that are near each other into a batch; otherwise any that chance brings together."""
+    random_fraction: Share | tuple[Share, Share] = 0.0
+    """Share of the epoch's batches that are random; two shares: in the stage's first and last epoch."""
     recluster_every: int = Field(1, ge=1)
     """Epochs between rounds."""
     embed: Literal["reuse", "fresh"] = "reuse"
@@ -176,6 +178,13 @@ class Batches(Strict):
     """Mask a negative whose similarity exceeds this share of the anchor's positive similarity; None: off."""
     unpaired: int = Field(0, ge=0)
     """Images alone and texts alone added to each batch of a stage with an image-text loss."""
+
+    def random_share(self, epoch: int, epochs: int) -> float:
+        """Share of random batches in an epoch of a stage, counted from 0."""
+        if isinstance(self.random_fraction, float):
+            return self.random_fraction
+        first, last = self.random_fraction
+        return first + (last - first) * epoch / max(epochs - 1, 1)
 
 
 class Optim(Strict):

@@ -245,7 +245,7 @@ class _Loop:
                 progress.count(spent)
             current = state.round
         rng = np.random.default_rng([*seeds, PLAN_SEED])
-        plan = epoch_plan(self.data, stage, self.recipe.train.batch_size, current, rng)
+        plan = epoch_plan(self.data, stage, progress.epoch, self.recipe.train.batch_size, current, rng)
         if current is not None and progress.batch == 0:
             rng = np.random.default_rng([*seeds, FIGURE_SEED])
             judge = self._judge(stage)

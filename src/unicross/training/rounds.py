@@ -28,7 +28,7 @@ from unicross.batches import (
     uni_modal_batches,
     with_unpaired,
 )
-from unicross.clustering import balanced_clusters
+from unicross.clustering import balanced_clusters, chain
 from unicross.config import Batches, Stage
 from unicross.model import TwoTower
 from unicross.training.dataset import Dataset, embed_captions, embed_images, mean_captions
@@ -125,7 +125,7 @@ def new_round(
     captions = np.flatnonzero(np.isin(data.captions.item, no_text))
     text[no_text] = mean_captions(embed_captions(model, data, captions), data, captions, no_text)
     vectors = _space(image[pairs], text[pairs], batches)
-    groups = from_first(lambda: balanced_clusters(vectors, batches.cluster_size, seed=seed))
+    groups = from_first(lambda: _clusters(vectors, batches, seed))
     cluster = np.full(len(data.items), -1, dtype=np.int64)
     for number, group in enumerate(groups):
         cluster[pairs[group]] = number
@@ -139,10 +139,22 @@ def new_round(
     return Round(image, text, cluster), figures, spent
 
 
+def _clusters(vectors: NDArray[np.floating], batches: Batches, seed: int) -> list[Indices]:
+    groups = balanced_clusters(vectors, batches.cluster_size, seed=seed)
+    if batches.chained:
+        groups = [groups[i] for i in chain(np.stack([vectors[group].mean(axis=0) for group in groups]))]
+    return groups
+
+
 def epoch_plan(
-    data: Dataset, stage: Stage, batch_size: int, current: Round | None, rng: np.random.Generator
+    data: Dataset,
+    stage: Stage,
+    epoch: int,
+    batch_size: int,
+    current: Round | None,
+    rng: np.random.Generator,
 ) -> Plan:
-    """The batches of one epoch of a stage."""
+    """The batches of one epoch (from 0) of a stage."""
     pairs, batches = data.pairs, stage.batches
     if current is not None:
         clusters = _groups(current.cluster)
@@ -151,7 +163,8 @@ def epoch_plan(
             batch_size,
             rng,
             per_batch=batches.per_batch,
-            random_fraction=batches.random_fraction,
+            random_fraction=batches.random_share(epoch, stage.epochs),
+            chained=batches.chained,
         )
     elif stage.losses.image_text > 0:
         plan = random_batches(pairs, batch_size, rng)
