@@ -39,9 +39,13 @@ def recipe(photos: Path, dropout: float | None = 0.0, **train: Any) -> Recipe:
 RUNS: dict[str, dict[str, Any]] = {
     "whole": {},
     "micro": {"micro_batch": 2},
+    "sharded": {"shard": True, "ema": None},
+    "sharded-micro": {"shard": True, "ema": None, "micro_batch": 2},
     "dropout": {"dropout": 0.3},
     "dropout-again": {"dropout": 0.3},
 }
+BEGUN = {"begun-by-one": {}, "sharded-begun-by-one": RUNS["sharded"]}
+"""Runs that one process begins and two go on with."""
 
 
 def with_items_alone(whole: Recipe) -> Any:
@@ -52,7 +56,7 @@ def with_items_alone(whole: Recipe) -> Any:
 
 
 def run(name: str, folder: Path, photos: Path, **options: Any) -> None:
-    """One run of `RUNS`; with `cut`, until that step."""
+    """One run, begun or gone on with; with `cut`, until that step."""
     loop.read_splits = with_items_alone
 
     def listener(event: Any) -> None:
@@ -60,7 +64,8 @@ def run(name: str, folder: Path, photos: Path, **options: Any) -> None:
             raise UnicrossError("cut short")
 
     resume = (folder / name / "recipe.yaml").exists()
-    train(recipe(photos, **RUNS.get(name, {})), folder / name, resume=resume, listener=listener, device="cpu")
+    changes = (RUNS | BEGUN).get(name, {})
+    train(recipe(photos, **changes), folder / name, resume=resume, listener=listener, device="cpu")
 
 
 def main(folder: Path, photos: Path, rank: int) -> None:
@@ -71,7 +76,8 @@ def main(folder: Path, photos: Path, rank: int) -> None:
     )
     for name in RUNS:
         run(name, folder, photos)
-    run("begun-by-one", folder, photos)
+    for name in BEGUN:
+        run(name, folder, photos)
     try:
         run("begun-by-two", folder, photos, cut=CUT)
     except UnicrossError as error:

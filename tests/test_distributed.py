@@ -137,8 +137,9 @@ def by_two(photos, tmp_path_factory):
     folder = tmp_path_factory.mktemp("by_two")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "read_splits", ranks.with_items_alone)
-        with pytest.raises(UnicrossError, match="cut short"):
-            ranks.run("begun-by-one", folder, photos, cut=ranks.CUT)
+        for name in ranks.BEGUN:
+            with pytest.raises(UnicrossError, match="cut short"):
+                ranks.run(name, folder, photos, cut=ranks.CUT)
     source = Path(__file__).parent.parent / "src"
     done = subprocess.run(
         [sys.executable, Path(__file__).parent / "ranks.py", folder, photos],
@@ -153,12 +154,13 @@ def by_two(photos, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def by_one(photos, tmp_path_factory):
-    """The folder with the run of one process."""
+    """The folders of one process's run, with averaged weights and without."""
     folder = tmp_path_factory.mktemp("by_one")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "read_splits", ranks.with_items_alone)
-        ranks.run("whole", folder, photos)
-    return folder / "whole"
+        for name in ("whole", "sharded"):
+            ranks.run(name, folder, photos)
+    return folder
 
 
 def assert_alike(run, other):
@@ -172,7 +174,7 @@ def assert_alike(run, other):
         assert [event["step"] for event in mine] == [event["step"] for event in wanted]
         for figure in figures:
             assert [e[figure] for e in mine] == pytest.approx([e[figure] for e in wanted], rel=1e-5, abs=1e-5)
-    for name in ("last/model", "last/training", "best/model"):
+    for name in ("last/model", "last/training", "last/optimizer", "best/model"):
         mine, wanted = (load_file(folder / f"{name}.safetensors") for folder in (run, other))
         assert mine.keys() == wanted.keys()
         for key, tensor in wanted.items():
@@ -183,20 +185,24 @@ def assert_alike(run, other):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["whole", "micro"])
-def test_two_processes_train_as_one_does(by_two, by_one, name):
+@pytest.mark.parametrize(
+    ("name", "same"),
+    [("whole", "whole"), ("micro", "whole"), ("sharded", "sharded"), ("sharded-micro", "sharded")],
+)
+def test_two_processes_train_as_one_does(by_two, by_one, name, same):
     """All three losses, masks, two views, uneven shares, items alone, rounds, averaged weights."""
-    assert max(event["masked"] for event in tiny.events(by_one, "round")) > 0
-    assert_alike(by_two / name, by_one)
+    assert max(event["masked"] for event in tiny.events(by_one / same, "round")) > 0
+    assert_alike(by_two / name, by_one / same)
 
 
 @pytest.mark.slow
 def test_a_run_is_resumed_by_another_number_of_processes(by_two, by_one, photos, monkeypatch):
-    assert_alike(by_two / "begun-by-one", by_one)
+    assert_alike(by_two / "begun-by-one", by_one / "whole")
+    assert_alike(by_two / "sharded-begun-by-one", by_one / "sharded")
     assert len(tiny.events(by_two / "begun-by-two", "step")) == ranks.CUT
     monkeypatch.setattr(loop, "read_splits", ranks.with_items_alone)
     ranks.run("begun-by-two", by_two, photos)
-    assert_alike(by_two / "begun-by-two", by_one)
+    assert_alike(by_two / "begun-by-two", by_one / "whole")
 
 
 @pytest.mark.slow
@@ -206,7 +212,7 @@ def test_dropout_of_several_processes_is_decided_by_the_seed(by_two, by_one):
         for name in ("dropout", "dropout-again")
     )
     assert one == again
-    assert one != [event["loss"] for event in tiny.events(by_one, "step")]
+    assert one != [event["loss"] for event in tiny.events(by_one / "whole", "step")]
 
 
 @pytest.mark.slow

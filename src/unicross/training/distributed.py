@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from unicross.device import pick_device
 from unicross.errors import DataError, TrainingError
@@ -114,10 +115,14 @@ def one_of_many(value: Tensor) -> Tensor:
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Add the gradients of all processes. All of them have gradients for the same parameters."""
+    """Add the gradients of all processes. All of them have gradients for the same parameters.
+
+    Those of weights that are spread over the processes are added already (see `sharding`).
+    """
     if size() == 1:
         return
-    for bucket in _buckets([p.grad for p in parameters if p.grad is not None]):
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    for bucket in _buckets([gradient for gradient in gradients if not isinstance(gradient, DTensor)]):
         flat = torch.cat([gradient.flatten() for gradient in bucket])
         with _together():
             dist.all_reduce(flat)

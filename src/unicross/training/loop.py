@@ -39,6 +39,7 @@ from unicross.training.rounds import (
     plan_figures,
     steps_per_epoch,
 )
+from unicross.training.sharding import clip_gradients, shard
 from unicross.training.speed import compile_layers, prefer_fast_attention
 from unicross.training.state import State
 from unicross.training.step import Batch, backward
@@ -178,6 +179,10 @@ class _Loop:
                 "note",
                 text=f"{size()} processes keep all decoded pictures each: data.cache=disk shares one copy",
             )
+        if size() == 1 and self.recipe.train.shard:
+            self.emit(
+                "note", text="train.shard has no effect on a single process: start several with torchrun"
+            )
         if problems and self.log is not None:
             path = self.run / "skipped.txt"
             path.write_text("".join(f"{problem}\n" for problem in problems), encoding="utf-8")
@@ -207,7 +212,7 @@ class _Loop:
             size = max(len(batch.image_ids), len(batch.text_ids))
             waiting.append(({"step": progress.step, "lr": stage.optim.head_lr * shape, "pairs": size}, parts))
             last = number + 1 == len(plan)
-            due = not last and time.monotonic() - saved > 60 * self.recipe.train.save_minutes
+            due = not last and self._due(saved)
             if len(waiting) == LOG_EVERY or last or due:  # no step goes into a checkpoint unseen
                 speed = (number + 1 - numbers.start) * size / max(time.monotonic() - began, 1e-9)
                 image_text += self._look(stage, waiting, speed)
@@ -264,8 +269,7 @@ class _Loop:
         """Move the model by one batch. Returns the unweighted losses by name, and `grad_norm`."""
         self.state.optimizer.zero_grad(set_to_none=True)
         parts, features = backward(self.model, batch, stage, self.autocast, self.recipe.train.micro_batch)
-        moving = [p for p in self.model.parameters() if p.grad is not None]
-        norm = torch.nn.utils.clip_grad_norm_(moving, self.recipe.train.clip_norm or math.inf)
+        norm = clip_gradients(self.model.parameters(), self.recipe.train.clip_norm or math.inf)
         self.state.optimizer.step()
         self.model.clamp_temperature()
         if self.state.average is not None:
@@ -303,6 +307,10 @@ class _Loop:
             progress.best, progress.best_metrics = metrics["rsum"], metrics
             self.state.publish_best(self.run)
 
+    def _due(self, saved: float) -> bool:
+        """Whether the last checkpoint is old; all processes agree, as they may have to write it together."""
+        return from_first(lambda: time.monotonic() - saved > 60 * self.recipe.train.save_minutes)
+
     def _save(self) -> None:
         now = time.monotonic()
         self.progress.seconds, self.clock = self.progress.seconds + now - self.clock, now
@@ -314,8 +322,12 @@ class _Loop:
 def _make_model(recipe: Recipe, items: list[Item], device: torch.device) -> TwoTower:
     torch.manual_seed(recipe.seed)
     captions = [caption for item in items for caption in item.captions]
-    model = TwoTower.create(recipe.model, max_tokens=recipe.data.max_tokens, captions=captions).to(device)
+    model = TwoTower.create(recipe.model, max_tokens=recipe.data.max_tokens, captions=captions)
     spread_weights(model)
+    if recipe.train.shard and size() > 1:
+        freeze(model, recipe.stages[0].freeze)  # as in all stages; it must be known now
+        shard(model, device)
+    model.to(device)
     prefer_fast_attention(model)
     if recipe.train.compile:
         compile_layers(model)
