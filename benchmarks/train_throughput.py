@@ -1,0 +1,197 @@
+"""Pairs a second in training: unicross, open_clip and the bare towers, side by side in one run.
+
+    python benchmarks/train_throughput.py FLICKR8K IMAGE_TOWER TEXT_TOWER --open-clip PYTHON [--keep NAME]
+
+All sides train the same towers on the same pairs with the image-text loss only. *Bare* is the towers' forward
+and backward on ready tensors, each text of the mean length, none padded: what the hardware can. *unicross* is
+its training loop with all it does in an epoch but validation and checkpoints. *open_clip* needs an
+environment of its own (see open_clip_side.py). The sides take turns, `--rounds` times; the best of each
+counts, since sharing a machine only ever slows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from unicross.config import Recipe, make_recipe
+from unicross.data.items import ImageFile
+from unicross.data.reading import load_items
+from unicross.device import autocast, pick_device
+from unicross.model import TwoTower
+from unicross.training import train
+from unicross.training.speed import compile_layers, prefer_fast_attention
+
+WARM = 3
+OPEN_CLIP = {
+    "open_clip (its defaults)": ("fp32", 77),
+    "open_clip bf16": ("bf16", 77),
+    "open_clip bf16, 32 tokens": ("bf16", 32),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("flickr8k", type=Path)
+    parser.add_argument("image")
+    parser.add_argument("text")
+    parser.add_argument("--open-clip", help="the Python of an environment with open_clip")
+    parser.add_argument("--vision", default="deit_tiny_patch16_224", help="name of the image tower in timm")
+    parser.add_argument("--size", type=int, default=112)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--keep", help="write docs/results/NAME.json")
+    arguments = parser.parse_args()
+    device = pick_device(arguments.device)
+    items = load_items(str(arguments.flickr8k), "train").items[: arguments.batch * arguments.steps]
+    pairs = [[str(i.image.path.resolve()), i.captions[0]] for i in items if isinstance(i.image, ImageFile)]
+    with tempfile.TemporaryDirectory() as folder:
+        table = Path(folder) / "pairs.jsonl"
+        table.write_text("".join(json.dumps({"image": p, "caption": c}) + "\n" for p, c in pairs))
+        listed = Path(folder) / "pairs.json"
+        listed.write_text(json.dumps(pairs))
+        recipe = _recipe(arguments, str(table))
+        sides: dict[str, Callable[[], float]] = {
+            "bare towers": lambda: _bare(recipe, [c for _, c in pairs], device, arguments.steps),
+            "unicross": lambda: _unicross(recipe, str(device)),
+        }
+        if arguments.open_clip:
+            for name, (precision, tokens) in OPEN_CLIP.items():
+                sides[name] = lambda p=precision, t=tokens: _open_clip(arguments, listed, device, p, t)
+        speeds: dict[str, list[float]] = {name: [] for name in sides}
+        for turn in range(arguments.rounds):
+            for name, measure in sides.items():
+                speeds[name].append(measure())
+                print(f"round {turn + 1}: {name} {speeds[name][-1]:.1f} pairs/s", file=sys.stderr, flush=True)
+    _report(arguments, device, speeds)
+
+
+def _recipe(arguments: argparse.Namespace, root: str) -> Recipe:
+    return make_recipe(
+        {
+            "model": {
+                "image": arguments.image,
+                "text": arguments.text,
+                "image_size": arguments.size,
+                "dropout": 0,
+            },
+            "data": {"root": root, "split": {"train": None, "val": None}},
+            "train": {"batch_size": arguments.batch, "compile": arguments.compile, "save_minutes": 1000},
+            "stages": [{"name": "align", "epochs": 2, "losses": {"image_text": 1.0}}],
+        }
+    )
+
+
+def _bare(recipe: Recipe, captions: list[str], device: torch.device, steps: int) -> float:
+    model = TwoTower.create(recipe.model, max_tokens=recipe.data.max_tokens).to(device).train()
+    prefer_fast_attention(model)
+    if recipe.train.compile:
+        compile_layers(model)
+    size, batch = recipe.model.image_size, recipe.train.batch_size
+    tokens = model.tokenizer(captions, truncation=True, max_length=recipe.data.max_tokens)["input_ids"]
+    length = round(sum(map(len, tokens)) / len(tokens))
+    pixels = torch.randn(batch, 3, size, size, device=device)
+    ids = torch.randint(1000, 2000, (batch, length), device=device)
+    mask = torch.ones_like(ids)
+
+    def step() -> None:
+        model.zero_grad(set_to_none=True)
+        with autocast(device, "auto"):
+            made = model.image.embed(model.image(pixel_values=pixels)).sum()
+            made = made + model.text.embed(model.text(input_ids=ids, mask=mask)).sum()
+        made.backward()
+
+    for _ in range(WARM):
+        step()
+    _wait(device)
+    began = time.perf_counter()
+    for _ in range(steps):
+        step()
+    _wait(device)
+    return steps * batch / (time.perf_counter() - began)
+
+
+def _unicross(recipe: Recipe, device: str) -> float:
+    """The second epoch of a run: its steps, with data, views, optimiser and logging."""
+    heard: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        train(recipe, Path(folder) / "run", listener=heard.append, device=device)
+    return [float(e["pairs_per_second"]) for e in heard if e["kind"] == "epoch"][-1]
+
+
+def _open_clip(
+    arguments: argparse.Namespace, pairs: Path, device: torch.device, precision: str, tokens: int
+) -> float:
+    command = [
+        arguments.open_clip,
+        str(Path(__file__).parent / "open_clip_side.py"),
+        str(pairs),
+        arguments.text,
+    ]
+    command += ["--vision", arguments.vision, "--size", str(arguments.size), "--batch", str(arguments.batch)]
+    command += [
+        "--steps",
+        str(max(arguments.steps - WARM, 3)),
+        "--precision",
+        precision,
+        "--tokens",
+        str(tokens),
+    ]
+    command += ["--device", device.type, "--threads", str(torch.get_num_threads())]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"open_clip failed:\n{done.stderr[-2000:]}")
+    return float(json.loads(done.stdout.splitlines()[-1])["pairs_per_second"])
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _report(arguments: argparse.Namespace, device: torch.device, speeds: dict[str, list[float]]) -> None:
+    best = {name: max(values) for name, values in speeds.items()}
+    table = Table("side", "pairs/s, best", "all rounds", "unicross is")
+    for name, values in speeds.items():
+        ratio = best["unicross"] / best[name]
+        table.add_row(name, f"{best[name]:.1f}", " ".join(f"{v:.1f}" for v in values), f"{ratio:.2f} x")
+    Console().print(table)
+    if arguments.keep:
+        name = (
+            torch.cuda.get_device_name()
+            if device.type == "cuda"
+            else torch.cpu.get_capabilities()["cpu_name"]
+        )
+        kept = {
+            "name": arguments.keep,
+            "date": date.today().isoformat(),
+            "hardware": f"{name}, {torch.get_num_threads()} threads",
+            "torch": torch.__version__,
+            "size": arguments.size,
+            "batch": arguments.batch,
+            "compile": arguments.compile,
+            "pairs_per_second": speeds,
+        }
+        folder = Path(__file__).parent.parent / "docs" / "results"
+        (folder / f"{arguments.keep}.json").write_text(json.dumps(kept, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
