@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 import ranks
 import tiny
 from test_training import ALL, prepared
-from unicross.errors import DataError, UnicrossError
-from unicross.training import distributed, loop
+from unicross.errors import DataError, RecipeError, UnicrossError
+from unicross.training import distributed, loop, train
 from unicross.training.distributed import check_same, gather, one_of_many, share, sum_gradients
 from unicross.training.prepare import make_batch
 
@@ -185,10 +185,7 @@ def assert_alike(run, other):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "same"),
-    [("whole", "whole"), ("micro", "whole"), ("sharded", "sharded"), ("sharded-micro", "sharded")],
-)
+@pytest.mark.parametrize(("name", "same"), [("whole", "whole"), ("micro", "whole"), ("sharded", "sharded")])
 def test_two_processes_train_as_one_does(by_two, by_one, name, same):
     """All three losses, masks, two views, uneven shares, items alone, rounds, averaged weights."""
     assert max(event["masked"] for event in tiny.events(by_one / same, "round")) > 0
@@ -199,20 +196,42 @@ def test_two_processes_train_as_one_does(by_two, by_one, name, same):
 def test_a_run_is_resumed_by_another_number_of_processes(by_two, by_one, photos, monkeypatch):
     assert_alike(by_two / "begun-by-one", by_one / "whole")
     assert_alike(by_two / "sharded-begun-by-one", by_one / "sharded")
-    assert len(tiny.events(by_two / "begun-by-two", "step")) == ranks.CUT
+    begun = by_two / ranks.BEGUN_BY_TWO
+    assert len(tiny.events(begun, "step")) == ranks.CUT
     monkeypatch.setattr(loop, "read_splits", ranks.with_items_alone)
-    ranks.run("begun-by-two", by_two, photos)
-    assert_alike(by_two / "begun-by-two", by_one / "whole")
+    ranks.run(ranks.BEGUN_BY_TWO, by_two, photos)
+    assert_alike(begun, by_one / "whole")
 
 
 @pytest.mark.slow
-def test_dropout_of_several_processes_is_decided_by_the_seed(by_two, by_one):
+def test_sharded_weights_are_spread(by_two):
+    kept = [float((by_two / f"kept-{rank}").read_text()) for rank in range(2)]
+    assert 0.95 < sum(kept) <= 1
+    assert max(kept) < 0.6
+
+
+def test_what_cannot_be_sharded_is_refused(photos):
+    with pytest.raises(RecipeError, match=r"train\.shard and train\.ema do not go together"):
+        tiny.recipe(photos, train={"shard": True, "ema": 0.9})
+    with pytest.raises(RecipeError, match="the same `freeze` in all stages"):
+        tiny.recipe(photos, tiny.UNI, tiny.ALIGN | {"freeze": ["image"]}, train={"shard": True})
+
+
+def test_sharding_one_process_has_no_effect_and_says_so(photos, tmp_path):
+    heard = []
+    train(tiny.recipe(photos, tiny.ALIGN, train={"shard": True}), tmp_path / "run", listener=heard.append)
+    (note,) = [event["text"] for event in heard if event["kind"] == "note"]
+    assert "train.shard has no effect on a single process" in note
+
+
+@pytest.mark.slow
+def test_dropout_of_several_processes_is_decided_by_the_seed(by_two):
     one, again = (
         [event["loss"] for event in tiny.events(by_two / name, "step")]
         for name in ("dropout", "dropout-again")
     )
+    assert len(one) == 3
     assert one == again
-    assert one != [event["loss"] for event in tiny.events(by_one / "whole", "step")]
 
 
 @pytest.mark.slow
