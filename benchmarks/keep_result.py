@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-from unicross.config import load_recipe
+import yaml
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 
@@ -24,20 +23,22 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--note", default="", help="how it was run, where that matters")
     arguments = parser.parse_args()
-    recipe: dict[str, Any] = load_recipe(arguments.run / "recipe.yaml").model_dump(mode="json")
+    recipe: dict[str, Any] = yaml.safe_load((arguments.run / "recipe.yaml").read_text())  # of any version
     recipe["data"]["root"] = _short(recipe["data"]["root"])
     for tower in ("image", "text"):
         if isinstance(recipe["model"][tower], str):
             recipe["model"][tower] = _short(recipe["model"][tower])
+    summary = arguments.run / "summary.json"
     events = [json.loads(line) for line in (arguments.run / "metrics.jsonl").read_text().splitlines()]
     kept = {
         "name": arguments.name,
         "date": date.today().isoformat(),
-        "hardware": f"{torch.get_num_threads()} threads, {torch.cpu.get_capabilities()['cpu_name']}",
+        "hardware": f"{recipe['train']['threads'] or torch.get_num_threads()} threads, "
+        f"{torch.cpu.get_capabilities()['cpu_name']}",
         "torch": torch.__version__,
         "note": arguments.note,
         "recipe": recipe,
-        "summary": json.loads((arguments.run / "summary.json").read_text()),
+        "summary": json.loads(summary.read_text()) if summary.exists() else "stopped before its end",
         "rounds": [_rounded(event) for event in events if event["kind"] == "round"],
         "epochs": [_rounded(event) for event in events if event["kind"] in ("epoch", "eval")],
     }
