@@ -19,6 +19,7 @@ FLOORS = (
     {"export", "report", "serve"},
     {"commands"},
     {"cli"},
+    {"__main__"},
 )
 """A module imports from its own package and from lower floors only."""
 

@@ -240,6 +240,8 @@ class Train(Strict):
     """Epochs between looks at the validation items; the end of the run always looks."""
     save_minutes: Positive = 5.0
     """Time between step checkpoints; the end of an epoch always saves one."""
+    shard: bool = False
+    """Spread weights and optimiser state over torchrun's processes: for towers too large for one GPU."""
     threads: int | None = Field(None, ge=1)
     """CPU threads; None: PyTorch's choice."""
     compile: bool = False
@@ -260,6 +262,12 @@ class Recipe(Strict):
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             raise ValueError(f"stages need different names, got {names}")
+        if self.train.shard and self.train.ema is not None:
+            raise ValueError("train.shard and train.ema do not go together: set one of them only")
+        if self.train.shard and len({frozenset(stage.freeze) for stage in self.stages}) > 1:
+            raise ValueError(
+                "train.shard needs the same `freeze` in all stages: train them as runs of their own"
+            )
         for stage in self.stages:
             batches = stage.batches
             if batches.kind == "clustered":

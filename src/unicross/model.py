@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -191,9 +191,13 @@ class TwoTower(nn.Module):
             raise CheckpointError(f"{folder}: the checkpoint cannot be read: {reason}") from error
         return model.to(pick_device(device)).eval()
 
-    def save(self, folder: Path) -> None:
-        """Write the checkpoint into an existing folder. The caller makes it whole by renaming the folder."""
-        save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, folder / WEIGHTS)
+    def save(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Write the checkpoint into an existing folder. The caller makes it whole by renaming the folder.
+
+        `weights`: the state, where this process's is only a part of it.
+        """
+        weights = self.state_dict() if weights is None else weights
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / WEIGHTS)
         self.image.backbone.config.save_pretrained(folder / "image")
         self.text.backbone.config.save_pretrained(folder / "text")
         self.tokenizer.save_pretrained(folder / "text")
@@ -297,7 +301,7 @@ class TwoTower(nn.Module):
         self.eval()
         try:
             with (
-                torch.inference_mode(),
+                torch.no_grad(),  # what FSDP gathers in inference_mode cannot be trained afterwards
                 autocast(self.device, "auto"),
                 torch.compiler.set_stance("force_eager"),  # layers compiled for training's shapes only
             ):

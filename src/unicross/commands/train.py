@@ -25,6 +25,7 @@ def train(
     from unicross.commands.show import Listening
     from unicross.config import load_recipe
     from unicross.training import train as run
+    from unicross.training.distributed import is_first
     from unicross.training.folder import kept_recipe
 
     if (recipe is None) == (resume is None):
@@ -37,6 +38,9 @@ def train(
         assert recipe is not None
         loaded = load_recipe(recipe, overrides or ())
         folder = out or _new_folder(Path(recipe).stem)
+    if not is_first():  # the first process speaks for all
+        run(loaded, folder, resume=resume is not None, device=device)
+        return
     try:
         with Listening() as listening:
             summary = run(loaded, folder, resume=resume is not None, listener=listening, device=device)

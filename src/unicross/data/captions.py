@@ -27,6 +27,10 @@ class Tokens:
     mask: Tensor
     lengths: Indices
 
+    def rows(self, rows: slice) -> Tokens:
+        """Some of the rows."""
+        return Tokens(self.ids[rows], self.mask[rows], self.lengths[rows])
+
 
 class Captions:
     """The captions of a list of items, tokenised once and kept flat."""

@@ -10,7 +10,7 @@ Letters: B batch, S side of the stored picture, V side of the view.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import kornia.enhance as enhance
 import numpy as np
@@ -41,10 +41,12 @@ class ViewDraw:
     colour: Tensor  # [J, 4] factors of brightness, contrast, saturation; hue in radians
     grey: Tensor  # [G] rows made grey
     blurred: Tensor  # [U] rows blurred
-    sigma: Tensor  # [U]
+    sigma: Tensor  # [U], always on the host: kornia looks at its values
 
     def to(self, device: torch.device) -> ViewDraw:
-        return ViewDraw(*(getattr(self, name).to(device, non_blocking=True) for name in self.__slots__))
+        """The draws on a device, without waiting for it."""
+        moving = (name for name in self.__slots__ if name != "sigma")
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in moving})
 
     def rows(self, rows: slice) -> ViewDraw:
         """The draws of some of the views only."""
@@ -96,7 +98,7 @@ def apply_views(pixels: Tensor, draw: ViewDraw, side: int) -> Tensor:
 
     Args:
         pixels: [B, S, S, 3] uint8.
-        draw: for B views, on the device of `pixels`.
+        draw: for B views, moved to the device of `pixels`.
         side: V, of the views in pixels.
 
     Returns:

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from unicross.errors import CheckpointError
 from unicross.model import TwoTower
+from unicross.training.sharding import part_like
 
 CHECKPOINTS = "checkpoints"
 PARTIAL = ".partial"
@@ -68,13 +69,19 @@ def publish(run: Path, link: str, name: str, write: Callable[[Path], None]) -> N
 def save_training(
     folder: Path,
     model: TwoTower,
-    optimizer: torch.optim.Optimizer,
+    weights: Mapping[str, Tensor],
+    moments: Mapping[str, Tensor],
     tensors: Mapping[str, Tensor],
     progress: Mapping[str, Any],
 ) -> None:
-    """Fill a folder with all that a run needs to go on."""
-    model.save(folder)
-    save_file(_optimizer_tensors(optimizer), folder / "optimizer.safetensors")
+    """Fill a folder with all that a run needs to go on.
+
+    `weights` are the model's, `moments` the `optimizer_tensors`, both whole.
+    """
+    model.save(folder, weights)
+    save_file(
+        {name: tensor.contiguous() for name, tensor in moments.items()}, folder / "optimizer.safetensors"
+    )
     save_file(
         {name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "training.safetensors"
     )
@@ -91,27 +98,31 @@ def load_training(
     folder = run / "last"
     try:
         progress = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
-        model.load_state_dict(load_file(folder / "model.safetensors"))
+        own = model.state_dict()
+        weights = load_file(folder / "model.safetensors")
+        model.load_state_dict({name: part_like(tensor, own.get(name)) for name, tensor in weights.items()})
         _restore_optimizer(optimizer, load_file(folder / "optimizer.safetensors"))
         return load_file(folder / "training.safetensors"), progress
-    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, LookupError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: cannot resume from this checkpoint: {error}") from error
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state as tensors by name."""
     state = optimizer.state_dict()["state"]
     return {
-        f"{number}.{key}": torch.as_tensor(value).contiguous()
+        f"{number}.{key}": torch.as_tensor(value)
         for number, values in state.items()
         for key, value in values.items()
     }
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         number, key = name.split(".", 1)
-        state.setdefault(int(number), {})[key] = tensor
+        state.setdefault(int(number), {})[key] = part_like(tensor, parameters[int(number)])
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 

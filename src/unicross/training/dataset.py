@@ -21,6 +21,7 @@ from unicross.data.rows import Problem
 from unicross.errors import DataError
 from unicross.evaluation import Result, evaluate_embeddings
 from unicross.model import TwoTower
+from unicross.training.distributed import from_first, gather_array, share
 
 DECODED = "decoding"
 """What progress is reported of."""
@@ -110,15 +111,16 @@ def cached_side(data: DataConfig, model: ModelConfig) -> int:
 def embed_images(
     model: TwoTower, data: Dataset, items: Indices, batch_size: int = 128
 ) -> NDArray[np.float32]:
-    """Unit embeddings [len(items), D] of the items' pictures, seen whole."""
+    """Unit embeddings [len(items), D] of the items' pictures, seen whole; each process embeds its share."""
     size = model.config.image_size
+    own = items[share(len(items))]
     parts = []
-    for start in range(0, len(items), batch_size):
-        pixels = data.pixels[items[start : start + batch_size]]
+    for start in range(0, len(own), batch_size):
+        pixels = data.pixels[own[start : start + batch_size]]
         if pixels.shape[1] != size:
             pixels = _resized(pixels, size)
         parts.append(model.encode_pixels(pixels))
-    return np.concatenate(parts) if parts else np.zeros((0, model.dim), np.float32)
+    return gather_array(np.concatenate(parts), len(items)) if parts else np.zeros((0, model.dim), np.float32)
 
 
 def embed_captions(
@@ -126,12 +128,15 @@ def embed_captions(
 ) -> NDArray[np.float32]:
     """Unit embeddings [len(captions), D], or the tower's own (`pooled`); like lengths together."""
     encode = model.pool_tokens if pooled else model.encode_tokens
-    order = np.argsort(data.captions.lengths()[captions], kind="stable")
+    own = captions[share(len(captions))]
+    order = np.argsort(data.captions.lengths()[own], kind="stable")
     parts = []
     for start in range(0, len(order), batch_size):
-        tokens = data.captions.tokens(captions[order[start : start + batch_size]])
+        tokens = data.captions.tokens(own[order[start : start + batch_size]])
         parts.append(encode(tokens.ids, tokens.mask))
-    return np.concatenate(parts)[np.argsort(order)] if parts else np.zeros((0, model.dim), np.float32)
+    if not parts:
+        return np.zeros((0, model.dim), np.float32)
+    return gather_array(np.concatenate(parts)[np.argsort(order)], len(captions))
 
 
 def mean_captions(
@@ -149,11 +154,14 @@ def validate(model: TwoTower, data: Dataset) -> Result:
     """Retrieval among the pairs, every caption a query. Raises DataError where there is no pair."""
     pairs = data.pairs
     chosen = np.flatnonzero(np.isin(data.captions.item, pairs))
-    return evaluate_embeddings(
-        embed_images(model, data, pairs),
-        embed_captions(model, data, chosen),
-        np.searchsorted(pairs, data.captions.item[chosen]),
-        image_ids=[data.items[i].image_id for i in pairs],
+    images, texts = embed_images(model, data, pairs), embed_captions(model, data, chosen)
+    return from_first(
+        lambda: evaluate_embeddings(
+            images,
+            texts,
+            np.searchsorted(pairs, data.captions.item[chosen]),
+            image_ids=[data.items[i].image_id for i in pairs],
+        )
     )
 
 

@@ -13,7 +13,7 @@ from unicross.errors import CheckpointError, RecipeError
 RECIPE, SUMMARY = "recipe.yaml", "summary.json"
 
 
-def claim(run: Path, recipe: Recipe, resume: bool) -> None:
+def claim(run: Path, recipe: Recipe, resume: bool) -> Path:
     """Make the run folder and write its recipe, or check that the one that is there can be gone on with.
 
     Raises CheckpointError for a folder that is not empty or, on resuming, no run; RecipeError for a resumed
@@ -27,7 +27,7 @@ def claim(run: Path, recipe: Recipe, resume: bool) -> None:
                 f"{run} was begun with another recipe; these differ: {changed}. "
                 "Resume without overrides, or begin a new run"
             )
-        return
+        return run
     try:
         if run.exists() and any(run.iterdir()):
             raise CheckpointError(
@@ -37,6 +37,7 @@ def claim(run: Path, recipe: Recipe, resume: bool) -> None:
         _write(run / RECIPE, dump_recipe(recipe))
     except OSError as error:
         raise CheckpointError(f"{run}: cannot be used as a run folder: {error}") from error
+    return run
 
 
 def kept_recipe(run: Path) -> Recipe:

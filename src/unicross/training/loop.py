@@ -20,12 +20,13 @@ from unicross.batches import Plan
 from unicross.config import Recipe, Stage
 from unicross.data.items import Item
 from unicross.data.rows import Problem
-from unicross.device import autocast, pick_device
+from unicross.device import autocast
 from unicross.errors import TrainingError
 from unicross.model import TwoTower
 from unicross.training.checks import check_finite, check_recipe_fits, nothing_learned
 from unicross.training.cost import step_forwards, tower_cost
 from unicross.training.dataset import Dataset, cached_side, make_dataset, read_splits, validate
+from unicross.training.distributed import check_same, from_first, is_first, joined, size, spread_weights
 from unicross.training.events import EventLog, Listener
 from unicross.training.folder import claim, write_summary
 from unicross.training.optim import freeze, schedule_shape, set_rates
@@ -38,6 +39,7 @@ from unicross.training.rounds import (
     plan_figures,
     steps_per_epoch,
 )
+from unicross.training.sharding import clip_gradients, shard
 from unicross.training.speed import compile_layers, prefer_fast_attention
 from unicross.training.state import State
 from unicross.training.step import Batch, backward
@@ -56,12 +58,12 @@ def train(
     listener: Listener | None = None,
     device: str | None = None,
 ) -> dict[str, Any]:
-    """Train a recipe into a run folder.
+    """Train a recipe into a run folder, together with the other processes where torchrun started several.
 
     Args:
         recipe: what to train; on resuming, equal to that of the run.
-        run: a new or empty folder, or with `resume` one of a run that was cut short.
-        listener: hears every event (see `events`).
+        run: a new or empty folder, or with `resume` one of a run that was cut short; the first process's.
+        listener: hears every event (see `events`) of the first process.
         device: `cpu`, `cuda`, ...; None picks.
 
     Returns:
@@ -71,9 +73,10 @@ def train(
     Raises:
         RecipeError, DataError, CheckpointError, TrainingError: each says what to do.
     """
-    claim(run, recipe, resume)
     try:
-        return _train(recipe, run, resume, listener, pick_device(device))
+        with joined(device) as own:
+            run = from_first(lambda: claim(run, recipe, resume))
+            return _train(recipe, run, resume, listener if is_first() else None, own)
     except torch.OutOfMemoryError as error:
         raise TrainingError(
             f"{run}: out of memory: set train.micro_batch (the gradient stays that of the whole batch) or "
@@ -98,25 +101,29 @@ def _train(
     build = partial(make_dataset, model=model, data=recipe.data, where=run / "cache", progress=decoding)
     data, bad = build(train_items, side=cached_side(recipe.data, recipe.model))
     val, bad_val = build(val_items, side=recipe.model.image_size) if val_items else (None, [])
+    check_same([item.image_id for item in data.items + (val.items if val else [])], recipe.data.root)
     check_recipe_fits(recipe, data, val, model)
     state = State(model, recipe, len(data.items))
     going_on = resume and (run / "last").exists()
     if going_on:
         state.restore(run)
-    log = EventLog(run, state.progress.step if going_on else None, listener)
+    log = EventLog(run, state.progress.step if going_on else None, listener) if is_first() else None
     try:
         loop = _Loop(run, state, data, val, log)
         if not going_on:
             loop.tell_problems(problems + bad + bad_val)
         return loop.go()
     finally:
-        log.close()
+        if log is not None:
+            log.close()
 
 
 class _Loop:
-    """One process's part in a run."""
+    """One process's part in a run. `log` is None in all but the first, which alone writes."""
 
-    def __init__(self, run: Path, state: State, data: Dataset, val: Dataset | None, log: EventLog) -> None:
+    def __init__(
+        self, run: Path, state: State, data: Dataset, val: Dataset | None, log: EventLog | None
+    ) -> None:
         self.run, self.state, self.data, self.val, self.log = run, state, data, val, log
         self.recipe, self.progress, self.model = state.recipe, state.progress, state.model
         self.autocast = partial(autocast, self.model.device, self.recipe.train.precision)
@@ -154,17 +161,29 @@ class _Loop:
             "epochs": self.recipe.epochs,
             "seed": self.recipe.seed,
         }
-        write_summary(self.run, summary)
+        if self.log is not None:
+            write_summary(self.run, summary)
         return summary
 
     def emit(self, kind: str, **values: Any) -> None:
+        if self.log is None:
+            return
         progress = self.progress
         stage = self.recipe.stages[min(progress.stage, len(self.recipe.stages) - 1)]
         where = {"step": progress.step, "epoch": progress.turn, "stage": stage.name}
         self.log.emit({"kind": kind, **where, **values})
 
     def tell_problems(self, problems: list[Problem]) -> None:
-        if problems:
+        if size() > 1 and self.recipe.data.cache == "memory":
+            self.emit(
+                "note",
+                text=f"{size()} processes keep all decoded pictures each: data.cache=disk shares one copy",
+            )
+        if size() == 1 and self.recipe.train.shard:
+            self.emit(
+                "note", text="train.shard has no effect on a single process: start several with torchrun"
+            )
+        if problems and self.log is not None:
             path = self.run / "skipped.txt"
             path.write_text("".join(f"{problem}\n" for problem in problems), encoding="utf-8")
             self.emit("note", text=f"{len(problems)} problems in the data were skipped; {path} lists them")
@@ -193,7 +212,7 @@ class _Loop:
             size = max(len(batch.image_ids), len(batch.text_ids))
             waiting.append(({"step": progress.step, "lr": stage.optim.head_lr * shape, "pairs": size}, parts))
             last = number + 1 == len(plan)
-            due = not last and time.monotonic() - saved > 60 * self.recipe.train.save_minutes
+            due = not last and self._due(saved)
             if len(waiting) == LOG_EVERY or last or due:  # no step goes into a checkpoint unseen
                 speed = (number + 1 - numbers.start) * size / max(time.monotonic() - began, 1e-9)
                 image_text += self._look(stage, waiting, speed)
@@ -250,8 +269,7 @@ class _Loop:
         """Move the model by one batch. Returns the unweighted losses by name, and `grad_norm`."""
         self.state.optimizer.zero_grad(set_to_none=True)
         parts, features = backward(self.model, batch, stage, self.autocast, self.recipe.train.micro_batch)
-        moving = [p for p in self.model.parameters() if p.grad is not None]
-        norm = torch.nn.utils.clip_grad_norm_(moving, self.recipe.train.clip_norm or math.inf)
+        norm = clip_gradients(self.model.parameters(), self.recipe.train.clip_norm or math.inf)
         self.state.optimizer.step()
         self.model.clamp_temperature()
         if self.state.average is not None:
@@ -289,17 +307,27 @@ class _Loop:
             progress.best, progress.best_metrics = metrics["rsum"], metrics
             self.state.publish_best(self.run)
 
+    def _due(self, saved: float) -> bool:
+        """Whether the last checkpoint is old; all processes agree, as they may have to write it together."""
+        return from_first(lambda: time.monotonic() - saved > 60 * self.recipe.train.save_minutes)
+
     def _save(self) -> None:
         now = time.monotonic()
         self.progress.seconds, self.clock = self.progress.seconds + now - self.clock, now
-        self.log.sync()
+        if self.log is not None:
+            self.log.sync()
         self.state.publish_last(self.run)
 
 
 def _make_model(recipe: Recipe, items: list[Item], device: torch.device) -> TwoTower:
     torch.manual_seed(recipe.seed)
     captions = [caption for item in items for caption in item.captions]
-    model = TwoTower.create(recipe.model, max_tokens=recipe.data.max_tokens, captions=captions).to(device)
+    model = TwoTower.create(recipe.model, max_tokens=recipe.data.max_tokens, captions=captions)
+    spread_weights(model)
+    if recipe.train.shard and size() > 1:
+        freeze(model, recipe.stages[0].freeze)  # as in all stages; it must be known now
+        shard(model, device)
+    model.to(device)
     prefer_fast_attention(model)
     if recipe.train.compile:
         compile_layers(model)

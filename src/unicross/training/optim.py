@@ -55,6 +55,8 @@ def make_optimizer(model: TwoTower) -> torch.optim.AdamW:
                 depth[tower] - 1 - int(found[1]) if found else (depth[tower] if "embed" in name else 0)
             )
             key = (tower, below_top, parameter.ndim >= 2 and "embed" not in name)
+        elif parameter is model.log_scale:
+            key = ("temperature", 0, False)  # apart from weights that may be spread over processes
         else:
             key = ("head", 0, parameter.ndim >= 2)
         groups.setdefault(key, []).append(parameter)
@@ -70,7 +72,12 @@ def make_optimizer(model: TwoTower) -> torch.optim.AdamW:
 
 def set_rates(optimizer: torch.optim.AdamW, optim: Optim, shape: float) -> None:
     """Give every group its learning rate (base times layer decay times `shape`), decay and betas."""
-    base = {"image": optim.image_lr, "text": optim.text_lr, "head": optim.head_lr}
+    base = {
+        "image": optim.image_lr,
+        "text": optim.text_lr,
+        "head": optim.head_lr,
+        "temperature": optim.head_lr,
+    }
     for group in optimizer.param_groups:
         group["lr"] = base[group["part"]] * optim.layer_decay ** group["below_top"] * shape
         group["weight_decay"] = optim.weight_decay if group["decayed"] else 0.0

@@ -15,6 +15,7 @@ from unicross.data.captions import Captions, Tokens
 from unicross.data.views import draw_views
 from unicross.training.cost import views_of
 from unicross.training.dataset import Dataset
+from unicross.training.distributed import draw_seed, share
 from unicross.training.rounds import Judge
 from unicross.training.step import Batch
 
@@ -25,7 +26,7 @@ R = TypeVar("R")
 def make_batch(
     data: Dataset, items: Indices, stage: Stage, judge: Judge | None, turn: int, seed: Sequence[int]
 ) -> Batch:
-    """Pixels, drawn views, tokens and mask of the items of one batch.
+    """Pixels, drawn views, tokens (a share of them for each process) and mask of the items of one batch.
 
     Args:
         items: a batch of the plan.
@@ -45,18 +46,24 @@ def make_batch(
     if stage.losses.text_text == 0:
         texts = pairs
     masked, match = _judged(judge, pairs, stage)
+    own_images, own_texts = share(len(images)), share(len(texts))
+    pixels = data.pixels[images[own_images]] if counts["image"] else np.zeros((0, 1, 1, 3), np.uint8)
     return Batch(
         image_ids=torch.from_numpy(images),
         text_ids=torch.from_numpy(texts),
         pairs=len(pairs),
-        pixels=torch.from_numpy(data.pixels[images] if counts["image"] else np.zeros((0, 1, 1, 3), np.uint8)),
+        pixels=torch.from_numpy(pixels),
         image_views=tuple(
-            draw_views(view, len(images), rng) for view in _image_views(stage)[: counts["image"]]
+            draw_views(view, len(images), rng).rows(own_images)
+            for view in _image_views(stage)[: counts["image"]]
         ),
-        text_views=_text_views(data.captions, texts, stage, counts["text"], turn, seed[0], rng),
+        text_views=tuple(
+            view.rows(own_texts)
+            for view in _text_views(data.captions, texts, stage, counts["text"], turn, seed[0], rng)
+        ),
         masked=masked,
         match=match,
-        seed=int(rng.integers(2**31)),
+        seed=draw_seed(rng),
     )
 
 

@@ -32,6 +32,7 @@ from unicross.clustering import balanced_clusters, chain
 from unicross.config import Batches, Stage
 from unicross.model import TwoTower
 from unicross.training.dataset import Dataset, embed_captions, embed_images, mean_captions
+from unicross.training.distributed import from_first
 
 Half = NDArray[np.float16]
 
@@ -124,9 +125,7 @@ def new_round(
     captions = np.flatnonzero(np.isin(data.captions.item, no_text))
     text[no_text] = mean_captions(embed_captions(model, data, captions), data, captions, no_text)
     vectors = _space(image[pairs], text[pairs], batches)
-    groups = balanced_clusters(vectors, batches.cluster_size, seed=seed)
-    if batches.chained:
-        groups = [groups[i] for i in chain(np.stack([vectors[group].mean(axis=0) for group in groups]))]
+    groups = from_first(lambda: _clusters(vectors, batches, seed))
     cluster = np.full(len(data.items), -1, dtype=np.int64)
     for number, group in enumerate(groups):
         cluster[pairs[group]] = number
@@ -138,6 +137,13 @@ def new_round(
     }
     spent = {"image": len(no_image), "text": len(captions)}
     return Round(image, text, cluster), figures, spent
+
+
+def _clusters(vectors: NDArray[np.floating], batches: Batches, seed: int) -> list[Indices]:
+    groups = balanced_clusters(vectors, batches.cluster_size, seed=seed)
+    if batches.chained:
+        groups = [groups[i] for i in chain(np.stack([vectors[group].mean(axis=0) for group in groups]))]
+    return groups
 
 
 def epoch_plan(

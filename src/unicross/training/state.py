@@ -14,9 +14,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from unicross.config import Recipe, dump_recipe
 from unicross.errors import CheckpointError
 from unicross.model import TwoTower
-from unicross.training.checkpoint import load_training, publish, save_training
+from unicross.training.checkpoint import load_training, optimizer_tensors, publish, save_training
+from unicross.training.distributed import is_first
 from unicross.training.optim import make_optimizer
 from unicross.training.rounds import Bank, FrozenText, Round
+from unicross.training.sharding import gathered
 
 AVERAGE = "average."
 
@@ -65,23 +67,27 @@ class State:
         return averaged
 
     def publish_best(self, run: Path) -> None:
-        """Write RUN/best. Raises CheckpointError."""
+        """Write RUN/best, in the first process. Raises CheckpointError."""
+        weights = gathered(self.judged.state_dict())
 
         def write(folder: Path) -> None:
-            self.judged.save(folder)
+            self.judged.save(folder, weights)
             (folder / "recipe.yaml").write_text(dump_recipe(self.recipe), encoding="utf-8")
 
-        publish(run, "best", f"best-{self.progress.step:08d}", write)
+        if is_first():
+            publish(run, "best", f"best-{self.progress.step:08d}", write)
 
     def publish_last(self, run: Path) -> None:
-        """Write RUN/last, from which `restore` goes on. Raises CheckpointError."""
+        """Write RUN/last, from which `restore` goes on, in the first process. Raises CheckpointError."""
+        weights, moments = gathered(self.model.state_dict()), gathered(optimizer_tensors(self.optimizer))
 
         def write(folder: Path) -> None:
             progress = dataclasses.asdict(self.progress)
-            save_training(folder, self.model, self.optimizer, self._tensors(), progress)
+            save_training(folder, self.model, weights, moments, self._tensors(), progress)
             (folder / "recipe.yaml").write_text(dump_recipe(self.recipe), encoding="utf-8")
 
-        publish(run, "last", f"step-{self.progress.step:08d}", write)
+        if is_first():
+            publish(run, "last", f"step-{self.progress.step:08d}", write)
 
     def restore(self, run: Path) -> None:
         """Put back what `publish_last` wrote. Raises CheckpointError where it cannot be read or fits not."""

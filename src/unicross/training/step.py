@@ -21,6 +21,7 @@ from unicross.data.captions import Tokens
 from unicross.data.views import ViewDraw, apply_views
 from unicross.losses import cross_modal, uni_modal
 from unicross.model import TwoTower
+from unicross.training.distributed import gather, one_of_many, sum_gradients
 
 LIKE_LENGTH = 64
 """Texts of like length that pass the tower together, so that few tokens are padding."""
@@ -28,12 +29,15 @@ LIKE_LENGTH = 64
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What a step needs, made ready ahead of it. `image_ids` and `text_ids` begin with the pairs."""
+    """What a step needs, made ready ahead of it. `image_ids` and `text_ids` begin with the pairs.
+
+    Of pixels and views each process has its share of the rows only (see `distributed`).
+    """
 
     image_ids: Tensor  # [I] item indices
     text_ids: Tensor  # [T]
     pairs: int
-    pixels: Tensor  # [I, S, S, 3] uint8
+    pixels: Tensor  # [E, S, S, 3] uint8
     image_views: tuple[ViewDraw, ...]  # on the host: which rows they change is asked there
     text_views: tuple[Tokens, ...]
     masked: Tensor | None  # [P, P] bool, image by text, presumed false negatives
@@ -65,10 +69,10 @@ def backward(
         micro_batch: rows that pass a tower at a time; None for all.
 
     Returns:
-        The unweighted losses by name and the features, detached.
+        The unweighted losses by name and the features, detached; both of the whole batch, in all processes.
     """
-    images = _slices(len(batch.image_ids) if batch.image_views else 0, micro_batch)
-    texts = _slices(len(batch.text_ids) if batch.text_views else 0, micro_batch)
+    images = _slices(len(batch.pixels) if batch.image_views else 0, micro_batch)
+    texts = _slices(len(batch.text_views[0].lengths) if batch.text_views else 0, micro_batch)
     jobs = [(_image_features, rows) for rows in images] + [(_text_features, rows) for rows in texts]
 
     def run(number: int) -> tuple[Tensor | None, Tensor | None]:
@@ -80,14 +84,16 @@ def backward(
     cached = len(images) > 1 or len(texts) > 1
     with torch.set_grad_enabled(not cached):
         made = [run(number) for number in range(len(jobs))]
-    features = _join(made[: len(images)], made[len(images) :], leaves=cached)
-    parts = batch_losses(features, batch, stage, model.scale)
+    own = _join(made[: len(images)], made[len(images) :], leaves=cached)
+    features = _gathered(own, batch)
+    parts = batch_losses(features, batch, stage, one_of_many(model.scale))
     torch.stack([getattr(stage.losses, name) * value for name, value in parts.items()]).sum().backward()
     if cached:
         for number, (encode, rows) in enumerate(jobs):
             of_image = encode is _image_features
-            wholes = (features.image, features.image_uni) if of_image else (features.text, features.text_uni)
+            wholes = (own.image, own.image_uni) if of_image else (own.text, own.text_uni)
             _resume_backward(run(number), wholes, rows)
+    sum_gradients(model.parameters())
     detached = {name: value.detach() for name, value in parts.items()}
     return detached, Features(*(None if t is None else t.detach() for t in _tensors(features)))
 
@@ -197,6 +203,14 @@ def _join(images: Sequence[Pair], texts: Sequence[Pair], *, leaves: bool) -> Fea
         return joined.detach().requires_grad_() if leaves else joined
 
     return Features(column(images, 0), column(texts, 0), column(images, 1), column(texts, 1))
+
+
+def _gathered(own: Features, batch: Batch) -> Features:
+    """Features of the whole batch, from those of each process's rows."""
+    counts = (len(batch.image_ids), len(batch.text_ids), len(batch.image_ids), len(batch.text_ids))
+    return Features(
+        *(None if t is None else gather(t, count) for t, count in zip(_tensors(own), counts, strict=True))
+    )
 
 
 def _tensors(features: Features) -> tuple[Tensor | None, ...]:
