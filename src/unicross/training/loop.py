@@ -18,7 +18,7 @@ from torch import Tensor
 
 from unicross.batches import Plan
 from unicross.config import Recipe, Stage
-from unicross.data.items import Item
+from unicross.data.items import Items
 from unicross.data.rows import Problem
 from unicross.device import autocast, pick_device
 from unicross.errors import TrainingError
@@ -27,7 +27,7 @@ from unicross.training.checks import check_finite, check_recipe_fits, nothing_le
 from unicross.training.cost import step_forwards, tower_cost
 from unicross.training.dataset import Dataset, cached_side, make_dataset, read_splits, validate
 from unicross.training.events import EventLog, Listener
-from unicross.training.folder import claim, write_summary
+from unicross.training.folder import claim, claim_data, write_summary
 from unicross.training.optim import freeze, schedule_shape, set_rates
 from unicross.training.prepare import ahead, make_batch, to_device
 from unicross.training.rounds import (
@@ -89,6 +89,7 @@ def _train(
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
     train_items, val_items, problems = read_splits(recipe)
+    claim_data(run, train=train_items, val=val_items)
     model = _make_model(recipe, train_items, device)
 
     def decoding(what: str, done: int, total: int) -> None:
@@ -289,9 +290,9 @@ class _Loop:
         self.state.publish_last(self.run)
 
 
-def _make_model(recipe: Recipe, items: list[Item], device: torch.device) -> TwoTower:
+def _make_model(recipe: Recipe, items: Items, device: torch.device) -> TwoTower:
     torch.manual_seed(recipe.seed)
-    captions = [caption for item in items for caption in item.captions]
+    captions = (text.as_py() for text in items.texts)
     model = TwoTower.create(recipe.model, max_tokens=recipe.data.max_tokens, captions=captions).to(device)
     prefer_fast_attention(model)
     if recipe.train.compile:
