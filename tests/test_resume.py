@@ -217,13 +217,13 @@ def test_other_data_is_a_sentence(tmp_path):
 
     lines = text.splitlines(keepends=True)
     table.write_text("".join(line for line in lines if not line.startswith("003.png")))
-    refused("train: number of items, 24 then, 23 now; train: other ids; train: other captions")
+    refused("train had 24 items and has 23; train has other ids; train has other captions")
     table.write_text(text.replace("red", "rde", 1))
-    refused("with: train: other captions")
+    refused("with: train has other captions")
     table.write_text("".join(lines[:1] + lines[4:7] + lines[1:4] + lines[7:]))
-    refused("with: train: other ids; train: other captions")
+    refused("with: train has other ids; train has other captions")
     image.write_bytes(picture + b"more")
-    refused("with: train: other pictures")
+    refused("with: train has other pictures")
     os.utime(image, ns=(1, 1))  # a copy of the data is the same data
     train(recipe(root, None, **SAVE_ALWAYS), run, resume=True)
 

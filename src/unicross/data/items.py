@@ -41,8 +41,8 @@ class Pictures(Protocol):
 
     def __getitem__(self, row: int) -> ImageSource: ...
 
-    def files(self) -> Iterable[str]:
-        """The files that they are read from."""
+    def files(self, rows: NDArray[np.int64]) -> Iterable[str]:
+        """The files that the images of these rows are read from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +72,8 @@ class Files:
     def __getitem__(self, row: int) -> ImageFile:
         return ImageFile(Path(os.fsdecode(self._paths[row].as_py())))
 
-    def files(self) -> Iterable[str]:
-        return (os.fsdecode(path.as_py()) for path in self._paths)
+    def files(self, rows: NDArray[np.int64]) -> Iterable[str]:
+        return (os.fsdecode(self._paths[int(row)].as_py()) for row in rows)
 
 
 class Sources(tuple[ImageSource, ...]):
@@ -81,8 +81,8 @@ class Sources(tuple[ImageSource, ...]):
 
     __slots__ = ()
 
-    def files(self) -> Iterable[str]:
-        return (source.name for source in self)
+    def files(self, rows: NDArray[np.int64]) -> Iterable[str]:
+        return (self[int(row)].name for row in rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,11 +181,11 @@ class Items(Sequence[Item]):
     def digest(self) -> dict[str, str]:
         """What the items are, in short: their number and digests of their ids, captions and pictures.
 
-        Of pictures, which ones they are and the sizes of their files count; when those were written does
-        not, so that a copy of the data is the same data.
+        Of pictures, the sizes of their files count; when those were written does not, so that a copy of the
+        data is the same data.
         """
-        pictures = hashlib.sha256(self.rows.tobytes())
-        for path in self.pictures.files():
+        pictures = hashlib.sha256(self.has_image.tobytes())
+        for path in self.pictures.files(self.rows[self.has_image]):
             try:
                 pictures.update(f"{os.path.getsize(path)} ".encode())
             except OSError:

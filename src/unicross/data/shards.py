@@ -36,9 +36,10 @@ class Places:
     def __getitem__(self, row: int) -> Cell:
         return Cell(self, row)
 
-    def files(self) -> Iterable[str]:
-        """The files that pictures are read from."""
-        return map(str, self.paths)
+    def files(self, rows: NDArray[np.int64]) -> Iterable[str]:
+        """The files that the pictures of these rows are read from, each once."""
+        numbers = np.unique(np.searchsorted(self._bounds, rows, side="right")) - 1
+        return (str(self.paths[number]) for number in numbers)
 
     def locate(self, row: int) -> tuple[int, int]:
         """The number of the file and the row in it."""

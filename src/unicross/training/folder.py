@@ -59,8 +59,9 @@ def claim_data(run: Path, **splits: Items) -> None:
     try:
         before = json.loads((run / DATA).read_text(encoding="utf-8"))
         changed = [
-            f"{name}: {'other ' if what != 'number' else ''}{what}"
-            + (f" of items, {before[name][what]} then, {digest} now" if what == "number" else "")
+            f"{name} had {before[name]['number']} items and has {digests['number']}"
+            if what == "number"
+            else f"{name} has other {what}"
             for name, digests in now.items()
             for what, digest in digests.items()
             if before[name][what] != digest
