@@ -268,14 +268,15 @@ def _sync(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
-def _key(items: Sequence[Item], side: int, resize: Resize) -> str:
+def _key(items: Items, side: int, resize: Resize) -> str:
     """A digest of everything that the pixels depend on: ids, files, their sizes and times, side, resize."""
     digest = hashlib.sha256(f"{LAYOUT} {side} {resize}".encode())
-    for item in items:
-        if item.image is not None:
-            try:
-                stamp = item.image.stamp()
-            except OSError:
-                stamp = "unreadable"
-            digest.update(f"\n{item.image_id}\t{item.image.name}\t{stamp}".encode(errors="surrogateescape"))
+    for index in np.flatnonzero(items.has_image):
+        image = items.pictures[int(items.rows[index])]
+        try:
+            stamp = image.stamp()
+        except OSError:
+            stamp = "unreadable"
+        row = f"\n{items.ids[int(index)].as_py()}\t{image.name}\t{stamp}"
+        digest.update(row.encode(errors="surrogateescape"))
     return f"pixels-{digest.hexdigest()[:16]}"
