@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 
 from unicross.config import Format
 from unicross.data import columns, flickr, folder, karpathy, table, tar
@@ -61,6 +62,8 @@ def load_items(
         problems = [problem for problem in problems if problem.split is None or problem.split in wanted]
     items, found = assemble(rows, wanted)
     problems += found
+    del rows
+    pa.default_memory_pool().release_unused()  # columns in between took several times what is kept
     if problems and on_error == "raise":
         raise problems_error(str(root), problems)
     if not items:
