@@ -52,6 +52,15 @@ def test_long_names(tmp_path: Path) -> None:
     assert shades(load_items(tmp_path / "0.tar").items) == [7]
 
 
+def test_names_and_texts_that_are_no_unicode(tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xff")
+    write_tar(tmp_path / "0.tar", {f"{name}.jpg": png(7), f"{name}.json": '{"caption": "\\ud83d"}'})
+    for _ in range(2):
+        (item,) = load_items(tmp_path).items
+        assert (item.image_id, item.captions) == ("0/\\udcff", ("\\ud83d",))
+        assert shades([item]) == [7]
+
+
 def test_splits_by_folder_and_by_name(tmp_path: Path) -> None:
     write_tar(tmp_path / "train" / "0.tar", {"a.jpg": png(1)})
     write_tar(tmp_path / "set-train-0001.tar", {"a.jpg": png(2)})

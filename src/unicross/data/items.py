@@ -201,9 +201,13 @@ class Items(Sequence[Item]):
 
 
 def strings(texts: Iterable[str]) -> Any:
-    """Texts as an Arrow column; what is no Unicode (file names in other encodings) is written as escapes."""
-    encoded = (text.encode("utf-8", "backslashreplace") for text in texts)
-    return pa.array(encoded, pa.large_binary()).cast(pa.large_string())
+    """Texts as an Arrow column."""
+    return pa.array((as_unicode(text) for text in texts), pa.large_string())
+
+
+def as_unicode(text: str) -> str:
+    """The text with what is no Unicode (file names in other encodings, halves of JSON's pairs) as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _digest(column: Any) -> Any:

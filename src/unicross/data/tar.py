@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from unicross.data.folder import IMAGE_SUFFIXES
+from unicross.data.items import as_unicode
 from unicross.data.rows import LISTS, Problem, Rows
 from unicross.data.shards import (
     Part,
@@ -166,7 +167,7 @@ class _Scan:
             self.damaged(f"breaks off, or is not sound, after byte {end} of {length}")
 
     def member(self, member: tarfile.TarInfo, file: BinaryIO) -> None:
-        folder, _, base = member.name.rpartition("/")
+        folder, _, base = as_unicode(member.name).rpartition("/")
         key, _, suffix = base.partition(".")
         if not key:
             return  # hidden files
@@ -185,7 +186,7 @@ class _Scan:
         data = file.read(member.size)
         try:
             if suffix == ".txt":
-                lines = data.decode("utf-8-sig").splitlines()
+                lines = data.decode("utf-8-sig").split("\n")
                 sample.text = [line for line in lines if line.strip()]
             else:
                 sample.described = _described(json.loads(data))
@@ -217,4 +218,5 @@ def _described(content: Any) -> list[str] | None:
     value = next((content[name] for name in CAPTION_COLUMNS if content.get(name) is not None), None)
     if value is None:
         return None
-    return ["" if text is None else str(text) for text in (value if isinstance(value, list) else [value])]
+    texts = value if isinstance(value, list) else [value]
+    return ["" if text is None else as_unicode(str(text)) for text in texts]
