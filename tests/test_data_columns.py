@@ -1,5 +1,6 @@
 """Pictures in Parquet files and saved Arrow folders: read by index, where they lie."""
 
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,22 @@ class TestSaved:
         data.save_to_disk(tmp_path / "x")
         items = load_items(tmp_path / "x").items
         assert (shades(items), [item.captions for item in items]) == ([2, 0], [("c",), ("a",)])
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_more_files_than_may_be_open(tmp_path: Path, kind: str) -> None:
+    if kind == "parquet":
+        for number in range(40):
+            write_parquet(tmp_path / "x" / f"{number:02}.parquet", image=[png(number)])
+    else:
+        write_saved(tmp_path / "x", [{"image": [png(number)]} for number in range(40)])
+    used = len(list(Path("/proc/self/fd").iterdir()))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 20, hard))
+    try:
+        assert shades(load_items(tmp_path / "x").items) == list(range(40))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_equal_runs_from_files_and_from_shards(tmp_path: Path) -> None:

@@ -85,6 +85,9 @@ class _File(Protocol):
     def present(self, leaf: str) -> Mask:
         """In which rows the leaf is not null [rows]."""
 
+    def close(self) -> None:
+        """Close the file; there may be more of them than a process may have open."""
+
 
 F = TypeVar("F", bound=_File)
 
@@ -113,10 +116,14 @@ class _Parquet:
                 parts.append(np.asarray(_leaf(table, leaf).is_valid()))
         return np.concatenate(parts)
 
+    def close(self) -> None:
+        self.file.close()
+
 
 class _Saved:
     def __init__(self, path: Path) -> None:
-        self.table = pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
+        with pa.memory_map(str(path)) as file:  # closing it leaves the pages mapped
+            self.table = pa.ipc.open_stream(file).read_all()
         self.schema, self.rows = self.table.schema, self.table.num_rows
 
     def columns(self, names: Sequence[str]) -> Any:
@@ -124,6 +131,9 @@ class _Saved:
 
     def present(self, leaf: str) -> Mask:
         return np.asarray(_leaf(self.table, leaf).is_valid())
+
+    def close(self) -> None:
+        """Closed already."""
 
 
 class ParquetPictures(Places):
@@ -195,6 +205,7 @@ def _read(
             pointer = None if leaf else pointer
             wanted = (columns.caption, columns.split, columns.image_id, pointer)
             table = file.columns([name for name in wanted if name is not None])
+            file.close()
         except (OSError, pa.ArrowException) as error:
             what = f"cannot be read ({error}): copy or download it again"
             problems.append(Problem("damaged shard", str(path), what, split_of(relative_name(path, root))))
