@@ -1,6 +1,7 @@
 """Small data sets written for tests."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -20,7 +21,7 @@ def write(path: Path, *lines: str) -> Path:
     return path
 
 
-def ids(items: list[Item]) -> list[str]:
+def ids(items: Sequence[Item]) -> list[str]:
     return [item.image_id for item in items]
 
 

@@ -18,10 +18,10 @@ from torch.distributed.tensor import DTensor
 
 import tiny
 from unicross.config import Recipe
-from unicross.data.items import Item
+from unicross.data.items import Item, Items
 from unicross.errors import UnicrossError
 from unicross.model import TwoTower
-from unicross.training import loop, train
+from unicross.training import loop, state, train
 from unicross.training.dataset import read_splits
 from unicross.training.sharding import shard
 
@@ -60,7 +60,7 @@ def with_items_alone(whole: Recipe) -> Any:
     """The data set, and three images without captions and one text without an image."""
     items, val, problems = read_splits(whole)
     alone = [Item(f"image {number}", items[number].image) for number in range(3)]
-    return [*items, *alone, Item("text", None, ("a text about nothing",))], val, problems
+    return Items.of([*items, *alone, Item("text", None, ("a text about nothing",))]), val, problems
 
 
 def run(name: str, folder: Path, photos: Path, **options: Any) -> None:
@@ -89,7 +89,7 @@ def main(folder: Path, photos: Path, rank: int) -> None:
         kept = sum(p.to_local().numel() for p in model.parameters() if isinstance(p, DTensor))
         (folder / f"kept-{rank}").write_text(f"{kept / whole}")
 
-    loop.shard = counting
+    state.shard = counting
     for name in RUNS:
         run(name, folder, photos)
     for name in BEGUN:

@@ -32,7 +32,7 @@ def test_captions_are_flat_and_know_their_item(captions):
     assert captions.counts.tolist() == [3, 1, 0, 2]
     assert captions.first.tolist() == [0, 3, 4, 4]
     assert captions.item.tolist() == [0, 0, 0, 1, 3, 3]
-    assert captions.texts[4] == "green grass under the sky"
+    assert captions.texts[4].as_py() == "green grass under the sky"
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -88,7 +88,7 @@ def test_tokens_are_padded_on_the_right_to_the_longest(captions):
 
 
 def test_stored_tokens_equal_the_tokenizers_own(captions):
-    for caption, text in enumerate(captions.texts):
+    for caption, text in enumerate(captions.texts.to_pylist()):
         wanted = captions._tokenizer(text, truncation=True, max_length=6)["input_ids"]
         assert captions.tokens(np.array([caption])).ids[0].tolist() == wanted
 
@@ -98,7 +98,7 @@ def test_perturbed_captions_are_tokens_of_perturbed_texts(captions):
     first, again = (captions.perturbed(asked, 0.5, np.random.default_rng(3)) for _ in range(2))
     assert torch.equal(first.ids, again.ids)
     rng = np.random.default_rng(3)
-    words = [perturb(captions.texts[c], 0.5, rng) for c in asked]
+    words = [perturb(captions.texts[c].as_py(), 0.5, rng) for c in asked]
     assert captions._tokenizer.decode(first.ids[0], skip_special_tokens=True) == words[0]
     assert torch.equal(captions.perturbed(asked, 0.0, rng).ids, captions.tokens(asked).ids)
 

@@ -158,7 +158,7 @@ class TestTable:
     def test_images_alone_where_there_is_no_caption_column(self, tmp_path: Path) -> None:
         picture(tmp_path / "a.png")
         write(tmp_path / "x.csv", "image,size", "a.png,3")
-        assert load_items(tmp_path).items == [Item("a.png", ImageFile(tmp_path / "a.png"), ())]
+        assert list(load_items(tmp_path).items) == [Item("a.png", ImageFile(tmp_path / "a.png"), ())]
 
     def test_no_known_column(self, tmp_path: Path) -> None:
         file = write(tmp_path / "x.csv", "a.jpg,A dog", "b.jpg,A cat")
@@ -306,7 +306,7 @@ def test_real_flickr8k() -> None:
     dev = load_items(SHARED, "dev").items
     train = load_items(SHARED, "train").items
     assert (len(dev), len(train)) == (1000, 6000)
-    assert all(len(item.captions) == 5 and item.is_pair for item in dev + train)
+    assert all(len(item.captions) == 5 and item.is_pair for item in [*dev, *train])
     assert not set(ids(dev)) & set(ids(train))
 
 

@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 from unicross.compare import Steps, compare
 from unicross.comparison import Row, difference_text, spread_text
 from unicross.config import dump_recipe
+from unicross.data.items import Items
 from unicross.data.reading import load_items
 from unicross.data.synthetic import write_demo_set
 from unicross.errors import DataError
@@ -248,7 +249,7 @@ class Named(Album):
     """Pictures stand for themselves by name."""
 
     def __init__(self):
-        super().__init__([])
+        super().__init__(Items.of([]))
 
     def thumbnail(self, image_id):
         return image_id

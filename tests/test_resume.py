@@ -216,10 +216,26 @@ def test_other_data_is_a_sentence(tmp_path):
     root = tiny.write_set(tmp_path / "set")
     run = tmp_path / "run"
     killed_at(root, run, None, "step", 2, **SAVE_ALWAYS)
-    lines = (root / "captions.csv").read_text().splitlines(keepends=True)
-    (root / "captions.csv").write_text("".join(line for line in lines if not line.startswith("003.png")))
-    with pytest.raises(CheckpointError, match="does not fit the run's data"):
-        train(recipe(root, None, **SAVE_ALWAYS), run, resume=True)
+    table, image = root / "captions.csv", root / "images" / "003.png"
+    text, picture = table.read_text(), image.read_bytes()
+
+    def refused(match):
+        with pytest.raises(CheckpointError, match=f"the data are not those .*{match}.* begin a new run"):
+            train(recipe(root, None, **SAVE_ALWAYS), run, resume=True)
+        table.write_text(text)
+        image.write_bytes(picture)
+
+    lines = text.splitlines(keepends=True)
+    table.write_text("".join(line for line in lines if not line.startswith("003.png")))
+    refused("train had 24 items and has 23; train has other ids; train has other captions")
+    table.write_text(text.replace("red", "rde", 1))
+    refused("with: train has other captions")
+    table.write_text("".join(lines[:1] + lines[4:7] + lines[1:4] + lines[7:]))
+    refused("with: train has other ids; train has other captions")
+    image.write_bytes(picture + b"more")
+    refused("with: train has other pictures")
+    os.utime(image, ns=(1, 1))  # a copy of the data is the same data
+    train(recipe(root, None, **SAVE_ALWAYS), run, resume=True)
 
 
 KILLS = """

@@ -138,7 +138,7 @@ def test_the_written_set_is_read_back(tmp_path: Path) -> None:
     write_demo_set(tmp_path / "demo", 12, 6, seed=0, side=32)
     train, val = (load_items(tmp_path / "demo", split).items for split in ("train", "val"))
     assert (len(train), len(val)) == (12, 6)
-    assert all(len(item.captions) == 5 and item.is_pair for item in train + val)
+    assert all(len(item.captions) == 5 and item.is_pair for item in [*train, *val])
     with (tmp_path / "demo" / "captions.csv").open(newline="") as file:
         assert len(list(csv.reader(file))) == 1 + 18 * 5
 

@@ -16,12 +16,12 @@ from unicross.batches import soft_targets
 from unicross.clustering import normalise
 from unicross.config import Batches, Optim
 from unicross.data.captions import Captions
-from unicross.data.items import ImageFile, Item
+from unicross.data.items import ImageFile, Item, Items
 from unicross.device import autocast
 from unicross.errors import CheckpointError, DataError, RecipeError, TrainingError
 from unicross.losses import cross_modal, uni_modal
 from unicross.model import TwoTower
-from unicross.training import checkpoint, loop, step, train
+from unicross.training import checkpoint, loop, state, step, train
 from unicross.training.cost import step_forwards
 from unicross.training.dataset import cached_side, make_dataset, read_splits
 from unicross.training.optim import freeze, make_optimizer, parameters_of, schedule_shape, set_rates
@@ -43,14 +43,16 @@ def prepared(photos, *stages, alone=0, **sections):
     """Recipe, model and data set; with `alone`, so many images and texts alone are added."""
     recipe = tiny.recipe(photos, *stages, **sections)
     torch.manual_seed(recipe.seed)
-    items, _, _ = read_splits(recipe)
+    items = list(read_splits(recipe)[0])
     for number in range(alone):
         items.append(Item(f"image {number}", items[number].image))
         items.append(Item(f"text {number}", None, (f"a text about nothing {number}",)))
     captions = [caption for item in items for caption in item.captions]
     model = TwoTower.create(recipe.model, max_tokens=24, captions=captions)
     side = cached_side(recipe.data, recipe.model)
-    data, _ = make_dataset(items, model, recipe.data, side=side, where=None, progress=lambda *_: None)
+    data, _ = make_dataset(
+        Items.of(items), model, recipe.data, side=side, where=None, progress=lambda *_: None
+    )
     return recipe, model, data
 
 
@@ -489,7 +491,7 @@ def test_parts_are_disjoint_and_whole(part):
 
 def start_weights(recipe):
     items, _, _ = read_splits(recipe)
-    return loop._make_model(recipe, items, CPU).state_dict()
+    return state.make_model(recipe, items, CPU).state_dict()
 
 
 def test_frozen_parts_keep_their_weights_to_the_bit(photos, tmp_path):
@@ -603,7 +605,7 @@ def test_images_alone_train_with_few_texts_alone(tmp_path):
     model = tiny.model()
     items = [Item(p.name, ImageFile(p)) for p in sorted((root / "images").iterdir())]
     items += [Item(str(n), None, (text,)) for n, text in enumerate(("a red square", "blue", "nothing"))]
-    data, _ = make_dataset(items, model, recipe.data, side=36, where=None, progress=lambda *_: None)
+    data, _ = make_dataset(Items.of(items), model, recipe.data, side=36, where=None, progress=lambda *_: None)
     plan = epoch_plan(data, recipe.stages[0], 0, 4, None, np.random.default_rng(0))
     found = [
         backward(model, make_batch(data, batch, recipe.stages[0], None, 0, (0, n)), recipe.stages[0], PLAIN)[
@@ -761,7 +763,7 @@ def test_data_that_cannot_feed_a_loss_is_refused_before_training(tmp_path):
 def test_validation_without_a_pair_is_refused_before_training(photos, tmp_path, monkeypatch):
     def images_alone(recipe):
         items, val, problems = read_splits(recipe)
-        return items, [Item(item.image_id, item.image) for item in val], problems
+        return items, Items.of([Item(item.image_id, item.image) for item in val]), problems
 
     monkeypatch.setattr(loop, "read_splits", images_alone)
     with pytest.raises(DataError, match=r"none of the 8 validation items .*data\.split\.val=null"):

@@ -2,7 +2,7 @@
 
 Spherical k-means (Dhillon & Modha 2001) by faiss, then a balanced assignment: every cluster holds `size`
 items (one may hold fewer), so that clusters pack into batches without remainder. Large sets are first cut
-into coarse clusters and each of those into small ones: the cost is then n * sqrt(n / size), not n * n / size.
+into coarse clusters and each of those into small ones, so that the cost grows with n, not n * n.
 
 Letters: N vectors, D dimensions, C clusters.
 """
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
-FLAT_LIMIT = 1024
-"""Most clusters found in one k-means; above, a coarse k-means comes first."""
+FLAT_LIMIT = 2048
+"""Most clusters found in one k-means; above, a coarse one comes first (measured in docs/benchmarks.md)."""
 
 
 def normalise(vectors: NDArray[np.floating]) -> Floats:
@@ -95,7 +95,7 @@ def _split(rows: Floats, members: Indices, size: int, seed: int) -> list[Indices
     if count <= 1:
         return [members]
     if count > FLAT_LIMIT:
-        coarse = round(count**0.5)
+        coarse = -(-count // FLAT_LIMIT)
         _, nearest_coarse = nearest(rows, spherical_kmeans(rows, coarse, seed=seed), 1)
         parts = [np.flatnonzero(nearest_coarse[:, 0] == c) for c in range(coarse)]
         if max(map(len, parts)) == len(members):  # one direction only: nothing tells them apart

@@ -28,6 +28,7 @@ Positive = Annotated[float, Field(gt=0.0)]
 Weight = Annotated[float, Field(ge=0.0)]
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 Pooling = Literal["cls", "mean", "pooler"]
+Format = Literal["flickr", "karpathy", "table", "tar", "parquet", "arrow", "folder"]
 Part = Literal["image", "text", "image_head", "text_head", "temperature"]
 
 MOVED: dict[str, set[Part]] = {
@@ -83,7 +84,7 @@ class SplitConfig(Strict):
 
 class DataConfig(Strict):
     root: str
-    format: Literal["flickr", "karpathy", "table", "folder"] | None = None
+    format: Format | None = None
     """None: detected from the path."""
     split: SplitConfig = SplitConfig()
     max_tokens: int = Field(40, ge=3)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -131,7 +131,7 @@ class TwoTower(nn.Module):
                     module.p = config.dropout
 
     @classmethod
-    def create(cls, config: ModelConfig, *, max_tokens: int, captions: Sequence[str] = ()) -> Self:
+    def create(cls, config: ModelConfig, *, max_tokens: int, captions: Iterable[str] = ()) -> Self:
         """Towers as the configuration names them. `captions` train the tokenizer of a random text tower.
 
         Raises CheckpointError where a tower cannot be loaded, RecipeError for one that cannot be built.

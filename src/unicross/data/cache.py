@@ -21,11 +21,10 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from unicross.data.images import Pixels, Resize, load_square
-from unicross.data.items import ImageSource, Item
+from unicross.data.items import ImageSource, Indices, Item, Items
 from unicross.data.rows import Problem, problems_error
 from unicross.errors import DataError
 
-Indices = Sequence[int] | NDArray[np.integer]
 Progress = Callable[[int, int], None]
 """Called with the number of pictures done and of all."""
 
@@ -82,6 +81,7 @@ class PixelCache:
         With `where` None they are kept in memory. Raises DataError where pictures cannot be decoded, unless
         `on_error` is "skip" (see `bad_items`), and where the disk has no room.
         """
+        items = Items.of(items)
         squares = _Squares(items, side, resize, workers, progress)
         if where is None:
             pixels, bad_rows = _to_memory(squares)
@@ -117,7 +117,7 @@ class LazyPixels:
         workers: int | None = None,
         bad: Mapping[int, Problem] | None = None,
     ) -> None:
-        self.items = items
+        self.items = Items.of(items)
         self.side = side
         self.resize: Resize = resize
         self.bad = list(bad.values()) if bad else []
@@ -139,7 +139,7 @@ class LazyPixels:
         """With on_error="skip" every picture is decoded once now, to know which are bad; else none is."""
         bad: dict[int, Problem] = {}
         if on_error == "skip":
-            squares = _Squares(items, side, resize, workers, progress)
+            squares = _Squares(Items.of(items), side, resize, workers, progress)
             for _ in squares.chunks():
                 pass
             bad = squares.problems(squares.bad, on_error)
@@ -150,14 +150,14 @@ class LazyPixels:
 
     def __getitem__(self, indices: Indices) -> Pixels:
         """As PixelSource. Raises DataError for a picture that cannot be decoded."""
-        images = [self.items[int(index)].image for index in indices]
-        assert None not in images, "an item without a picture was asked for one"
+        rows = self.items.rows[np.asarray(indices, np.int64)]
+        assert (rows >= 0).all(), "an item without a picture was asked for one"
+        images = [self.items.pictures[int(row)] for row in rows]
         squares = list(self._pool.map(self._load, images))
         return np.stack(squares) if squares else np.empty((0, self.side, self.side, 3), np.uint8)
 
     def select(self, indices: Indices) -> LazyPixels:
-        chosen = [self.items[int(index)] for index in indices]
-        return LazyPixels(chosen, self.side, self.resize, workers=self._workers)
+        return LazyPixels(self.items.select(indices), self.side, self.resize, workers=self._workers)
 
     def _load(self, image: ImageSource) -> Pixels:
         return load_square(image, self.side, self.resize)
@@ -168,16 +168,16 @@ class _Squares:
 
     def __init__(
         self,
-        items: Sequence[Item],
+        items: Items,
         side: int,
         resize: Resize,
         workers: int | None,
         progress: Progress | None,
     ) -> None:
-        self.owners = [index for index, item in enumerate(items) if item.image is not None]
+        self.items = items
+        self.owners = np.flatnonzero(items.has_image)
         """The item of each picture [R]."""
-        self.sources = [image for item in items if (image := item.image) is not None]
-        self.shape = (len(self.sources), side, side, 3)
+        self.shape = (len(self.owners), side, side, 3)
         self.resize: Resize = resize
         self.workers = workers or os.cpu_count()
         self.progress = progress
@@ -186,7 +186,7 @@ class _Squares:
 
     def chunks(self) -> Iterator[Pixels]:
         """The pictures in order, uint8 [<= CHUNK, S, S, 3]; black where one is bad."""
-        total = len(self.sources)
+        total = len(self.owners)
         with ThreadPoolExecutor(self.workers) as pool:
             for start in range(0, total, CHUNK):
                 stop = min(start + CHUNK, total)
@@ -197,18 +197,23 @@ class _Squares:
     def problems(self, bad: Mapping[int, str], on_error: OnError) -> dict[int, Problem]:
         """The bad rows as problems of their items, in order. Raises DataError unless to be skipped."""
         found = {
-            self.owners[row]: Problem("unreadable image", self.sources[row].name, bad[row])
+            int(self.owners[row]): Problem("unreadable image", self.source(row).name, bad[row])
             for row in sorted(bad)
         }
         if found and on_error == "raise":
             raise problems_error("decoding images", list(found.values()))
         return found
 
+    def source(self, row: int) -> ImageSource:
+        """The picture of a row."""
+        return self.items.pictures[int(self.items.rows[self.owners[row]])]
+
     def _load(self, row: int) -> Pixels:
+        source = self.source(row)
         try:
-            return load_square(self.sources[row], self.shape[1], self.resize)
+            return load_square(source, self.shape[1], self.resize)
         except DataError as error:
-            self.bad[row] = str(error).removeprefix(f"{self.sources[row].name}: ")
+            self.bad[row] = str(error).removeprefix(f"{source.name}: ")
             return np.zeros(self.shape[1:], np.uint8)
 
 
@@ -242,7 +247,7 @@ def _to_disk(squares: _Squares, where: Path, key: str) -> tuple[Pixels, dict[int
             "Make room there, or use data.cache=memory or data.cache=none"
         ) from error
     bad = json.loads((folder / "bad.json").read_text(encoding="utf-8"))
-    pixels = np.load(folder / "pixels.npy", mmap_mode="r" if squares.sources else None)
+    pixels = np.load(folder / "pixels.npy", mmap_mode="r" if len(squares.owners) else None)
     return pixels, {int(row): why for row, why in bad.items()}
 
 
@@ -263,14 +268,15 @@ def _sync(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
-def _key(items: Sequence[Item], side: int, resize: Resize) -> str:
+def _key(items: Items, side: int, resize: Resize) -> str:
     """A digest of everything that the pixels depend on: ids, files, their sizes and times, side, resize."""
     digest = hashlib.sha256(f"{LAYOUT} {side} {resize}".encode())
-    for item in items:
-        if item.image is not None:
-            try:
-                stamp = item.image.stamp()
-            except OSError:
-                stamp = "unreadable"
-            digest.update(f"\n{item.image_id}\t{item.image.name}\t{stamp}".encode(errors="surrogateescape"))
+    for index in np.flatnonzero(items.has_image):
+        image = items.pictures[int(items.rows[index])]
+        try:
+            stamp = image.stamp()
+        except OSError:
+            stamp = "unreadable"
+        row = f"\n{items.ids[int(index)].as_py()}\t{image.name}\t{stamp}"
+        digest.update(row.encode(errors="surrogateescape"))
     return f"pixels-{digest.hexdigest()[:16]}"

@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from unicross.data.items import Items
+from unicross.data.items import Item, Items
 
 Indices = NDArray[np.int64]
+
+CHUNK = 8192
+"""Captions that are tokenised at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,24 +38,27 @@ class Tokens:
 class Captions:
     """The captions of a list of items, tokenised once and kept flat."""
 
-    def __init__(self, items: Items, tokenizer: PreTrainedTokenizerFast, max_tokens: int) -> None:
-        self.texts = [text for item in items for text in item.captions]
-        counts = np.array([len(item.captions) for item in items], dtype=np.int64)
-        self.first = np.concatenate([[0], counts.cumsum()])[:-1]  # [N] first caption of each item
-        self.counts = counts  # [N]
-        self.item = np.repeat(np.arange(len(items), dtype=np.int64), counts)  # [C] item of each caption
+    def __init__(self, items: Sequence[Item], tokenizer: PreTrainedTokenizerFast, max_tokens: int) -> None:
+        columns = Items.of(items)
+        self.texts = columns.texts  # [C] Arrow strings
+        self.first, self.counts = columns.first, columns.counts  # [N] first caption of each item; how many
+        self.item = np.repeat(np.arange(len(items), dtype=np.int64), self.counts)  # [C] item of each caption
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
-        encoded = self._encode(self.texts)
-        self._bounds = np.concatenate([[0], np.cumsum([len(e) for e in encoded])]).astype(np.int64)
-        self._flat = np.array([token for e in encoded for token in e], dtype=np.int32)
+        lengths, tokens = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)]
+        for start in range(0, len(self.texts), CHUNK):  # a tokenizer's answer is many times what is kept
+            encoded = self._encode(self.texts.slice(start, CHUNK).to_pylist())
+            lengths.append(np.array([len(e) for e in encoded], dtype=np.int64))
+            tokens.append(np.array([token for e in encoded for token in e], dtype=np.int32))
+        self._bounds: Indices = np.cumsum(np.concatenate(lengths))
+        self._flat = np.concatenate(tokens)
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def lengths(self) -> Indices:
         """Tokens of each caption, special ones included. [C]"""
-        return np.diff(self._bounds)
+        return self._bounds[1:] - self._bounds[:-1]
 
     def choose(self, items: Indices, turn: int, seed: int) -> Indices:
         """One caption of each item: over as many turns (epochs) as it has captions, each is used once. [B]"""
@@ -79,7 +85,7 @@ class Captions:
 
     def perturbed(self, captions: Indices, share: float, rng: np.random.Generator) -> Tokens:
         """The captions with words dropped or swapped, as one padded batch."""
-        return self._pad(self._encode([perturb(self.texts[c], share, rng) for c in captions]))
+        return self._pad(self._encode([perturb(self.texts[int(c)].as_py(), share, rng) for c in captions]))
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         if not texts:

@@ -1,14 +1,25 @@
-"""The unit of data: an image with its captions.
+"""The unit of data: an image with its captions, and many of them in little memory.
 
 Images without captions and texts without images are items too; they serve the uni-modal losses only.
+`Items` keeps columns, not objects: a million items are about 150 MB with their captions, and no picture is
+read before it is asked for. Letters: N items, C captions, R pictures of a source.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, overload
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+Indices = Sequence[int] | NDArray[np.integer]
 
 
 class ImageSource(Protocol):
@@ -23,6 +34,15 @@ class ImageSource(Protocol):
 
     def stamp(self) -> str:
         """Cheap to get, and different once the bytes are: size and time of change. Raises OSError."""
+
+
+class Pictures(Protocol):
+    """The images of a source by their row."""
+
+    def __getitem__(self, row: int) -> ImageSource: ...
+
+    def files(self, rows: NDArray[np.int64]) -> Iterable[str]:
+        """The files that the images of these rows are read from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +63,28 @@ class ImageFile:
         return f"{status.st_size} {status.st_mtime_ns}"
 
 
+class Files:
+    """Images that are files of their own, by their paths [R]."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self._paths = pa.array((os.fsencode(path) for path in paths), pa.large_binary())
+
+    def __getitem__(self, row: int) -> ImageFile:
+        return ImageFile(Path(os.fsdecode(self._paths[row].as_py())))
+
+    def files(self, rows: NDArray[np.int64]) -> Iterable[str]:
+        return (os.fsdecode(self._paths[int(row)].as_py()) for row in rows)
+
+
+class Sources(tuple[ImageSource, ...]):
+    """Images from anywhere, kept as objects: for few of them."""
+
+    __slots__ = ()
+
+    def files(self, rows: NDArray[np.int64]) -> Iterable[str]:
+        return (self[int(row)].name for row in rows)
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """One image with its captions.
@@ -60,4 +102,120 @@ class Item:
         return self.image is not None and bool(self.captions)
 
 
-Items = Sequence[Item]
+class Items(Sequence[Item]):
+    """Items as columns; each becomes an `Item` when it is asked for.
+
+    Args:
+        ids: `image_id` of each item, Arrow strings [N].
+        texts: all captions, item after item, Arrow strings [C].
+        counts: captions of each item [N].
+        rows: the picture of each item among `pictures` [N]; -1 for none.
+        pictures: the images of the source, those of other items too.
+    """
+
+    def __init__(
+        self, ids: Any, texts: Any, counts: NDArray[np.int64], rows: NDArray[np.int64], pictures: Pictures
+    ) -> None:
+        assert len(ids) == len(counts) == len(rows), "columns of different length"
+        assert len(texts) == counts.sum(), "captions that belong to no item"
+        self.ids, self.texts, self.counts, self.rows, self.pictures = ids, texts, counts, rows, pictures
+        self.first: NDArray[np.int64] = np.cumsum(counts) - counts
+        """The first caption of each item [N]."""
+
+    @classmethod
+    def of(cls, items: Sequence[Item]) -> Items:
+        """The same items as columns."""
+        if isinstance(items, Items):
+            return items
+        has = np.array([item.image is not None for item in items], dtype=bool)
+        return cls(
+            strings(item.image_id for item in items),
+            strings(text for item in items for text in item.captions),
+            np.array([len(item.captions) for item in items], dtype=np.int64),
+            np.where(has, np.cumsum(has) - 1, -1),
+            Sources(item.image for item in items if item.image is not None),
+        )
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Items: ...
+
+    def __getitem__(self, index: int | slice) -> Item | Items:
+        if isinstance(index, slice):
+            return self.select(range(*index.indices(len(self))))
+        row, first, count = int(self.rows[index]), int(self.first[index]), int(self.counts[index])
+        return Item(
+            self.ids[int(index)].as_py(),
+            self.pictures[row] if row >= 0 else None,
+            tuple(self.texts[first + k].as_py() for k in range(count)),
+        )
+
+    @property
+    def has_image(self) -> NDArray[np.bool_]:
+        """Which items have a picture [N]."""
+        return self.rows >= 0
+
+    @property
+    def has_text(self) -> NDArray[np.bool_]:
+        """Which items have a caption [N]."""
+        return self.counts > 0
+
+    def select(self, indices: Indices) -> Items:
+        """Some of the items, in the order asked for."""
+        chosen = np.asarray(indices, np.int64)
+        counts = self.counts[chosen]
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        texts = self.texts.take(pa.array(np.repeat(self.first[chosen], counts) + within))
+        return Items(self.ids.take(pa.array(chosen)), texts, counts, self.rows[chosen], self.pictures)
+
+    def find(self, image_id: str) -> Item | None:
+        """The item of this id, or None; looks through all of them."""
+        found = pc.index(self.ids, image_id).as_py()
+        return None if found < 0 else self[found]
+
+    def digest(self) -> dict[str, str]:
+        """What the items are, in short: their number and digests of their ids, captions and pictures.
+
+        Of pictures, the sizes of their files count; when those were written does not, so that a copy of the
+        data is the same data.
+        """
+        pictures = hashlib.sha256(self.has_image.tobytes())
+        for path in self.pictures.files(self.rows[self.has_image]):
+            try:
+                pictures.update(f"{os.path.getsize(path)} ".encode())
+            except OSError:
+                pictures.update(b"gone ")
+        captions = _digest(self.texts)
+        captions.update(self.counts.tobytes())
+        return {
+            "number": str(len(self)),
+            "ids": _digest(self.ids).hexdigest(),
+            "captions": captions.hexdigest(),
+            "pictures": pictures.hexdigest(),
+        }
+
+
+def strings(texts: Iterable[str]) -> Any:
+    """Texts as an Arrow column."""
+    return pa.array((as_unicode(text) for text in texts), pa.large_string())
+
+
+def as_unicode(text: str) -> str:
+    """The text with what is no Unicode (file names in other encodings, halves of JSON's pairs) as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _digest(column: Any) -> Any:
+    """A digest of an Arrow string column that has no nulls."""
+    lengths = pc.binary_length(column).to_numpy()
+    _, offsets, data = column.buffers()
+    bounds = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
+    digest = hashlib.sha256(lengths.tobytes())
+    if len(column) and data is not None:
+        digest.update(memoryview(data)[int(bounds[0]) : int(bounds[-1])])
+    return digest

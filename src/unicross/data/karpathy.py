@@ -13,12 +13,15 @@ from typing import Any
 from unicross.data.rows import Problem, Row, find_image, image_folders, read_text
 from unicross.errors import DataError
 
+OF_HUGGING_FACE = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json")
+"""Files of other data sets that are called like these."""
+
 
 def json_files(root: Path) -> list[Path]:
     """Files that may be Karpathy's: `root` itself, or `dataset*.json` in it."""
     if root.is_file():
         return [root] if root.suffix == ".json" else []
-    return sorted(root.glob("dataset*.json"))
+    return sorted(path for path in root.glob("dataset*.json") if path.name not in OF_HUGGING_FACE)
 
 
 def read(path: Path) -> tuple[list[Row], list[Problem]]:

@@ -1,37 +1,37 @@
-"""From a path to checked items: which format it is, grouping, splits and problems, the same for every format.
+"""From a path to checked items: which format it is, which reader reads it, and which splits there are.
 
-A reader (`flickr.py`, `karpathy.py`, `table.py`, `folder.py`) turns files into rows; here rows become items.
-To add a format: write its reader, and name it in `Format`, `_candidates` and `_read`.
+A reader turns files into rows; `assembly.py` makes items of them, the same for every format.
+To add a format: write its reader, and name it in `Format` (of `config.py`), `_candidates` and `_read`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from unicross.data import flickr, folder, karpathy, table
-from unicross.data.images import check_header
-from unicross.data.items import ImageFile, Item
-from unicross.data.rows import Problem, Row, describe, problems_error
-from unicross.errors import DataError
+import numpy as np
+import pyarrow as pa
 
-Format = Literal["flickr", "karpathy", "table", "folder"]
+from unicross.config import Format
+from unicross.data import columns, flickr, folder, karpathy, table, tar
+from unicross.data.assembly import assemble
+from unicross.data.items import Item, Items
+from unicross.data.rows import Problem, Row, Rows, describe, problems_error
+from unicross.errors import DataError
 
 SAME_SPLIT = frozenset({"val", "dev", "valid", "validation"})
 """Names of the same split: one may be asked for by another."""
-
-CHECK_CHUNK = 64
-"""Images whose headers one task of a thread checks: one task an image costs more than the check."""
 
 LOOKED_FOR = """\
   flickr:   Flickr8k.token.txt or results_20130124.token
   karpathy: dataset*.json
   table:    one .csv, .tsv or .jsonl file, or a captions.txt with a header
+  tar:      .tar shards of samples KEY.jpg, KEY.txt, KEY.json
+  parquet:  .parquet files with an image and a caption column
+  arrow:    a folder that Hugging Face datasets saved (save_to_disk)
   folder:   images, and .txt files of the same names"""
 
 
@@ -39,7 +39,7 @@ LOOKED_FOR = """\
 class Loaded:
     """Items in the order of their files, and what was left out (only with on_error="skip")."""
 
-    items: list[Item]
+    items: Items
     problems: list[Problem]
 
 
@@ -57,11 +57,13 @@ def load_items(
     """
     root = Path(root)
     rows, problems = _read(*_detect(root, format))
-    wanted = _wanted(split, rows, root)
+    wanted = _wanted(split, rows.splits, root)
     if wanted is not None:
         problems = [problem for problem in problems if problem.split is None or problem.split in wanted]
-    items, found = _assemble(rows, wanted)
+    items, found = assemble(rows, wanted)
     problems += found
+    del rows
+    pa.default_memory_pool().release_unused()  # columns in between took several times what is kept
     if problems and on_error == "raise":
         raise problems_error(str(root), problems)
     if not items:
@@ -70,7 +72,7 @@ def load_items(
     return Loaded(items, problems)
 
 
-def set_aside(items: Sequence[Item], amount: int | float, seed: int) -> tuple[list[Item], list[Item]]:
+def set_aside(items: Sequence[Item], amount: int | float, seed: int) -> tuple[Items, Items]:
     """Split items into (the rest, those set aside), both in their order.
 
     `amount` is a count, or a share of the items where it is below 1. Which items go depends on their ids
@@ -82,12 +84,12 @@ def set_aside(items: Sequence[Item], amount: int | float, seed: int) -> tuple[li
             f"cannot set aside {amount} of {len(items)} items: give a smaller count, or a share below 1"
         )
 
-    def rank(index: int) -> bytes:
-        return hashlib.sha256(f"{seed}:{items[index].image_id}".encode()).digest()
-
-    chosen = set(sorted(range(len(items)), key=rank)[:count])
-    rest = [item for index, item in enumerate(items) if index not in chosen]
-    return rest, [items[index] for index in sorted(chosen)]
+    items = Items.of(items)
+    digests = (hashlib.sha256(f"{seed}:{image_id.as_py()}".encode()).digest()[:8] for image_id in items.ids)
+    ranks = np.frombuffer(b"".join(digests), ">u8")
+    aside = np.zeros(len(items), dtype=bool)
+    aside[np.argsort(ranks, kind="stable")[:count]] = True
+    return items.select(np.flatnonzero(~aside)), items.select(np.flatnonzero(aside))
 
 
 def _detect(root: Path, format: Format | None) -> tuple[Format, Path]:
@@ -110,32 +112,46 @@ def _detect(root: Path, format: Format | None) -> tuple[Format, Path]:
 
 
 def _candidates(root: Path) -> list[tuple[Format, Path]]:
+    if columns.is_saved(root):
+        return [("arrow", root)]
     tokens = flickr.token_file(root)
     found: list[tuple[Format, Path]] = [("flickr", tokens)] if tokens else []
     found += [("karpathy", path) for path in karpathy.json_files(root)]
     found += [("table", path) for path in table.table_files(root)]
+    if tar.tar_files(root):
+        found.append(("tar", root))
+    elif columns.parquet_files(root):  # those beside shards are the downloader's notes
+        found.append(("parquet", root))
     if not found and root.is_dir() and folder.has_files(root):
         found.append(("folder", root))
     return found
 
 
-def _read(format: Format, path: Path) -> tuple[list[Row], list[Problem]]:
+def _read(format: Format, path: Path) -> tuple[Rows, list[Problem]]:
+    rows: list[Row]
     match format:
         case "flickr":
-            return flickr.read(path)
+            rows, problems = flickr.read(path)
         case "karpathy":
-            return karpathy.read(path)
+            rows, problems = karpathy.read(path)
         case "table":
-            return table.read(path)
+            rows, problems = table.read(path)
         case "folder":
-            return folder.read(path)
+            rows, problems = folder.read(path)
+        case "tar":
+            return tar.read(path)
+        case "parquet":
+            return columns.read_parquet(path)
+        case "arrow":
+            return columns.read_saved(path)
+    return Rows.of(rows), problems
 
 
-def _wanted(split: str | None, rows: Iterable[Row], root: Path) -> set[str] | None:
+def _wanted(split: str | None, splits: Collection[str], root: Path) -> set[str] | None:
     """Names of the wanted splits as the data spell them; None for all rows, also of data without splits."""
     if split is None:
         return None
-    existing = {row.split for row in rows if row.split is not None}
+    existing = set(splits)
     if not existing and split == "train":
         return None  # data without splits are all for training
     wanted = set()
@@ -152,68 +168,3 @@ def _wanted(split: str | None, rows: Iterable[Row], root: Path) -> set[str] | No
                 "or leave it null for all items; data.split.val=0.1 sets a share of train aside"
             )
     return wanted
-
-
-def _assemble(rows: Sequence[Row], wanted: set[str] | None) -> tuple[list[Item], list[Problem]]:
-    """Group the wanted rows into items and check them."""
-    problems: list[Problem] = []
-    overlapping = _overlaps(rows, wanted, problems)
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        if (wanted is None or row.split in wanted) and row.image_id not in overlapping:
-            groups.setdefault(row.image_id, []).append(row)
-    images = {i: next((r.image for r in group if r.image), None) for i, group in groups.items()}
-    bad_images = _bad_images([path for path in images.values() if path is not None])
-    items = []
-    for image_id, group in groups.items():
-        image = images[image_id]
-        captions = _captions(group, image, problems)
-        if image is not None and image in bad_images:
-            missing = not os.path.isfile(image)
-            kind: Literal["missing image", "unreadable image"] = (
-                "missing image" if missing else "unreadable image"
-            )
-            problems.append(Problem(kind, group[0].where, f"{image}: {bad_images[image]}"))
-        elif captions or group[0].caption is None:
-            items.append(Item(image_id, ImageFile(image) if image else None, tuple(captions)))
-    return items, problems
-
-
-def _overlaps(rows: Iterable[Row], wanted: set[str] | None, problems: list[Problem]) -> set[str]:
-    """Ids that are in more than one split, one of them wanted; each is a problem."""
-    splits: dict[str, set[str]] = {}
-    places: dict[str, str] = {}
-    for row in rows:
-        if row.split is not None:
-            splits.setdefault(row.image_id, set()).add(row.split)
-            places.setdefault(row.image_id, row.where)
-    overlapping = {i for i, names in splits.items() if len(names) > 1 and (wanted is None or names & wanted)}
-    for image_id in splits:
-        if image_id in overlapping:
-            what = f"{image_id} is in {' and '.join(sorted(splits[image_id]))}"
-            problems.append(Problem("split overlap", places[image_id], what))
-    return overlapping
-
-
-def _captions(group: Sequence[Row], image: Path | None, problems: list[Problem]) -> list[str]:
-    captions = []
-    for row in group:
-        if row.image is not None and row.image != image:
-            what = f"{row.image_id} is {row.image} here and {image} in {group[0].where}"
-            problems.append(Problem("duplicate id", row.where, what))
-        elif row.caption is not None and row.caption.strip():
-            captions.append(row.caption.strip())
-        elif row.caption is not None:
-            problems.append(Problem("empty caption", row.where, f"of {row.image_id}"))
-    return captions
-
-
-def _bad_images(paths: Sequence[Path]) -> dict[Path, str]:
-    """What is wrong with the images whose headers cannot be read; pixels are looked at when decoding."""
-    chunks = [paths[start : start + CHECK_CHUNK] for start in range(0, len(paths), CHECK_CHUNK)]
-
-    def check(chunk: Sequence[Path]) -> list[tuple[Path, str]]:
-        return [(path, why) for path in chunk if (why := check_header(path))]
-
-    with ThreadPoolExecutor(8) as pool:  # threads wait for the disk together; the parsing itself is short
-        return dict(bad for found in pool.map(check, chunks) for bad in found)

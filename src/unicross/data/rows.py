@@ -1,22 +1,37 @@
-"""What readers hand over: rows (one image, one caption or both) and the problems that they met.
+"""What readers hand over: rows (one image, its captions or both) and the problems that they met.
 
-A reader only says what its files say; `reading.py` groups, checks and splits, the same for every format.
+A reader only says what its files say; `assembly.py` groups, checks and splits, the same for every format.
+Readers of text files make `Row` objects; those of large sources make the columns, `Rows`, at once.
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from unicross.data.items import Files, Pictures, strings
 from unicross.errors import DataError
 
 Kind = Literal[
-    "missing image", "unreadable image", "empty caption", "duplicate id", "split overlap", "bad line"
+    "missing image",
+    "unreadable image",
+    "empty caption",
+    "duplicate id",
+    "split overlap",
+    "bad line",
+    "damaged shard",
 ]
+
+LISTS = pa.large_list(pa.large_string())
+"""The type of a column of captions."""
 
 IMAGE_FOLDERS = (
     "images",
@@ -42,6 +57,49 @@ class Row(NamedTuple):
     caption: str | None
     """None for an image alone; an empty text is a problem."""
     split: str | None = None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a source as columns. R: rows."""
+
+    ids: Any
+    """`image_id`, Arrow strings [R]. Rows of one id make one item."""
+    captions: Any
+    """Lists of Arrow strings, type LISTS [R]; null for an image alone, empty lists or texts are problems."""
+    pictures: Pictures
+    picture: NDArray[np.int64]
+    """The image among `pictures` [R]; -1 for a text alone."""
+    splits: tuple[str, ...]
+    split: NDArray[np.int64]
+    """The split among `splits` [R]; -1 for none."""
+    where: Callable[[int], str]
+    """The place of a row, for messages."""
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> Rows:
+        """Rows of text files as columns."""
+        paths: dict[Path | None, int] = {None: -1}
+        splits: dict[str | None, int] = {None: -1}
+        picture = [paths.setdefault(row.image, len(paths) - 1) for row in rows]
+        split = [splits.setdefault(row.split, len(splits) - 1) for row in rows]
+        said = np.array([row.caption is not None for row in rows], dtype=bool)
+        texts = strings(row.caption for row in rows if row.caption is not None)
+        return cls(
+            strings(row.image_id for row in rows),
+            as_lists(texts, said),
+            Files(path for path in paths if path is not None),
+            np.array(picture, dtype=np.int64),
+            tuple(name for name in splits if name is not None),
+            np.array(split, dtype=np.int64),
+            lambda row: rows[row].where,
+        )
+
+
+def as_lists(texts: Any, said: NDArray[np.bool_]) -> Any:
+    """A column of lists of one text where `said` [R], of nulls elsewhere. `texts`: [said.sum()]"""
+    offsets = np.concatenate([[0], np.cumsum(said)])
+    return pa.LargeListArray.from_arrays(pa.array(offsets), texts, mask=pa.array(~said))
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,9 +74,6 @@ def read(path: Path) -> tuple[list[Row], list[Problem]]:
         if image_name and image_name not in images:
             images[image_name] = find_image(image_name, folders)
         for caption in _captions(record, columns.caption):
-            if not image_name and caption is None:
-                problems.append(Problem("bad line", where, "neither an image nor a caption"))
-                continue
             image_id = _cell(record, columns.image_id) or image_name or f"{path.name}:{number}"
             split = _cell(record, columns.split) or None
             rows.append(Row(where, image_id, images.get(image_name), caption, split))

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from unicross.data.images import decode
-from unicross.data.items import Item
+from unicross.data.items import Items
 from unicross.errors import DataError
 from unicross.evaluation import Result
 from unicross.report.gather import Clusters, Variant
@@ -40,16 +40,16 @@ Example = tuple[Shown, ...]
 class Album:
     """Thumbnails and captions by image id."""
 
-    def __init__(self, items: Iterable[Item]) -> None:
-        self._items = {item.image_id: item for item in items}
+    def __init__(self, items: Items) -> None:
+        self._items = items
 
     def caption(self, image_id: str, number: int = 0) -> str | None:
-        item = self._items.get(image_id)
+        item = self._items.find(image_id)
         return item.captions[number] if item and number < len(item.captions) else None
 
     def thumbnail(self, image_id: str) -> str | None:
         """A JPEG as a data URI; None where the picture is gone."""
-        item = self._items.get(image_id)
+        item = self._items.find(image_id)
         if item is None or item.image is None:
             return None
         try:
@@ -144,9 +144,7 @@ def spread_clusters(clusters: Clusters, n: int = 8) -> list[int]:
     return [int(names[i]) for i in chosen]
 
 
-def cluster_members(
-    clusters: Clusters, cluster: int, items: Sequence[Item], album: Album, n: int = 6
-) -> Example:
+def cluster_members(clusters: Clusters, cluster: int, items: Items, album: Album, n: int = 6) -> Example:
     """The items nearest to a cluster's middle: each other's hard negatives."""
     members = np.flatnonzero(clusters.cluster == cluster)
     joint = clusters.image[members] + clusters.text[members]

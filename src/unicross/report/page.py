@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from unicross.comparison import COMPARED, difference_text, spread_text
-from unicross.data.items import Item
+from unicross.data.items import Items
 from unicross.errors import UnicrossError
 from unicross.report import examples, figures
 from unicross.report.gather import Gathered, Variant
@@ -55,12 +55,12 @@ def _markup(svg: str | None) -> Markup | None:
     return None if svg is None else Markup(svg)
 
 
-def _items(gathered: Gathered) -> tuple[list[Item], list[Item], str | None]:
+def _items(gathered: Gathered) -> tuple[Items, Items, str | None]:
     """Training and validation items, or the reason why there are none: a report does without pictures."""
     try:
         train, validation, _ = read_splits(gathered.variants[0].runs[0].recipe)
     except UnicrossError as error:
-        return [], [], f"No pictures are shown, because the data cannot be read: {error}"
+        return Items.of([]), Items.of([]), f"No pictures are shown, because the data cannot be read: {error}"
     return train, validation, None
 
 
@@ -93,7 +93,7 @@ def _heading(metric: str) -> str:
     return f"{way} {name.removesuffix('_rank')}"
 
 
-def _clusters(variants: Sequence[Variant], train: Sequence[Item]) -> dict[str, Any] | None:
+def _clusters(variants: Sequence[Variant], train: Items) -> dict[str, Any] | None:
     """The map of the last clustered variant's first seed, and members of a few clusters."""
     for variant in reversed(variants):
         clusters = variant.runs[0].clusters()

@@ -46,7 +46,7 @@ import lancedb
 INDEX_FROM = 50_000
 """Rows from which an approximate index is built; below, exact search takes milliseconds."""
 
-REFINE = 4
+REFINE = 2
 """Candidates scored again with full vectors, as a multiple of k."""
 
 EXPLORED = 128

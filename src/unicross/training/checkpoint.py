@@ -1,6 +1,7 @@
 """Checkpoints of a run: whole or absent, never half.
 
     RUN/recipe.yaml          the recipe, every value written out
+    RUN/data.json            digests of the items, by which a resumed run knows its data again
     RUN/metrics.jsonl        one line an event
     RUN/checkpoints/NAME/    a model checkpoint, optimizer.safetensors, training.safetensors, progress.json
     RUN/last -> checkpoints/NAME    the newest, from which a run resumes

@@ -15,7 +15,7 @@ from unicross.batches import Indices
 from unicross.config import DataConfig, ModelConfig, Recipe
 from unicross.data.cache import LazyPixels, PixelCache, PixelSource
 from unicross.data.captions import Captions
-from unicross.data.items import Item
+from unicross.data.items import Items
 from unicross.data.reading import load_items, set_aside
 from unicross.data.rows import Problem
 from unicross.errors import DataError
@@ -33,24 +33,24 @@ Progress = Callable[[str, int, int], None]
 class Dataset:
     """Items with their pictures and captions at hand by item index."""
 
-    items: list[Item]
+    items: Items
     pixels: PixelSource
     captions: Captions
 
     @cached_property
     def pairs(self) -> Indices:
-        return _where(self.items, image=True, captions=True)
+        return np.flatnonzero(self.items.has_image & self.items.has_text)
 
     @cached_property
     def images_alone(self) -> Indices:
-        return _where(self.items, image=True, captions=False)
+        return np.flatnonzero(self.items.has_image & ~self.items.has_text)
 
     @cached_property
     def texts_alone(self) -> Indices:
-        return _where(self.items, image=False, captions=True)
+        return np.flatnonzero(~self.items.has_image & self.items.has_text)
 
 
-def read_splits(recipe: Recipe) -> tuple[list[Item], list[Item], list[Problem]]:
+def read_splits(recipe: Recipe) -> tuple[Items, Items, list[Problem]]:
     """Training items, validation items (perhaps none) and what was skipped. Raises DataError."""
     data, val = recipe.data, recipe.data.split.val
     train = load_items(data.root, data.split.train, format=data.format, on_error=data.on_error)
@@ -59,12 +59,12 @@ def read_splits(recipe: Recipe) -> tuple[list[Item], list[Item], list[Problem]]:
         problems = list(dict.fromkeys(train.problems + loaded.problems))  # some belong to no split
         return train.items, loaded.items, problems
     if val is None:
-        return train.items, [], train.problems
+        return train.items, train.items[:0], train.problems
     rest, aside = set_aside(train.items, val, seed=0)  # the same for all seeds, so that runs compare
     return rest, aside, train.problems
 
 
-def read_validation(recipe: Recipe) -> list[Item]:
+def read_validation(recipe: Recipe) -> Items:
     """The validation items alone. Raises DataError, also where the recipe names none."""
     data, val = recipe.data, recipe.data.split.val
     if isinstance(val, str):
@@ -76,7 +76,7 @@ def read_validation(recipe: Recipe) -> list[Item]:
 
 
 def make_dataset(
-    items: list[Item],
+    items: Items,
     model: TwoTower,
     data: DataConfig,
     *,
@@ -99,7 +99,7 @@ def make_dataset(
     problems = list(pixels.bad)
     if pixels.bad_items:
         kept = np.setdiff1d(np.arange(len(items)), pixels.bad_items)
-        items, pixels = [items[i] for i in kept], pixels.select(kept)
+        items, pixels = items.select(kept), pixels.select(kept)
     return Dataset(items, pixels, Captions(items, model.tokenizer, data.max_tokens)), problems
 
 
@@ -160,7 +160,7 @@ def validate(model: TwoTower, data: Dataset) -> Result:
             images,
             texts,
             np.searchsorted(pairs, data.captions.item[chosen]),
-            image_ids=[data.items[i].image_id for i in pairs],
+            image_ids=data.items.select(pairs).ids.to_pylist(),
         )
     )
 
@@ -170,14 +170,3 @@ def _resized(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2)
     tensor = torch.nn.functional.interpolate(tensor, (size, size), mode="bilinear", antialias=True)
     return tensor.permute(0, 2, 3, 1).numpy()
-
-
-def _where(items: list[Item], *, image: bool, captions: bool) -> Indices:
-    return np.array(
-        [
-            i
-            for i, item in enumerate(items)
-            if (item.image is not None, bool(item.captions)) == (image, captions)
-        ],
-        dtype=np.int64,
-    )

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from unicross.config import Recipe, dump_recipe, load_recipe
+from unicross.data.items import Items
 from unicross.errors import CheckpointError, RecipeError
 
-RECIPE, SUMMARY = "recipe.yaml", "summary.json"
+RECIPE, SUMMARY, DATA = "recipe.yaml", "summary.json", "data.json"
 
 
 def claim(run: Path, recipe: Recipe, resume: bool) -> Path:
@@ -45,6 +46,34 @@ def kept_recipe(run: Path) -> Recipe:
     if not (run / RECIPE).is_file():
         raise CheckpointError(f"{run}: nothing to resume: there is no {RECIPE} in it")
     return load_recipe(run / RECIPE)
+
+
+def claim_data(run: Path, **splits: Items) -> None:
+    """Note in a new run what its data are, or check that they are those that it was begun with.
+
+    `splits`: the items by what they are for (`train`, `val`). Raises CheckpointError, saying what differs.
+    """
+    now = {name: items.digest() for name, items in splits.items()}
+    if not (run / DATA).is_file():
+        _write(run / DATA, json.dumps(now, indent=2))
+        return
+    try:
+        before = json.loads((run / DATA).read_text(encoding="utf-8"))
+        changed = [
+            f"{name} had {before[name]['number']} items and has {digests['number']}"
+            if what == "number"
+            else f"{name} has other {what}"
+            for name, digests in now.items()
+            for what, digest in digests.items()
+            if before[name][what] != digest
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{run / DATA}: cannot be read ({error}): begin a new run") from error
+    if changed:
+        raise CheckpointError(
+            f"{run}: the data are not those that the run was begun with: {'; '.join(changed)}. "
+            "Put them back as they were, or begin a new run"
+        )
 
 
 def write_summary(run: Path, summary: Mapping[str, Any]) -> None:

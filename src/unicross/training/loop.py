@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,15 @@ from torch import Tensor
 
 from unicross.batches import Plan
 from unicross.config import Recipe, Stage
-from unicross.data.items import Item
 from unicross.data.rows import Problem
 from unicross.device import autocast
 from unicross.errors import TrainingError
-from unicross.model import TwoTower
 from unicross.training.checks import check_finite, check_recipe_fits, nothing_learned
 from unicross.training.cost import step_forwards, tower_cost
 from unicross.training.dataset import Dataset, cached_side, make_dataset, read_splits, validate
-from unicross.training.distributed import check_same, from_first, is_first, joined, size, spread_weights
+from unicross.training.distributed import check_same, from_first, is_first, joined, size
 from unicross.training.events import EventLog, Listener
-from unicross.training.folder import claim, write_summary
+from unicross.training.folder import claim, claim_data, write_summary
 from unicross.training.optim import freeze, schedule_shape, set_rates
 from unicross.training.prepare import ahead, make_batch, to_device
 from unicross.training.rounds import (
@@ -39,9 +38,8 @@ from unicross.training.rounds import (
     plan_figures,
     steps_per_epoch,
 )
-from unicross.training.sharding import clip_gradients, shard
-from unicross.training.speed import compile_layers, prefer_fast_attention
-from unicross.training.state import State
+from unicross.training.sharding import clip_gradients
+from unicross.training.state import State, make_model
 from unicross.training.step import Batch, backward
 
 LOG_EVERY = 10
@@ -92,7 +90,8 @@ def _train(
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
     train_items, val_items, problems = read_splits(recipe)
-    model = _make_model(recipe, train_items, device)
+    from_first(lambda: claim_data(run, train=train_items, val=val_items))
+    model = make_model(recipe, train_items, device)
 
     def decoding(what: str, done: int, total: int) -> None:
         if listener is not None:
@@ -101,7 +100,8 @@ def _train(
     build = partial(make_dataset, model=model, data=recipe.data, where=run / "cache", progress=decoding)
     data, bad = build(train_items, side=cached_side(recipe.data, recipe.model))
     val, bad_val = build(val_items, side=recipe.model.image_size) if val_items else (None, [])
-    check_same([item.image_id for item in data.items + (val.items if val else [])], recipe.data.root)
+    kept = [part.items.ids.to_pylist() for part in (data, val) if part is not None]
+    check_same(list(chain.from_iterable(kept)), recipe.data.root)
     check_recipe_fits(recipe, data, val, model)
     state = State(model, recipe, len(data.items))
     going_on = resume and (run / "last").exists()
@@ -317,18 +317,3 @@ class _Loop:
         if self.log is not None:
             self.log.sync()
         self.state.publish_last(self.run)
-
-
-def _make_model(recipe: Recipe, items: list[Item], device: torch.device) -> TwoTower:
-    torch.manual_seed(recipe.seed)
-    captions = [caption for item in items for caption in item.captions]
-    model = TwoTower.create(recipe.model, max_tokens=recipe.data.max_tokens, captions=captions)
-    spread_weights(model)
-    if recipe.train.shard and size() > 1:
-        freeze(model, recipe.stages[0].freeze)  # as in all stages; it must be known now
-        shard(model, device)
-    model.to(device)
-    prefer_fast_attention(model)
-    if recipe.train.compile:
-        compile_layers(model)
-    return model

@@ -35,8 +35,8 @@ def make_batch(
         seed: of everything random in this step; the same seed gives the same batch.
     """
     rng = np.random.default_rng(seed)
-    has_image = np.array([data.items[i].image is not None for i in items])
-    has_text = data.captions.counts[items] > 0
+    has_image = data.items.rows[items] >= 0
+    has_text = data.items.counts[items] > 0
     pairs = items[has_image & has_text]
     images = np.concatenate([pairs, items[has_image & ~has_text]])
     texts = np.concatenate([pairs, items[has_text & ~has_image]])

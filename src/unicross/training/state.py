@@ -12,13 +12,15 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from unicross.config import Recipe, dump_recipe
+from unicross.data.items import Items
 from unicross.errors import CheckpointError
 from unicross.model import TwoTower
 from unicross.training.checkpoint import load_training, optimizer_tensors, publish, save_training
-from unicross.training.distributed import is_first
-from unicross.training.optim import make_optimizer
+from unicross.training.distributed import is_first, size, spread_weights
+from unicross.training.optim import freeze, make_optimizer
 from unicross.training.rounds import Bank, FrozenText, Round
-from unicross.training.sharding import gathered
+from unicross.training.sharding import gathered, shard
+from unicross.training.speed import compile_layers, prefer_fast_attention
 
 AVERAGE = "average."
 
@@ -122,3 +124,19 @@ class State:
         if self.average is not None:
             tensors |= {AVERAGE + name: tensor for name, tensor in self.average.state_dict().items()}
         return tensors
+
+
+def make_model(recipe: Recipe, items: Items, device: torch.device) -> TwoTower:
+    """A new model on the device, equal in all processes, made ready to be trained. Raises CheckpointError."""
+    torch.manual_seed(recipe.seed)
+    captions = (text.as_py() for text in items.texts)
+    model = TwoTower.create(recipe.model, max_tokens=recipe.data.max_tokens, captions=captions)
+    spread_weights(model)
+    if recipe.train.shard and size() > 1:
+        freeze(model, recipe.stages[0].freeze)  # as in all stages; it must be known now
+        shard(model, device)
+    model.to(device)
+    prefer_fast_attention(model)
+    if recipe.train.compile:
+        compile_layers(model)
+    return model

@@ -1,0 +1,222 @@
+"""WebDataset and img2dataset shards: tar files whose members KEY.jpg, KEY.txt, KEY.json make one sample.
+
+Pictures are read where they lie, by an index of offsets that is made once for a shard and kept beside it
+(`.NAME.tar.index`) or, where that cannot be written, in the user's cache folder; it is made anew when the
+shard's size or time changes. Captions: `KEY.txt`, one a line, else `caption` (or another usual name) in
+`KEY.json`, a text or a list. A key without a caption is an image alone, one without an image is a text alone.
+`image_id` is the shard's path and the key. Compressed tar files are not read: they have no random access.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tarfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from unicross.data.folder import IMAGE_SUFFIXES
+from unicross.data.items import as_unicode
+from unicross.data.rows import LISTS, Problem, Rows
+from unicross.data.shards import (
+    Part,
+    Places,
+    concat,
+    file_stamp,
+    find_files,
+    join,
+    numbered,
+    relative_name,
+    same_split,
+    split_of,
+)
+from unicross.data.table import CAPTION_COLUMNS
+
+LAYOUT = 1
+"""Part of the stamp of an index: raise it when the same shard would give another one."""
+STAMP = b"unicross"
+SCHEMA = pa.schema({"key": pa.large_string(), "captions": LISTS, "offset": pa.int64(), "size": pa.int64()})
+
+
+def tar_files(root: Path) -> list[Path]:
+    """Shards at `root`: the file itself, or those in the folder and its folders."""
+    return find_files(root, ".tar")
+
+
+def read(root: Path) -> tuple[Rows, list[Problem]]:
+    """Rows of the shards. Damaged ones are problems; what is sound of them is read."""
+    problems: list[Problem] = []
+    paths = tar_files(root)
+    parts, tables = [], []
+    for path in paths:
+        name = relative_name(path, root)
+        table = _index(path, split_of(name), problems)
+        column = {key: concat(table.column(key).chunks, table.schema.field(key).type) for key in SCHEMA.names}
+        offset = np.asarray(column["offset"])
+        ids = numbered(name, "/", column["key"])
+        parts.append(Part(ids, column["captions"], offset >= 0, same_split(split_of(name), len(offset))))
+        tables.append(column)
+    pictures = TarPictures(paths, tables)
+    return join(parts, pictures, pictures.name), problems
+
+
+class TarPictures(Places):
+    """The pictures of tar shards by offset. A row is a key of a shard."""
+
+    def __init__(self, paths: list[Path], tables: list[dict[str, Any]]) -> None:
+        super().__init__(paths, [len(table["key"]) for table in tables])
+        self._file_sizes = [os.path.getsize(path) for path in paths]
+        self._keys = concat([table["key"] for table in tables], pa.large_string())
+        self._offset: NDArray[np.int64] = np.asarray(concat([t["offset"] for t in tables], pa.int64()))
+        self._size: NDArray[np.int64] = np.asarray(concat([t["size"] for t in tables], pa.int64()))
+
+    def name(self, row: int) -> str:
+        return f"{self.paths[self.locate(row)[0]]}: {self._keys[row].as_py()}"
+
+    def read(self, row: int) -> bytes:
+        number, _ = self.locate(row)
+        with self.paths[number].open("rb") as file:
+            if os.fstat(file.fileno()).st_size != self._file_sizes[number]:
+                raise OSError("the shard changed after it was opened; begin again")
+            file.seek(int(self._offset[row]))
+            return file.read(int(self._size[row]))
+
+
+def _index(path: Path, split: str | None, problems: list[Problem]) -> Any:
+    """The index of a shard as a table of SCHEMA: kept from before, or made now and kept if it is sound."""
+    stamp = f"{LAYOUT} {file_stamp(path)}".encode()
+    hashed = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:24]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unicross" / "tar"
+    places = (path.with_name(f".{path.name}.index"), cache / f"{hashed}.index")
+    for place in places:
+        try:
+            table = pq.read_table(place)
+        except (OSError, pa.ArrowException):  # not there, or half of one
+            continue
+        if (table.schema.metadata or {}).get(STAMP) == stamp:
+            return table
+    found: list[Problem] = []
+    table = _scan(path, split, found).replace_schema_metadata({STAMP: stamp})
+    problems += found
+    if not found:
+        for place in places:
+            try:
+                _write(table, place)
+                break
+            except OSError:  # a folder that only others may write to
+                continue
+    return table
+
+
+def _write(table: Any, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    partial = place.with_name(f"{place.name}.{os.getpid()}.partial")
+    try:
+        pq.write_table(table, partial, compression="zstd")
+        partial.replace(place)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@dataclass
+class _Sample:
+    """What the members of one key say."""
+
+    image: tuple[str, int, int] | None = None
+    """Suffix, offset and size in bytes."""
+    text: list[str] | None = None
+    described: list[str] | None = None
+
+
+@dataclass
+class _Scan:
+    """Reads the members of one shard."""
+
+    path: Path
+    split: str | None
+    problems: list[Problem]
+    samples: dict[str, _Sample] = field(default_factory=dict)
+
+    def damaged(self, what: str) -> None:
+        advice = "copy or download the shard again"
+        self.problems.append(Problem("damaged shard", str(self.path), f"{what}: {advice}", self.split))
+
+    def members(self, file: BinaryIO) -> None:
+        """Look at all members; a problem where the file is damaged."""
+        length = os.fstat(file.fileno()).st_size
+        end = 0
+        try:
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                while (member := tar.next()) is not None:
+                    tar.members.clear()  # type: ignore[attr-defined]  # it keeps them all
+                    end = tar.offset
+                    if member.isreg() and member.offset_data + member.size <= length:
+                        self.member(member, file)
+        except tarfile.TarError as error:
+            self.damaged(f"not sound after byte {end} ({error})")
+            return
+        file.seek(end)
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            self.damaged(f"breaks off, or is not sound, after byte {end} of {length}")
+
+    def member(self, member: tarfile.TarInfo, file: BinaryIO) -> None:
+        folder, _, base = as_unicode(member.name).rpartition("/")
+        key, _, suffix = base.partition(".")
+        if not key:
+            return  # hidden files
+        key, suffix = f"{folder}/{key}".lstrip("/").removeprefix("./"), f".{suffix.lower()}"
+        if suffix not in IMAGE_SUFFIXES and suffix not in (".txt", ".json"):
+            return
+        sample = self.samples.setdefault(key, _Sample())
+        if suffix in IMAGE_SUFFIXES:
+            if sample.image is not None:
+                what = f"the key has two images, {sample.image[0]} and {suffix}"
+                self.problems.append(Problem("duplicate id", f"{self.path}: {key}", what, self.split))
+                return
+            sample.image = (suffix, member.offset_data, member.size)
+            return
+        file.seek(member.offset_data)
+        data = file.read(member.size)
+        try:
+            if suffix == ".txt":
+                lines = data.decode("utf-8-sig").split("\n")
+                sample.text = [line for line in lines if line.strip()]
+            else:
+                sample.described = _described(json.loads(data))
+        except ValueError as error:
+            where = f"{self.path}: {member.name}"
+            self.problems.append(Problem("bad line", where, f"cannot be read: {error}", self.split))
+
+
+def _scan(path: Path, split: str | None, problems: list[Problem]) -> Any:
+    scan = _Scan(path, split, problems)
+    try:
+        with path.open("rb") as file:
+            scan.members(file)
+    except OSError as error:
+        scan.damaged(f"cannot be read ({error.strerror or error})")
+    samples = scan.samples.values()
+    places = [sample.image or ("", -1, 0) for sample in samples]
+    captions = [s.text if s.text is not None else s.described for s in samples]
+    return pa.table(
+        [list(scan.samples), captions, [place[1] for place in places], [place[2] for place in places]],
+        schema=SCHEMA,
+    )
+
+
+def _described(content: Any) -> list[str] | None:
+    """The captions of a sample's JSON; None where it has none."""
+    if not isinstance(content, dict):
+        raise ValueError("not a JSON object")
+    value = next((content[name] for name in CAPTION_COLUMNS if content.get(name) is not None), None)
+    if value is None:
+        return None
+    texts = value if isinstance(value, list) else [value]
+    return ["" if text is None else as_unicode(str(text)) for text in texts]
