@@ -1,4 +1,4 @@
-"""Draw how time and memory grow, from the JSON in docs/results: `python benchmarks/plots.py` writes docs/images."""
+"""Draw how time and memory grow, from docs/results into docs/images: `python benchmarks/plots.py`."""
 
 from __future__ import annotations
 
