@@ -154,6 +154,18 @@ def test_presumed_false_negatives_are_those_of_the_round(photos):
     assert make_batch(data, items, off, current, 0, (0,)).masked is None
 
 
+def test_the_guard_also_serves_stages_without_an_image_text_loss(photos):
+    """Their soft targets would serve nothing."""
+    losses = tiny.UNI["losses"] | {"soft": 0.3}
+    stage = tiny.UNI | {"losses": losses, "batches": {"judge": "frozen_text", "guard": 0.2}}
+    recipe, model, data = prepared(photos, stage)
+    judge, _ = frozen_text(model, data)
+    batch = make_batch(data, np.arange(6), recipe.stages[0], judge, 0, (0,))
+    assert batch.masked.tolist() == judge.masked(np.arange(6), 0.2).tolist()
+    assert batch.masked.any()
+    assert batch.match is None
+
+
 def test_the_untrained_text_tower_can_judge_what_is_alike(photos):
     """By the captions alone, pooled, before any head; its own twin is alike whatever the pictures show."""
     _, model, data = prepared(photos, tiny.ALIGN, alone=2)

@@ -106,10 +106,10 @@ def _judged(
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Presumed false negatives and soft targets [P, P] of a batch; None where there are none."""
     losses, guard = stage.losses, stage.batches.guard
-    if judge is None or losses.image_text == 0:
+    if judge is None:
         return None, None
     masked = None if guard is None else torch.from_numpy(judge.masked(pairs, guard))
-    if losses.soft == 0:
+    if losses.soft == 0 or losses.image_text == 0:
         return masked, None
     return masked, torch.from_numpy(soft_targets(judge.alike(pairs), losses.soft, losses.soft_temperature))
 
