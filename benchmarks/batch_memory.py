@@ -14,13 +14,12 @@ import multiprocessing
 import resource
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
+from results import keep
 from unicross.config import make_recipe
 from unicross.data.items import ImageFile
 from unicross.data.reading import load_items
@@ -59,10 +58,7 @@ def main() -> None:
     small, large = (row["peak_gib"] for row in rows.values())
     print(f"{large / small:.2f} times the memory of the small batch")
     if arguments.keep:
-        hardware = f"{torch.get_num_threads()} threads, {torch.cpu.get_capabilities()['cpu_name']}"
-        kept = {"name": arguments.keep, "date": date.today().isoformat(), "hardware": hardware, "rows": rows}
-        folder_kept = Path(__file__).parent.parent / "docs" / "results"
-        (folder_kept / f"{arguments.keep}.json").write_text(json.dumps(kept, indent=1) + "\n")
+        keep(arguments.keep, rows=rows)
 
 
 def measure(data: str, image: str, text: str, size: int, batch: int, micro: int | None) -> dict[str, float]:

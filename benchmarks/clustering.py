@@ -15,15 +15,12 @@ import multiprocessing
 import resource
 import sys
 import time
-from datetime import date
-from pathlib import Path
 
-import faiss
 import numpy as np
-import torch
 from rich.console import Console
 from rich.table import Table
 
+from results import keep
 from unicross import clustering
 from unicross.clustering import Floats, Indices, balanced_clusters, normalise
 
@@ -58,11 +55,7 @@ def main() -> None:
         )
     Console().print(table)
     if arguments.keep:
-        cpu = torch.cpu.get_capabilities()["cpu_name"]
-        hardware = f"{faiss.omp_get_max_threads()} threads, {cpu}"
-        kept = {"name": arguments.keep, "date": date.today().isoformat(), "hardware": hardware, "rows": rows}
-        folder = Path(__file__).parent.parent / "docs" / "results"
-        (folder / f"{arguments.keep}.json").write_text(json.dumps(kept, indent=1) + "\n")
+        keep(arguments.keep, rows=rows)
 
 
 def measure(size: int) -> dict[str, float]:

@@ -14,12 +14,10 @@ import multiprocessing
 import resource
 import sys
 import time
-from datetime import date
-from pathlib import Path
 
 import numpy as np
-import torch
 
+from results import keep
 from unicross.evaluation import evaluate_embeddings
 
 DIM, CAPTIONS = 256, 5
@@ -38,10 +36,7 @@ def main() -> None:
             rows.append(pool.apply(measure, (count,)))
         print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     if arguments.keep:
-        hardware = f"{torch.get_num_threads()} threads, {torch.cpu.get_capabilities()['cpu_name']}"
-        kept = {"name": arguments.keep, "date": date.today().isoformat(), "hardware": hardware, "rows": rows}
-        folder = Path(__file__).parent.parent / "docs" / "results"
-        (folder / f"{arguments.keep}.json").write_text(json.dumps(kept, indent=1) + "\n")
+        keep(arguments.keep, rows=rows)
 
 
 def measure(count: int) -> dict[str, float]:

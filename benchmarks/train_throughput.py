@@ -18,7 +18,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from results import keep
 from unicross.config import Recipe, make_recipe
 from unicross.data.items import ImageFile
 from unicross.data.reading import load_items
@@ -174,23 +174,14 @@ def _report(arguments: argparse.Namespace, device: torch.device, speeds: dict[st
         table.add_row(name, f"{best[name]:.1f}", " ".join(f"{v:.1f}" for v in values), f"{ratio:.2f} x")
     Console().print(table)
     if arguments.keep:
-        name = (
-            torch.cuda.get_device_name()
-            if device.type == "cuda"
-            else torch.cpu.get_capabilities()["cpu_name"]
+        keep(
+            arguments.keep,
+            device=torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+            size=arguments.size,
+            batch=arguments.batch,
+            compile=arguments.compile,
+            pairs_per_second=speeds,
         )
-        kept = {
-            "name": arguments.keep,
-            "date": date.today().isoformat(),
-            "hardware": f"{name}, {torch.get_num_threads()} threads",
-            "torch": torch.__version__,
-            "size": arguments.size,
-            "batch": arguments.batch,
-            "compile": arguments.compile,
-            "pairs_per_second": speeds,
-        }
-        folder = Path(__file__).parent.parent / "docs" / "results"
-        (folder / f"{arguments.keep}.json").write_text(json.dumps(kept, indent=1) + "\n")
 
 
 if __name__ == "__main__":
