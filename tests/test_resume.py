@@ -246,7 +246,7 @@ import tiny, test_resume
 from unicross.training import train, checkpoint, events
 
 photos, folder = pathlib.Path({photos!r}), pathlib.Path({folder!r})
-torch.set_num_threads(1)
+torch.set_num_threads({threads})  # sums depend on it
 recipe = test_resume.recipe(photos, 0.9, **test_resume.SAVE_ALWAYS)
 
 def die_after(moments):
@@ -284,11 +284,15 @@ def test_kill_9_at_any_moment(photos, tmp_path, unbroken):
     """Processes that are really killed, twice each, while they write checkpoints too."""
     moments = [23, 98, 141]
     script = KILLS.format(
-        tests=str(Path(__file__).parent), photos=str(photos), folder=str(tmp_path), moments=moments
+        tests=str(Path(__file__).parent),
+        photos=str(photos),
+        folder=str(tmp_path),
+        moments=moments,
+        threads=torch.get_num_threads(),
     )
     done = subprocess.run(
         [sys.executable, "-c", script],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},  # sums depend on it
         capture_output=True,
         text=True,
         check=False,
