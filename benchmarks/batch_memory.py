@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from results import keep
-from unicross.config import make_recipe
 from unicross.data.items import ImageFile
 from unicross.data.reading import load_items
+from unicross.recipe import make_recipe
 from unicross.training import train
 
 SETTINGS = {"256": (256, None), "4096 by 256": (4096, 256)}

@@ -26,11 +26,12 @@ from rich.console import Console
 from rich.table import Table
 
 from results import keep
-from unicross.config import Recipe, make_recipe
+from unicross.config import Recipe
 from unicross.data.items import ImageFile
 from unicross.data.reading import load_items
 from unicross.device import autocast, pick_device
 from unicross.model import TwoTower
+from unicross.recipe import make_recipe
 from unicross.training import train
 from unicross.training.speed import compile_layers, prefer_fast_attention
 

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny
-from unicross.config import SHIPPED, Recipe, dump_recipe, load_recipe, make_recipe, recipe_path
+from unicross.config import Recipe
 from unicross.errors import RecipeError
+from unicross.recipe import SHIPPED, dump_recipe, load_recipe, make_recipe, recipe_path
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 FLOORS = (
     {"errors"},
     {"batches", "clustering", "config", "device", "losses", "metrics"},  # pure maths and plain data
-    {"data", "towers"},
+    {"data", "recipe", "towers"},
     {"model"},
     {"embed", "evaluation"},
     {"comparison", "store", "training"},

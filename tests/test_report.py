@@ -11,12 +11,12 @@ from safetensors.numpy import save_file
 
 from unicross.compare import Steps, compare
 from unicross.comparison import Row, difference_text, spread_text
-from unicross.config import dump_recipe
 from unicross.data.items import Items
 from unicross.data.reading import load_items
 from unicross.data.synthetic import write_demo_set
 from unicross.errors import DataError
 from unicross.evaluation import Result, evaluate_embeddings
+from unicross.recipe import dump_recipe
 from unicross.report import write_report
 from unicross.report.examples import Album, confused_captions, contest, spread_clusters
 from unicross.report.gather import Clusters, Variant, gather

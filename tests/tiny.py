@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from unicross.config import Recipe, make_recipe
+from unicross.config import Recipe
 from unicross.model import TwoTower
+from unicross.recipe import make_recipe
 from unicross.training.events import Event
 
 COLOURS = {

@@ -20,10 +20,11 @@ from unicross.errors import (
 )
 
 if TYPE_CHECKING:
-    from unicross.config import Recipe, load_recipe
+    from unicross.config import Recipe
     from unicross.data.reading import load_items
     from unicross.evaluation import evaluate
     from unicross.model import TwoTower
+    from unicross.recipe import load_recipe
     from unicross.search import Searcher
     from unicross.store import open_store
     from unicross.training import train
@@ -36,7 +37,7 @@ _HOME = {
     "TwoTower": "unicross.model",
     "evaluate": "unicross.evaluation",
     "load_items": "unicross.data.reading",
-    "load_recipe": "unicross.config",
+    "load_recipe": "unicross.recipe",
     "open_store": "unicross.store",
     "train": "unicross.training",
 }

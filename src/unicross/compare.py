@@ -21,10 +21,11 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from unicross.comparison import COMPARED, Comparison, Match, Row, Spread, per_image
-from unicross.config import Recipe, dump_recipe, load_recipe
+from unicross.config import Recipe
 from unicross.errors import DataError, RecipeError, UnicrossError
 from unicross.evaluation import Result
 from unicross.metrics import Difference, paired_bootstrap
+from unicross.recipe import dump_recipe, load_recipe
 
 EVALUATION, SUMMARY = "evaluation.json", "summary.json"
 

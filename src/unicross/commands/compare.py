@@ -28,7 +28,7 @@ def compare(
     from unicross.compare import compare as run
     from unicross.compare import real_steps
     from unicross.comparison import table
-    from unicross.config import recipe_path
+    from unicross.recipe import recipe_path
 
     if match not in ("epochs", "compute"):
         raise typer.BadParameter("--match is epochs or compute")

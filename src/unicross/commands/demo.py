@@ -22,10 +22,10 @@ def demo(
     from unicross.commands.show import Listening, output
     from unicross.compare import compare, real_steps
     from unicross.comparison import table
-    from unicross.config import recipe_path
     from unicross.data.reading import load_items
     from unicross.data.synthetic import write_demo_set
     from unicross.model import TwoTower
+    from unicross.recipe import recipe_path
     from unicross.search import open_searcher
     from unicross.store import StoreInfo, open_store
     from unicross.store.index import index

@@ -30,10 +30,10 @@ def evaluate(
 
     All captions count. Recalls and mAP are in percent; ties count against the model.
     """
-    from unicross.config import load_recipe
     from unicross.errors import CheckpointError
     from unicross.evaluation import evaluate as run
     from unicross.model import TwoTower
+    from unicross.recipe import load_recipe
     from unicross.training.dataset import read_validation
 
     kept = next(

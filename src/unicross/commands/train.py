@@ -23,7 +23,7 @@ def train(
 ) -> None:
     """Train RECIPE, for instance `unicross train clip data.root=photos train.batch_size=64`."""
     from unicross.commands.show import Listening
-    from unicross.config import load_recipe
+    from unicross.recipe import load_recipe
     from unicross.training import train as run
     from unicross.training.distributed import is_first
     from unicross.training.folder import kept_recipe

@@ -29,7 +29,7 @@ class EventLog:
         self._listener = listener
         self._rewind(resume_at)
         self._file: TextIO = self._path.open("a", buffering=1, encoding="utf-8")
-        self._board = _tensorboard(run)
+        self._board = _tensorboard(run, resume_at)
 
     def _rewind(self, step: int | None) -> None:
         kept: list[str] = []
@@ -66,9 +66,10 @@ class EventLog:
             self._board.close()
 
 
-def _tensorboard(run: Path) -> Any:
+def _tensorboard(run: Path, resume_at: int | None) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(run / "tensorboard"))
+    after = None if resume_at is None else resume_at + 1
+    return SummaryWriter(str(run / "tensorboard"), purge_step=after)

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unicross.config import Recipe, dump_recipe, load_recipe
+from unicross.config import Recipe
 from unicross.data.items import Items
 from unicross.errors import CheckpointError, RecipeError
+from unicross.recipe import dump_recipe, load_recipe
 
 RECIPE, SUMMARY, DATA = "recipe.yaml", "summary.json", "data.json"
 

@@ -209,12 +209,17 @@ class _Loop:
             set_rates(self.state.optimizer, stage.optim, shape)
             parts = self._step(stage, to_device(batch, self.model.device))
             progress.batch, progress.step = number + 1, progress.step + 1
-            size = max(len(batch.image_ids), len(batch.text_ids))
-            waiting.append(({"step": progress.step, "lr": stage.optim.head_lr * shape, "pairs": size}, parts))
+            pairs = max(len(batch.image_ids), len(batch.text_ids))
+            waiting.append(
+                ({"step": progress.step, "lr": stage.optim.head_lr * shape, "pairs": pairs}, parts)
+            )
             last = number + 1 == len(plan)
-            due = not last and self._due(saved)
-            if len(waiting) == LOG_EVERY or last or due:  # no step goes into a checkpoint unseen
-                speed = (number + 1 - numbers.start) * size / max(time.monotonic() - began, 1e-9)
+            look = len(waiting) == LOG_EVERY or last
+            due = (
+                not last and (look or size() == 1) and self._due(saved)
+            )  # to agree is to wait for the others
+            if look or due:  # no step goes into a checkpoint unseen
+                speed = (number + 1 - numbers.start) * pairs / max(time.monotonic() - began, 1e-9)
                 image_text += self._look(stage, waiting, speed)
                 waiting = []
             if due:

@@ -124,8 +124,7 @@ def new_round(
     image[no_image] = embed_images(model, data, no_image)
     captions = np.flatnonzero(np.isin(data.captions.item, no_text))
     text[no_text] = mean_captions(embed_captions(model, data, captions), data, captions, no_text)
-    vectors = _space(image[pairs], text[pairs], batches)
-    groups = from_first(lambda: _clusters(vectors, batches, seed))
+    groups = from_first(lambda: _clusters(_space(image[pairs], text[pairs], batches), batches, seed))
     cluster = np.full(len(data.items), -1, dtype=np.int64)
     for number, group in enumerate(groups):
         cluster[pairs[group]] = number

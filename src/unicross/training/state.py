@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from unicross.config import Recipe, dump_recipe
+from unicross.config import Recipe
 from unicross.data.items import Items
 from unicross.errors import CheckpointError
 from unicross.model import TwoTower
+from unicross.recipe import dump_recipe
 from unicross.training.checkpoint import load_training, optimizer_tensors, publish, save_training
 from unicross.training.distributed import is_first, size, spread_weights
 from unicross.training.optim import freeze, make_optimizer
@@ -54,6 +55,7 @@ class State:
         self.average: AveragedModel | None = None
         if recipe.train.ema is not None:
             self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.train.ema))
+            self.average.n_averaged = self.average.n_averaged.cpu()  # it is looked at in every step
         self.bank = Bank(items, model.dim, model.device)
         self.round: Round | None = None
         self.frozen_text: FrozenText | None = None

@@ -1,0 +1,143 @@
+"""Recipes as YAML: found by name, read, overridden from the command line, checked, and written.
+
+What a recipe may say is in `config`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from unicross.config import Recipe
+from unicross.errors import RecipeError
+
+MANDATORY = "???"
+"""A value that the recipe leaves to the user."""
+
+SHIPPED = Path(__file__).parent / "recipes"
+
+STAGE_DEFAULTS = ("losses", "views", "batches", "optim")
+
+
+def recipe_path(name: Path | str) -> Path:
+    """The file of a recipe: a path as it is, or the name of a shipped one (`clip`). Raises RecipeError."""
+    if Path(name).is_file():
+        return Path(name)
+    shipped = {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
+    if str(name) not in shipped:
+        raise RecipeError(f"recipe not found: {name}. Give a file, or one of {', '.join(shipped)}")
+    return shipped[str(name)]
+
+
+def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file and lay `key.path=value` overrides over it (`stages.0.epochs=2` works too).
+
+    Raises RecipeError for an unreadable file, an unknown key, a wrong value, or a value left at `???`.
+    """
+    path = recipe_path(path)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise RecipeError(f"{path}: not a readable YAML file: {_one_line(error)}") from error
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping with model, data and stages")
+    for text in overrides:
+        _override(raw, text)
+    return make_recipe(raw, where=str(path))
+
+
+def make_recipe(raw: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
+    """Check plain data and make a recipe of it. Raises RecipeError; `where` names the source in messages."""
+    missing = [".".join(keys) for keys, value in _leaves(raw) if value == MANDATORY]
+    if missing:
+        given = " ".join(f"{key}=..." for key in missing)
+        raise RecipeError(
+            f"{where}: values missing: {', '.join(missing)}. Give them on the command line: {given}"
+        )
+    raw = dict(raw)
+    defaults = {name: raw.pop(name) for name in STAGE_DEFAULTS if name in raw}
+    if isinstance(raw.get("stages"), list | tuple):
+        raw["stages"] = [_merge(defaults, s) if isinstance(s, Mapping) else s for s in raw["stages"]]
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as error:
+        raise RecipeError(f"{where}: {_explain(error)}") from None
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe as YAML, every value written out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+
+
+def _merge(base: Any, over: Any) -> Any:
+    if isinstance(base, Mapping) and isinstance(over, Mapping):
+        return {**base, **{key: _merge(base.get(key), value) for key, value in over.items()}}
+    return over
+
+
+def _leaves(node: Any, keys: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+    if isinstance(node, Mapping):
+        return [leaf for key, value in node.items() for leaf in _leaves(value, (*keys, str(key)))]
+    if isinstance(node, list):
+        return [leaf for i, value in enumerate(node) for leaf in _leaves(value, (*keys, str(i)))]
+    return [(keys, node)]
+
+
+def _override(raw: dict[str, Any], text: str) -> None:
+    key, separator, value_text = text.partition("=")
+    if not separator or not key:
+        raise RecipeError(f"override {text!r}: write it as key.path=value, for instance train.batch_size=64")
+    try:
+        value = yaml.safe_load(value_text)
+    except (ValueError, yaml.YAMLError) as error:  # ValueError: 2024-99-99 looks like a date
+        raise RecipeError(f"override {text!r}: the value is not YAML: {_one_line(error)}") from error
+    *parents, last = key.split(".")
+    node: Any = raw
+    for depth, part in enumerate(parents):
+        here = ".".join(parents[: depth + 1])
+        if isinstance(node, list):
+            node = node[_index(node, part, text)]
+        elif isinstance(node, dict):
+            node = node.setdefault(part, {})
+        if not isinstance(node, dict | list):
+            raise RecipeError(f"override {text!r}: {here} is a single value and has no keys of its own")
+    if isinstance(node, list):
+        node[_index(node, last, text)] = value
+    else:
+        node[last] = value
+
+
+def _index(node: list[Any], part: str, text: str) -> int:
+    if not part.isdigit() or int(part) >= len(node):
+        raise RecipeError(
+            f"override {text!r}: {part!r} is not a position in a list of {len(node)} (0 is the first)"
+        )
+    return int(part)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _explain(error: ValidationError) -> str:
+    parts = []
+    problems = error.errors()
+    for problem in problems:
+        loc = problem["loc"]
+        if any(other["loc"][: len(loc)] == loc and len(other["loc"]) > len(loc) for other in problems):
+            continue  # it follows from what is wrong inside
+        where = ".".join(str(key) for key in loc) or "recipe"
+        match problem["type"]:
+            case "extra_forbidden":
+                parts.append(f"unknown key {where}")
+            case "missing":
+                parts.append(f"missing key {where}")
+            case "value_error":
+                parts.append(f"{where}: {problem['msg'].removeprefix('Value error, ')}")
+            case _:
+                parts.append(f"{where}: {problem['msg']} (got {problem['input']!r})")
+    return "; ".join(parts)
