@@ -35,11 +35,6 @@ def recipe_file(tmp_path):
     return tmp_path / "tiny.yaml"
 
 
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    return tiny.write_set(tmp_path_factory.mktemp("photos"))
-
-
 def test_train_evaluate_index_search(run, recipe_file, photos, tmp_path):
     """The main job, whole, with tiny towers: all kinds of stages, then a store, then questions."""
     folder, store = tmp_path / "run", tmp_path / "store"

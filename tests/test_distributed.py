@@ -20,12 +20,6 @@ from unicross.training import distributed, loop, train
 from unicross.training.distributed import check_same, gather, one_of_many, share, sum_gradients
 from unicross.training.prepare import make_batch
 
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    return tiny.write_set(tmp_path_factory.mktemp("photos"))
-
-
 # -- shares of a batch ------------------------------------------------------------------------------
 
 

@@ -36,11 +36,6 @@ class Killed(BaseException):
     """Not an Exception: nothing may catch it on the way out."""
 
 
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    return tiny.write_set(tmp_path_factory.mktemp("photos"))
-
-
 def recipe(photos, ema, **train):
     return tiny.recipe(photos, *STAGES, train={"ema": ema} | train, views={"pictures": 2, "captions": 2})
 

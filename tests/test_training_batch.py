@@ -1,0 +1,214 @@
+"""What a batch holds, and the batches that a stage plans."""
+
+import numpy as np
+import pytest
+import torch
+
+import tiny
+from training_parts import prepared, whole_round
+from unicross.batches import soft_targets
+from unicross.clustering import normalise
+from unicross.config import Batches
+from unicross.errors import DataError
+from unicross.training import train
+from unicross.training.prepare import ahead, make_batch
+from unicross.training.rounds import epoch_plan, frozen_text, steps_per_epoch
+
+ALL = tiny.SHARPEN | {"losses": {"image_text": 1.0, "image_image": 0.5, "text_text": 0.25}}
+
+
+def test_a_batch_is_decided_by_its_seed(photos):
+    recipe, _, data = prepared(photos, ALL)
+    one, again, other = (
+        make_batch(data, np.arange(6), recipe.stages[0], None, 2, seed) for seed in [(0, 1), (0, 1), (0, 2)]
+    )
+    assert torch.equal(one.pixels, again.pixels)
+    assert torch.equal(one.image_views[1].boxes, again.image_views[1].boxes)
+    assert torch.equal(one.text_views[1].ids, again.text_views[1].ids)
+    assert one.seed == again.seed != other.seed
+    assert not torch.equal(one.image_views[1].boxes, other.image_views[1].boxes)
+
+
+@pytest.mark.parametrize(
+    ("losses", "images", "texts"),
+    [
+        ({"image_text": 1.0}, 1, 1),
+        ({"image_text": 1.0, "image_image": 1.0}, 2, 1),
+        ({"image_text": 1.0, "text_text": 1.0}, 1, 2),
+        ({"image_image": 1.0}, 2, 0),
+        ({"text_text": 1.0}, 0, 2),
+    ],
+)
+def test_views_are_made_for_the_losses_that_want_them(photos, losses, images, texts):
+    recipe, _, data = prepared(photos, {"name": "x", "epochs": 1, "losses": losses})
+    batch = make_batch(data, np.arange(6), recipe.stages[0], None, 0, (0,))
+    assert (len(batch.image_views), len(batch.text_views)) == (images, texts)
+    assert len(batch.pixels) == (6 if images else 0)
+
+
+def test_the_image_text_loss_sees_the_first_of_the_two_uni_modal_views(photos):
+    views = {"image": {"blur": 0.0, "jitter": 0.0}, "image_uni": {"blur": 1.0, "jitter": 1.0}}
+    recipe, _, data = prepared(photos, tiny.UNI, ALL, views=views)
+    uni, joint = (make_batch(data, np.arange(6), stage, None, 0, (0,)) for stage in recipe.stages)
+    assert [len(view.blurred) for view in uni.image_views] == [6, 6]
+    assert [len(view.blurred) for view in joint.image_views] == [0, 6]
+
+
+def test_text_views_are_the_same_caption_a_sibling_or_a_perturbed_one(photos):
+    for kind in ("dropout", "sibling", "perturb"):
+        recipe, _, data = prepared(photos, tiny.UNI, views={"text": kind, "perturb": 0.9})
+        first, second = make_batch(data, np.arange(6), recipe.stages[0], None, 0, (0,)).text_views
+        tokenizer = data.captions._tokenizer
+        before, after = (
+            tokenizer.batch_decode(view.ids, skip_special_tokens=True) for view in (first, second)
+        )
+        captions = [
+            set(tokenizer.batch_decode(tokenizer(item.captions)["input_ids"], skip_special_tokens=True))
+            for item in data.items[:6]
+        ]
+        assert all(text in own for text, own in zip(before, captions, strict=True))
+        if kind == "dropout":
+            assert before == after
+        else:
+            assert all(a != b for a, b in zip(before, after, strict=True))
+            assert all((a in own) == (kind == "sibling") for a, own in zip(after, captions, strict=True))
+
+
+def test_captions_take_turns_over_the_epochs(photos):
+    recipe, _, data = prepared(photos, tiny.ALIGN)
+    seen = set()
+    for turn in range(3):
+        view = make_batch(data, np.arange(1), recipe.stages[0], None, turn, (0,)).text_views[0]
+        seen.add(tuple(view.ids[0].tolist()))
+    assert len(seen) == 3
+
+
+def test_items_alone_join_only_the_losses_that_can_use_them(photos):
+    recipe, _, data = prepared(photos, ALL, tiny.ALIGN, alone=2)
+    items = np.array([24, 0, 25, 1, 26, 27])  # image, pair, text, pair, image, text
+    both, cross = (make_batch(data, items, stage, None, 0, (0,)) for stage in recipe.stages)
+    assert both.pairs == cross.pairs == 2
+    assert both.image_ids.tolist() == [0, 1, 24, 26]
+    assert both.text_ids.tolist() == [0, 1, 25, 27]
+    assert cross.image_ids.tolist() == cross.text_ids.tolist() == [0, 1]
+
+
+def test_presumed_false_negatives_are_those_of_the_round(photos):
+    recipe, model, data = prepared(photos, ALL)
+    current = whole_round(data, model, recipe.stages[0])
+    items = np.array([3, 1, 2])
+    batch = make_batch(data, items, recipe.stages[0], current, 0, (0,))
+    assert batch.masked is not None
+    assert batch.masked.tolist() == current.masked(items, 0.95).tolist()
+    off = recipe.stages[0].model_copy(update={"batches": Batches(kind="clustered", guard=None)})
+    assert make_batch(data, items, off, current, 0, (0,)).masked is None
+
+
+def test_the_guard_also_serves_stages_without_an_image_text_loss(photos):
+    """Their soft targets would serve nothing."""
+    losses = tiny.UNI["losses"] | {"soft": 0.3}
+    stage = tiny.UNI | {"losses": losses, "batches": {"judge": "frozen_text", "guard": 0.2}}
+    recipe, model, data = prepared(photos, stage)
+    judge, _ = frozen_text(model, data)
+    batch = make_batch(data, np.arange(6), recipe.stages[0], judge, 0, (0,))
+    assert batch.masked.tolist() == judge.masked(np.arange(6), 0.2).tolist()
+    assert batch.masked.any()
+    assert batch.match is None
+
+
+def test_the_untrained_text_tower_can_judge_what_is_alike(photos):
+    """By the captions alone, pooled, before any head; its own twin is alike whatever the pictures show."""
+    _, model, data = prepared(photos, tiny.ALIGN, alone=2)
+    judge, spent = frozen_text(model, data)
+    assert spent == {"text": 24 * 3}
+    assert judge.text.shape == (28, model.text.backbone.config.hidden_size)
+    tokens = data.captions.tokens(np.flatnonzero(data.captions.item == 5))
+    pooled = model.pool_tokens(tokens.ids, tokens.mask).mean(axis=0)
+    np.testing.assert_allclose(judge.text[5], pooled / np.linalg.norm(pooled), atol=5e-3)
+    alike = judge.alike(np.array([5, 6, 5]))
+    np.testing.assert_allclose(alike, alike.T)
+    assert alike[0, 2] == pytest.approx(1, abs=1e-3)
+    assert judge.masked(np.array([5, 6, 5]), 0.999)[0].tolist() == [False, False, True]
+
+
+def test_soft_targets_and_masks_come_from_the_judge(photos):
+    losses = {"image_text": 1.0, "soft": 0.3, "soft_temperature": 0.2}
+    stage = {"name": "x", "epochs": 1, "losses": losses, "batches": {"judge": "frozen_text", "guard": 0.5}}
+    recipe, model, data = prepared(photos, stage)
+    judge, _ = frozen_text(model, data)
+    items = np.array([3, 1, 2])
+    batch = make_batch(data, items, recipe.stages[0], judge, 0, (0,))
+    assert batch.masked.tolist() == judge.masked(items, 0.5).tolist()
+    assert batch.match.tolist() == soft_targets(judge.alike(items), 0.3, 0.2).tolist()
+    assert make_batch(data, items, recipe.stages[0], None, 0, (0,)).match is None
+
+
+def test_a_stage_is_judged_by_whom_it_names(photos, tmp_path):
+    """The frozen judge costs one forward a caption, is asked with random batches too, and changes the run."""
+
+    def last_loss(name, **batches):
+        stage = tiny.ALIGN | {"batches": batches, "losses": {"image_text": 1.0}}
+        heard = []
+        summary = train(tiny.recipe(photos, stage), tmp_path / name, listener=heard.append)
+        return [e["loss"] for e in heard if e["kind"] == "step"][-1], summary["forwards"]
+
+    plain, cost = last_loss("plain")
+    judged, judged_cost = last_loss("judged", judge="frozen_text", guard=0.2)
+    assert judged_cost["text"] == cost["text"] + 24 * 3
+    assert judged < plain  # fewer negatives
+
+
+def test_batches_made_ahead_come_in_order_and_tell_their_error():
+    assert list(ahead(lambda n: n * n, range(7), depth=3)) == [n * n for n in range(7)]
+    assert list(ahead(str, [])) == []
+
+    def fails(n):
+        if n == 2:
+            raise DataError("gone")
+        return n
+
+    made = ahead(fails, range(5))
+    assert [next(made), next(made)] == [0, 1]
+    with pytest.raises(DataError, match="gone"):
+        next(made)
+
+
+@pytest.mark.parametrize("stage", [tiny.UNI, tiny.ALIGN, ALL])
+@pytest.mark.parametrize("alone", [0, 9])
+def test_a_plan_is_as_long_as_the_schedule_expects(photos, stage, alone):
+    recipe, model, data = prepared(photos, stage, alone=alone)
+    stage = recipe.stages[0]
+    current = whole_round(data, model, stage) if stage.batches.kind == "clustered" else None
+    plan = epoch_plan(data, stage, 0, 7, current, np.random.default_rng(0))
+    assert len(plan) == steps_per_epoch(data, stage, 7)
+
+
+@pytest.mark.parametrize(("fraction", "shares"), [(0.5, [0.5, 0.5, 0.5]), ([1.0, 0.0], [1.0, 0.5, 0.0])])
+def test_the_share_of_random_batches_may_ramp_over_the_stage(photos, fraction, shares):
+    batches = {"kind": "clustered", "cluster_size": 6, "random_fraction": fraction}
+    recipe, model, data = prepared(photos, ALL | {"epochs": 3, "batches": batches})
+    stage = recipe.stages[0]
+    current = whole_round(data, model, stage)
+    for epoch, share in enumerate(shares):
+        plan = epoch_plan(data, stage, epoch, 6, current, np.random.default_rng(0))
+        assert sum(len(set(current.cluster[batch])) == 1 for batch in plan) == round((1 - share) * 4)
+
+
+def test_chained_clusters_are_numbered_along_the_chain(photos):
+    stage = ALL | {"batches": {"kind": "clustered", "cluster_size": 3, "chained": True}}
+    recipe, model, data = prepared(photos, stage)
+    current = whole_round(data, model, recipe.stages[0])
+    joint = np.concatenate([current.image, current.text], axis=1).astype(np.float32)
+    centroids = normalise(np.stack([joint[current.cluster == c].mean(axis=0) for c in range(8)]))
+    cosines = centroids @ centroids.T
+    for c in range(7):
+        assert cosines[c, c + 1] >= cosines[c, c + 1 :].max() - 1e-3  # float16 rows
+
+
+def test_items_alone_are_added_to_batches_of_pairs_where_asked(photos):
+    stage = ALL | {"batches": {"unpaired": 2}}
+    recipe, _, data = prepared(photos, stage, alone=5)
+    plan = epoch_plan(data, recipe.stages[0], 0, 8, None, np.random.default_rng(0))
+    images, texts = set(data.images_alone.tolist()), set(data.texts_alone.tolist())
+    found = [(len(batch), len(images & set(batch)), len(texts & set(batch))) for batch in plan]
+    assert found == [(12, 2, 2), (12, 2, 2), (10, 1, 1)]

@@ -1,0 +1,138 @@
+"""What a step does: its losses, its gradients whole and in micro-batches."""
+
+import dataclasses
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+import tiny
+from training_parts import CPU, gradients, prepared, whole_round
+from unicross.device import autocast
+from unicross.losses import cross_modal, uni_modal
+from unicross.training import step
+from unicross.training.optim import freeze
+from unicross.training.prepare import make_batch
+from unicross.training.step import Features, backward, batch_losses
+
+PLAIN = partial(autocast, CPU, "fp32")
+ALL = tiny.SHARPEN | {"losses": {"image_text": 1.0, "image_image": 0.5, "text_text": 0.25}}
+
+
+def random_features(items, dim=8, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    make = partial(torch.randn, items, 2, dim, generator=generator)
+    return Features(*(torch.nn.functional.normalize(make(), dim=-1) for _ in range(4)))
+
+
+@pytest.mark.parametrize(("pictures", "captions"), [(1, 1), (2, 1), (1, 2), (2, 2)])
+@pytest.mark.parametrize("soft", [0.0, 0.4])
+def test_losses_of_a_step_are_the_losses_of_its_features(photos, pictures, captions, soft):
+    """Three pairs, then one image and one text alone; the mask and soft targets speak of the pairs."""
+    views = {"pictures": pictures, "captions": captions}
+    recipe, _, data = prepared(photos, ALL, alone=1, views=views)
+    batch = make_batch(data, np.array([2, 0, 5, 24, 25]), recipe.stages[0], None, 0, (0,))
+    masked = torch.tensor([[0, 1, 0], [0, 0, 0], [0, 0, 0]], dtype=torch.bool)
+    batch = dataclasses.replace(batch, masked=masked)
+    match = None
+    if soft:
+        match = torch.tensor([[0.8, 0.2, 0.0], [0.2, 0.7, 0.1], [0.0, 0.1, 0.9]])
+        batch = dataclasses.replace(batch, match=match)
+        match = match.repeat_interleave(pictures, 0).repeat_interleave(captions, 1)
+    features = random_features(4)
+    parts = batch_losses(features, batch, recipe.stages[0], torch.tensor(10.0))
+
+    image, text = features.image[:3, :pictures].reshape(-1, 8), features.text[:3, :captions].reshape(-1, 8)
+    image_ids, text_ids = (torch.arange(3).repeat_interleave(count) for count in (pictures, captions))
+    seen = masked.repeat_interleave(pictures, 0).repeat_interleave(captions, 1)
+    wanted = cross_modal(image, text, image_ids, text_ids, 10.0, seen, match)
+    torch.testing.assert_close(parts["image_text"], wanted)
+
+    symmetric = torch.zeros(8, 8, dtype=torch.bool)
+    symmetric[:2, 2:4] = symmetric[2:4, :2] = True
+    ids = torch.arange(4).repeat_interleave(2)
+    flat = features.image_uni.reshape(8, 8)
+    torch.testing.assert_close(parts["image_image"], uni_modal(flat, ids, 0.1, symmetric))
+    flat = features.text_uni.reshape(8, 8)
+    torch.testing.assert_close(parts["text_text"], uni_modal(flat, ids, 0.05, symmetric))
+
+
+# -- gradient caching ---------
+
+
+@pytest.mark.parametrize("micro", [1, 3, 5, 7, 100])
+def test_gradients_in_micro_batches_are_those_of_the_whole_batch(photos, micro):
+    """All three losses, a mask, both views in the image-text loss, items alone, texts of many lengths."""
+    recipe, model, data = prepared(
+        photos, ALL, alone=2, model={"dropout": 0}, views={"pictures": 2, "captions": 2}
+    )
+    stage = recipe.stages[0]
+    items = np.array([0, 24, 1, 2, 25, 3, 4, 26, 5])
+    batch = make_batch(data, items, stage, whole_round(data, model, stage), 0, (0,))
+    assert batch.masked is not None
+    assert batch.masked.any()
+    model.train()
+    whole_parts, whole_features = backward(model, batch, stage, PLAIN)
+    whole = gradients(model)
+    model.zero_grad()
+    parts, features = backward(model, batch, stage, PLAIN, micro)
+    cached = gradients(model)
+    assert whole.keys() == cached.keys()
+    assert {"log_scale", "image.uni.0.weight", "text.cross.weight"} <= whole.keys()
+    for name, gradient in whole.items():
+        torch.testing.assert_close(cached[name], gradient, rtol=1e-5, atol=1e-5, msg=name)
+    for name, value in whole_parts.items():
+        torch.testing.assert_close(parts[name], value, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(features.image, whole_features.image, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("micro", [2, 4])
+def test_gradients_in_micro_batches_with_dropout_equal_one_graph_with_the_same_dropout(photos, micro):
+    recipe, model, data = prepared(photos, ALL, model={"dropout": 0.3})
+    stage = recipe.stages[0]
+    batch = make_batch(data, np.arange(6), stage, None, 0, (0,))
+    model.train()
+    rows = [slice(start, start + micro) for start in range(0, 6, micro)]
+    made = []
+    for number, (encode, part) in enumerate(
+        [(step._image_features, r) for r in rows] + [(step._text_features, r) for r in rows]
+    ):
+        torch.manual_seed(batch.seed + number)
+        made.append(encode(model, batch, part, stage.losses))
+    image, image_uni = (torch.cat(column) for column in zip(*made[: len(rows)], strict=True))
+    text, text_uni = (torch.cat(column) for column in zip(*made[len(rows) :], strict=True))
+    parts = batch_losses(Features(image, text, image_uni, text_uni), batch, stage, model.scale)
+    sum(getattr(stage.losses, name) * value for name, value in parts.items()).backward()
+    whole = gradients(model)
+    model.zero_grad()
+    backward(model, batch, stage, PLAIN, micro)
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, whole[name], rtol=1e-5, atol=1e-5, msg=name)
+    model.zero_grad()
+    torch.manual_seed(1234)  # what was drawn before does not matter
+    backward(model, batch, stage, PLAIN, micro)
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, whole[name], rtol=1e-5, atol=1e-5, msg=name)
+
+
+def test_frozen_towers_pass_in_micro_batches_too(photos):
+    recipe, model, data = prepared(photos, tiny.ALIGN | {"freeze": ["image", "text"]})
+    batch = make_batch(data, np.arange(6), recipe.stages[0], None, 0, (0,))
+    freeze(model, ["image", "text"])
+    backward(model, batch, recipe.stages[0], PLAIN, 2)
+    assert set(gradients(model)) == {"image.cross.weight", "text.cross.weight", "log_scale"}
+
+
+def test_views_keep_their_precision_under_autocast(photos):
+    """Coordinates of crops in bf16 would move pixels; only the towers run in bf16."""
+    sharp = {"crop": [0.5, 0.5], "blur": 1.0, "jitter": 1.0, "grey": 0.5}
+    recipe, model, data = prepared(photos, ALL, views={"image": sharp, "image_uni": sharp})
+    batch = make_batch(data, np.arange(4), recipe.stages[0], None, 0, (0,))
+    seen = []
+    model.image.backbone.register_forward_pre_hook(
+        lambda _, __, kwargs: seen.append(kwargs), with_kwargs=True
+    )
+    backward(model, batch, recipe.stages[0], PLAIN)
+    backward(model, batch, recipe.stages[0], partial(autocast, CPU, "bf16"))
+    torch.testing.assert_close(seen[1]["pixel_values"], seen[0]["pixel_values"])

@@ -1,0 +1,36 @@
+"""What tests of training's parts share: a recipe with its model and data set, rounds and gradients."""
+
+import torch
+
+import tiny
+from unicross.data.items import Item, Items
+from unicross.model import TwoTower
+from unicross.training.dataset import cached_side, make_dataset, read_splits
+from unicross.training.rounds import Bank, new_round
+
+CPU = torch.device("cpu")
+
+
+def prepared(photos, *stages, alone=0, **sections):
+    """Recipe, model and data set; with `alone`, so many images and texts alone are added."""
+    recipe = tiny.recipe(photos, *stages, **sections)
+    torch.manual_seed(recipe.seed)
+    items = list(read_splits(recipe)[0])
+    for number in range(alone):
+        items.append(Item(f"image {number}", items[number].image))
+        items.append(Item(f"text {number}", None, (f"a text about nothing {number}",)))
+    captions = [caption for item in items for caption in item.captions]
+    model = TwoTower.create(recipe.model, max_tokens=24, captions=captions)
+    side = cached_side(recipe.data, recipe.model)
+    data, _ = make_dataset(
+        Items.of(items), model, recipe.data, side=side, where=None, progress=lambda *_: None
+    )
+    return recipe, model, data
+
+
+def whole_round(data, model, stage):
+    return new_round(model, data, stage, Bank(len(data.items), model.dim, CPU), seed=0)[0]
+
+
+def gradients(model):
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
