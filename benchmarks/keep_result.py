@@ -1,4 +1,4 @@
-"""Keep what came of a run as a small JSON under docs/results: `python benchmarks/keep_result.py RUN NAME`.
+"""Keep what came of runs as small JSONs under docs/results: `python benchmarks/keep_result.py RUN=NAME ...`.
 
 Paths are cut to their last two parts, so that no machine's folders enter the repository.
 """
@@ -19,31 +19,34 @@ RESULTS = Path(__file__).parent.parent / "docs" / "results"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("name")
-    parser.add_argument("--note", default="", help="how it was run, where that matters")
+    parser.add_argument("runs", nargs="+", metavar="RUN=NAME")
+    parser.add_argument("--note", default="", help="how they were run, where that matters")
     arguments = parser.parse_args()
-    recipe: dict[str, Any] = yaml.safe_load((arguments.run / "recipe.yaml").read_text())  # of any version
+    RESULTS.mkdir(exist_ok=True)
+    for given in arguments.runs:
+        run, name = given.rsplit("=", 1)
+        kept = {"name": name, "date": date.today().isoformat()} | _kept(Path(run), arguments.note)
+        (RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n")
+
+
+def _kept(run: Path, note: str) -> dict[str, Any]:
+    recipe: dict[str, Any] = yaml.safe_load((run / "recipe.yaml").read_text())  # of any version
     recipe["data"]["root"] = _short(recipe["data"]["root"])
     for tower in ("image", "text"):
         if isinstance(recipe["model"][tower], str):
             recipe["model"][tower] = _short(recipe["model"][tower])
-    summary = arguments.run / "summary.json"
-    events = [json.loads(line) for line in (arguments.run / "metrics.jsonl").read_text().splitlines()]
-    kept = {
-        "name": arguments.name,
-        "date": date.today().isoformat(),
+    summary = run / "summary.json"
+    events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return {
         "hardware": f"{recipe['train']['threads'] or torch.get_num_threads()} threads, "
         f"{torch.cpu.get_capabilities()['cpu_name']}",
         "torch": torch.__version__,
-        "note": arguments.note,
+        "note": note,
         "recipe": recipe,
         "summary": json.loads(summary.read_text()) if summary.exists() else "stopped before its end",
         "rounds": [_rounded(event) for event in events if event["kind"] == "round"],
         "epochs": [_rounded(event) for event in events if event["kind"] in ("epoch", "eval")],
     }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{arguments.name}.json").write_text(json.dumps(kept, indent=1) + "\n")
 
 
 def _short(path: str) -> str:
