@@ -58,7 +58,7 @@ def test_losses_of_a_step_are_the_losses_of_its_features(photos, pictures, capti
     torch.testing.assert_close(parts["text_text"], uni_modal(flat, ids, 0.05, symmetric))
 
 
-# -- gradient caching ---------
+# -- gradient caching -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("micro", [1, 3, 5, 7, 100])
@@ -136,3 +136,35 @@ def test_views_keep_their_precision_under_autocast(photos):
     backward(model, batch, recipe.stages[0], PLAIN)
     backward(model, batch, recipe.stages[0], partial(autocast, CPU, "bf16"))
     torch.testing.assert_close(seen[1]["pixel_values"], seen[0]["pixel_values"])
+
+
+@pytest.mark.parametrize("micro", [None, 3])
+def test_a_small_view_passes_the_tower_at_its_own_size(photos, micro, monkeypatch):
+    recipe, model, data = prepared(photos, ALL, views={"image_uni": {"size": 16}})
+    stage = recipe.stages[0]
+    sides = []
+    encode = model.image.backbone.forward
+
+    def watched(**inputs):
+        sides.append((len(inputs["pixel_values"]), inputs["pixel_values"].shape[-1]))
+        return encode(**inputs)
+
+    monkeypatch.setattr(model.image.backbone, "forward", watched)
+    batch = make_batch(data, data.pairs[:6], stage, None, 0, (0,))
+    _, features = backward(model, batch, stage, PLAIN, micro)
+    rows = [6] if micro is None else [3, 3]
+    assert sides[: 2 * len(rows)] == [(n, side) for n in rows for side in (32, 16)]
+    assert features.image_uni.shape[:2] == (6, 2)
+    gradient = model.image.backbone.embeddings.position_embeddings.grad
+    assert gradient.abs().sum() > 0
+
+
+def test_small_views_in_micro_batches_have_the_gradient_of_the_whole(photos):
+    found = []
+    for micro in (None, 4):
+        recipe, model, data = prepared(photos, ALL, model={"dropout": 0}, views={"image_uni": {"size": 16}})
+        batch = make_batch(data, data.pairs[:6], recipe.stages[0], None, 0, (0,))
+        backward(model, batch, recipe.stages[0], PLAIN, micro)
+        found.append(gradients(model))
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient, atol=1e-5, rtol=1e-4, msg=name)

@@ -115,6 +115,8 @@ class ImageView(Strict):
     """Probability of colour jitter (brightness, contrast, saturation .4, hue .1)."""
     grey: Share = 0.0
     blur: Share = 0.0
+    size: int | None = Field(None, ge=8)
+    """Side in pixels, for cheap views of small size (Caron et al. 2020, "multi-crop"); None: the model's."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -216,6 +218,21 @@ class Stage(Strict):
             )
         return self
 
+    @property
+    def image_views(self) -> tuple[ImageView, ...]:
+        """The views of an image that pass the tower in a step."""
+        views, losses = self.views, self.losses
+        both = (
+            views.image if losses.image_text > 0 else views.image_uni,
+            views.image_uni if losses.image_image > 0 else views.image,
+        )
+        return both[: max(views.pictures * (losses.image_text > 0), 2 * (losses.image_image > 0))]
+
+    @property
+    def text_views(self) -> int:
+        """How many views of a text pass the tower in a step."""
+        return max(self.views.captions * (self.losses.image_text > 0), 2 * (self.losses.text_text > 0))
+
 
 class Train(Strict):
     batch_size: int = Field(128, ge=2)
@@ -258,6 +275,12 @@ class Recipe(Strict):
                 "train.shard needs the same `freeze` in all stages: train them as runs of their own"
             )
         for stage in self.stages:
+            largest = max((view.size or 0 for view in stage.image_views), default=0)
+            if largest > self.model.image_size:
+                raise ValueError(
+                    f"stage {stage.name!r}: a view of {largest} pixels is larger than model.image_size, "
+                    f"{self.model.image_size}: lower views.image.size or views.image_uni.size"
+                )
             batches = stage.batches
             if batches.kind == "clustered":
                 clusters = batches.per_batch or 1

@@ -14,6 +14,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import Any, Self
 
@@ -61,6 +62,8 @@ class Tower(nn.Module):
         self.backbone = backbone
         self.pool = pool
         self.prefix = prefix
+        self.side: int | None = getattr(backbone.config, "image_size", None)
+        self.told_to_interpolate = "interpolate_pos_encoding" in signature(backbone.forward).parameters
         width = backbone.config.hidden_size
         self.cross = nn.Linear(width, config.dim, bias=False)
         nn.init.normal_(self.cross.weight, std=width**-0.5)
@@ -71,10 +74,17 @@ class Tower(nn.Module):
             )
 
     def forward(self, *, mask: Tensor | None = None, **inputs: Tensor) -> Tensor:
-        """Pooled features [B, H] of pixel_values [B, 3, S, S] or input_ids [B, L] with mask [B, L]."""
+        """Pooled features [B, H] of pixel_values [B, 3, S, S] or input_ids [B, L] with mask [B, L].
+
+        Pictures of another size than the tower's have its position embeddings interpolated.
+        """
         if mask is not None:
             inputs["attention_mask"] = mask
-        output = self.backbone(**inputs)
+        other_size = "pixel_values" in inputs and inputs["pixel_values"].shape[-1] != self.side
+        if other_size and self.told_to_interpolate:
+            output = self.backbone(**inputs, interpolate_pos_encoding=True)
+        else:
+            output = self.backbone(**inputs)
         if self.pool == "pooler":
             return output.pooler_output
         hidden = output.last_hidden_state  # [B, L, H]

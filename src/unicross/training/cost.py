@@ -42,20 +42,13 @@ def tower_cost(model: TwoTower, text_tokens: float) -> TowerCost:
     )
 
 
-def views_of(stage: Stage) -> dict[str, int]:
-    """Views of an item that pass each tower."""
-    losses, views = stage.losses, stage.views
-    return {
-        "image": max(views.pictures * (losses.image_text > 0), 2 * (losses.image_image > 0)),
-        "text": max(views.captions * (losses.image_text > 0), 2 * (losses.text_text > 0)),
-    }
+def step_forwards(stage: Stage, images: int, texts: int, image_size: int) -> dict[str, float]:
+    """Forwards of one training step of `images` and `texts`, a backward counted as two more.
 
-
-def step_forwards(stage: Stage, images: int, texts: int) -> dict[str, int]:
-    """Forwards of one training step of `images` and `texts`, a backward counted as two more."""
-    views = views_of(stage)
-    counts = {"image": images, "text": texts}
-    return {
-        tower: counts[tower] * views[tower] * (1 if tower in stage.freeze else 1 + BACKWARD)
-        for tower in ("image", "text")
+    A view of an image that is smaller than `image_size` counts as its share of the area.
+    """
+    views = {
+        "image": images * sum(((view.size or image_size) / image_size) ** 2 for view in stage.image_views),
+        "text": texts * stage.text_views,
     }
+    return {tower: n * (1 if tower in stage.freeze else 1 + BACKWARD) for tower, n in views.items()}

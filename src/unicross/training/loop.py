@@ -282,7 +282,8 @@ class _Loop:
         if features.image is not None and features.text is not None:
             pairs = batch.pairs
             self.state.bank.put(batch.image_ids[:pairs], features.image[:pairs], features.text[:pairs])
-        self.progress.count(step_forwards(stage, len(batch.image_ids), len(batch.text_ids)))
+        images, texts = len(batch.image_ids), len(batch.text_ids)
+        self.progress.count(step_forwards(stage, images, texts, self.recipe.model.image_size))
         return parts | {GRAD_NORM: norm}
 
     def _look(

@@ -10,10 +10,9 @@ import numpy as np
 import torch
 
 from unicross.batches import Indices, soft_targets
-from unicross.config import ImageView, Stage
+from unicross.config import Stage
 from unicross.data.captions import Captions, Tokens
 from unicross.data.views import draw_views
-from unicross.training.cost import views_of
 from unicross.training.dataset import Dataset
 from unicross.training.distributed import draw_seed, share
 from unicross.training.rounds import Judge
@@ -40,26 +39,21 @@ def make_batch(
     pairs = items[has_image & has_text]
     images = np.concatenate([pairs, items[has_image & ~has_text]])
     texts = np.concatenate([pairs, items[has_text & ~has_image]])
-    counts = views_of(stage)
     if stage.losses.image_image == 0:
         images = pairs  # images alone serve no other loss
     if stage.losses.text_text == 0:
         texts = pairs
     masked, match = _judged(judge, pairs, stage)
     own_images, own_texts = share(len(images)), share(len(texts))
-    pixels = data.pixels[images[own_images]] if counts["image"] else np.zeros((0, 1, 1, 3), np.uint8)
+    pixels = data.pixels[images[own_images]] if stage.image_views else np.zeros((0, 1, 1, 3), np.uint8)
     return Batch(
         image_ids=torch.from_numpy(images),
         text_ids=torch.from_numpy(texts),
         pairs=len(pairs),
         pixels=torch.from_numpy(pixels),
-        image_views=tuple(
-            draw_views(view, len(images), rng).rows(own_images)
-            for view in _image_views(stage)[: counts["image"]]
-        ),
+        image_views=tuple(draw_views(view, len(images), rng).rows(own_images) for view in stage.image_views),
         text_views=tuple(
-            view.rows(own_texts)
-            for view in _text_views(data.captions, texts, stage, counts["text"], turn, seed[0], rng)
+            view.rows(own_texts) for view in _text_views(data.captions, texts, stage, turn, seed[0], rng)
         ),
         masked=masked,
         match=match,
@@ -114,24 +108,16 @@ def _judged(
     return masked, torch.from_numpy(soft_targets(judge.alike(pairs), losses.soft, losses.soft_temperature))
 
 
-def _image_views(stage: Stage) -> tuple[ImageView, ImageView]:
-    views, losses = stage.views, stage.losses
-    return (
-        views.image if losses.image_text > 0 else views.image_uni,
-        views.image_uni if losses.image_image > 0 else views.image,
-    )
-
-
 def _text_views(
     captions: Captions,
     items: Indices,
     stage: Stage,
-    count: int,
     turn: int,
     run_seed: int,
     rng: np.random.Generator,
 ) -> tuple[Tokens, ...]:
     """The views of the text tower: a caption of each item, more of them, or other views of the first."""
+    count = stage.text_views
     if count == 0 or not len(items):
         return ()
     chosen = captions.choose(items, turn, run_seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,10 +38,10 @@ class Progress:
     turn: int = 0  # epochs done in the run
     best: float = -math.inf
     best_metrics: dict[str, float] = field(default_factory=dict)
-    forwards: dict[str, int] = field(default_factory=lambda: {"image": 0, "text": 0})
+    forwards: dict[str, float] = field(default_factory=lambda: {"image": 0, "text": 0})
     seconds: float = 0.0
 
-    def count(self, forwards: dict[str, int]) -> None:
+    def count(self, forwards: Mapping[str, float]) -> None:
         for tower, number in forwards.items():
             self.forwards[tower] += number
 

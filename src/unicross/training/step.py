@@ -143,13 +143,14 @@ def _uni_loss(features: Tensor, ids: Tensor, temperature: float, masked: Tensor 
 def _image_features(
     model: TwoTower, batch: Batch, rows: slice, losses: Losses
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Cross and uni features [i, V, .] of some images, all views in one pass."""
+    """Cross and uni features [i, V, .] of some images, all views of a size in one pass."""
     side, views = model.config.image_size, len(batch.image_views)
     pixels = batch.pixels[rows]
     with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):  # coordinates need float32
         draws = [view.rows(rows).to(pixels.device) for view in batch.image_views]
-        shown = torch.cat([apply_views(pixels, draw, side) for draw in draws])
-    pooled = model.image(pixel_values=model.normalise(shown))  # [V * i, H]
+        shown = [model.normalise(apply_views(pixels, draw, draw.side or side)) for draw in draws]
+        passes = [torch.cat(shown)] if len({view.shape for view in shown}) == 1 else shown
+    pooled = torch.cat([model.image(pixel_values=views) for views in passes])  # [V * i, H]
     return (
         _by_item(model.image.embed(pooled), views) if losses.image_text > 0 else None,
         _by_item(model.image.embed_uni(pooled), views) if losses.image_image > 0 else None,
