@@ -75,7 +75,7 @@ def test_a_stage_of_each_kind_logs_its_own_losses(photos, tmp_path):
     }
     (event,) = tiny.events(run, "round")
     assert event["clusters"] == 6
-    assert {"hardness", "hardness_random", "masked", "size_min", "size_max"} <= event.keys()
+    assert {"hardness", "hardness_random", "masked", "size_min", "size_max", "seconds"} <= event.keys()
     for event in tiny.events(run, "step"):
         if event["stage"] == "sharpen":
             weighed = (1.0, "image_text"), (0.3, "image_image"), (0.1, "text_text")

@@ -250,8 +250,10 @@ class _Loop:
         if stage.batches.kind == "clustered":
             due = progress.epoch % stage.batches.recluster_every == 0 and progress.batch == 0
             if due or state.round is None:
+                began = time.monotonic()
                 seed = int(np.random.SeedSequence([*seeds, ROUND_SEED]).generate_state(1)[0])
                 state.round, figures, spent = new_round(state.judged, self.data, stage, state.bank, seed)
+                figures["seconds"] = time.monotonic() - began
                 progress.count(spent)
             current = state.round
         rng = np.random.default_rng([*seeds, PLAN_SEED])
