@@ -216,6 +216,12 @@ def test_a_failing_run_is_named(fake, recipes, tmp_path):
         compare(recipes, [0], tmp_path, overrides=GIVEN, steps=Steps(fail, fake.evaluate))
 
 
+def test_several_processes_are_refused(fake, recipes, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(TrainingError, match="start it without torchrun"):
+        compare(recipes, [0], tmp_path, overrides=GIVEN, steps=fake.steps)
+
+
 def test_wrong_arguments(fake, recipes, tmp_path):
     (tmp_path / "more").mkdir()
     twin = write_recipe(tmp_path / "more", "plain")

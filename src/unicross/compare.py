@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from pydantic import BaseModel, ValidationError
 
 from unicross.comparison import COMPARED, Comparison, Match, Row, Spread, per_image
 from unicross.config import Recipe
-from unicross.errors import DataError, RecipeError, UnicrossError
+from unicross.errors import DataError, RecipeError, TrainingError, UnicrossError
 from unicross.evaluation import Result
 from unicross.metrics import Difference, paired_bootstrap
 from unicross.recipe import dump_recipe, load_recipe
@@ -64,9 +65,15 @@ def compare(
 
     Finished runs of the same recipe and seed under `out` are reused, killed ones resumed. `progress` is told
     of each run. Raises RecipeError for recipes of one name or no seeds, DataError where the runs were not
-    evaluated on the same pairs, and whatever training raises, with the run named.
+    evaluated on the same pairs, TrainingError under torchrun, and whatever training raises, with the run
+    named.
     """
     steps = steps or real_steps()
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise TrainingError(
+            "compare is one process: start it without torchrun. For towers that need several GPUs, "
+            "train each recipe and seed with torchrun and `unicross train`"
+        )
     if not recipes or not seeds or len(set(seeds)) < len(seeds):
         raise RecipeError(
             f"give at least one recipe and different seeds, got {len(recipes)} and {list(seeds)}"
