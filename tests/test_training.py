@@ -315,6 +315,13 @@ def test_dropout_views_need_dropout(photos, tmp_path):
         train(recipe, tmp_path / "run")
 
 
+def test_a_view_smaller_than_a_patch_is_refused(photos, tmp_path):
+    big_patches = {"image": tiny.VIT | {"patch_size": 16}}
+    recipe = tiny.recipe(photos, tiny.UNI, views={"image_uni": {"size": 8}}, model=big_patches)
+    with pytest.raises(RecipeError, match="a view of 8 pixels holds no patch of 16"):
+        train(recipe, tmp_path / "run")
+
+
 def test_forwards_of_a_step_count_views_and_backwards():
     recipe = tiny.recipe("photos", ALL, tiny.ALIGN | {"freeze": ["text"]})
     assert step_forwards(recipe.stages[0], 10, 20, 32) == {"image": 10 * 2 * 3, "text": 20 * 2 * 3}

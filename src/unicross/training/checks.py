@@ -40,6 +40,13 @@ def check_recipe_fits(recipe: Recipe, data: Dataset, val: Dataset | None, model:
                 f"stage {stage.name!r}: views.text=dropout needs a text tower with dropout, and this one has "
                 "none: set model.dropout=0.1, or views.text=sibling"
             )
+        patch = model.image.backbone.config.patch_size
+        smallest = min((view.size for view in stage.image_views if view.size), default=patch)
+        if smallest < patch:
+            raise RecipeError(
+                f"stage {stage.name!r}: a view of {smallest} pixels holds no patch of {patch}: raise "
+                "views.image.size or views.image_uni.size"
+            )
 
 
 def check_finite(figures: Mapping[str, float], step: int, stage: str) -> None:

@@ -210,14 +210,12 @@ class _Loop:
             parts = self._step(stage, to_device(batch, self.model.device))
             progress.batch, progress.step = number + 1, progress.step + 1
             pairs = max(len(batch.image_ids), len(batch.text_ids))
-            waiting.append(
-                ({"step": progress.step, "lr": stage.optim.head_lr * shape, "pairs": pairs}, parts)
-            )
+            where = {"step": progress.step, "lr": stage.optim.head_lr * shape, "pairs": pairs}
+            waiting.append((where, parts))
             last = number + 1 == len(plan)
             look = len(waiting) == LOG_EVERY or last
-            due = (
-                not last and (look or size() == 1) and self._due(saved)
-            )  # to agree is to wait for the others
+            asked = not last and (look or size() == 1)  # several processes wait for each other to agree
+            due = asked and self._due(saved)
             if look or due:  # no step goes into a checkpoint unseen
                 speed = (number + 1 - numbers.start) * pairs / max(time.monotonic() - began, 1e-9)
                 image_text += self._look(stage, waiting, speed)
