@@ -1,6 +1,7 @@
 """A run that was killed and resumed equals the unbroken one, bit for bit."""
 
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -276,8 +277,8 @@ for number, moments in enumerate({moments}):
 
 @pytest.mark.slow
 def test_kill_9_at_any_moment(photos, tmp_path, unbroken):
-    """Processes that are really killed, twice each, while they write checkpoints too."""
-    moments = [23, 98, 141]
+    """Ten processes that are really killed, twice each, while they write checkpoints too."""
+    moments = random.Random(0).sample(range(3, 150), 10)
     script = KILLS.format(
         tests=str(Path(__file__).parent),
         photos=str(photos),

@@ -54,7 +54,7 @@ def test_no_step_waits_for_the_gpu(tmp_path, monkeypatch, micro):
 
     monkeypatch.setattr(loop._Loop, "_step", watched)
     recipe = tiny.recipe(
-        tiny.write_set(tmp_path / "set"), tiny.SHARPEN, views=views, train={"micro_batch": micro}
+        tiny.write_set(tmp_path / "set"), tiny.SHARPEN, views=views, train={"micro_batch": micro, "ema": 0.9}
     )
     train(recipe, tmp_path / "run", device="cuda")
     assert len(steps) == 3

@@ -120,6 +120,28 @@ def test_validation_may_be_rarer_than_epochs_but_the_end_is_always_looked_at(pho
     assert (tmp_path / "run/best").exists()
 
 
+def test_several_processes_agree_on_a_checkpoint_only_where_losses_are_looked_at(
+    photos, tmp_path, monkeypatch
+):
+    """Each question is a broadcast; one process asks after every step but an epoch's last."""
+    asked = []
+    due = loop._Loop._due
+
+    def counted(self, saved):
+        asked.append(self.progress.step)
+        return due(self, saved)
+
+    monkeypatch.setattr(loop._Loop, "_due", counted)
+    monkeypatch.setattr(loop, "LOG_EVERY", 2)
+    recipe = tiny.recipe(photos, tiny.ALIGN | {"epochs": 2}, train={"batch_size": 4})
+    train(recipe, tmp_path / "one")
+    assert asked == [1, 2, 3, 4, 5, 7, 8, 9, 10, 11]
+    asked.clear()
+    monkeypatch.setattr(loop, "size", lambda: 2)
+    train(recipe, tmp_path / "two")
+    assert asked == [2, 4, 8, 10]
+
+
 def test_averaged_weights_are_what_is_judged_and_kept_as_best(photos, tmp_path):
     run = tmp_path / "run"
     train(tiny.recipe(photos, tiny.ALIGN, train={"ema": 0.5}), run)
