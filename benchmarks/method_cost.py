@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import sys
 import tempfile
 from pathlib import Path
@@ -22,10 +21,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from pairs import arguments_parser, pairs_recipe, write_pairs
 from results import keep
-from unicross.data.items import ImageFile
-from unicross.data.reading import load_items
-from unicross.recipe import make_recipe
 from unicross.training import train
 
 EPOCHS = 3
@@ -33,13 +30,7 @@ EPOCHS = 3
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("flickr8k", type=Path)
-    parser.add_argument("image")
-    parser.add_argument("text")
-    parser.add_argument("--size", type=int, default=112)
+    parser = arguments_parser(__doc__)
     parser.add_argument("--small", type=int, default=64)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--items", type=int, default=1280)
@@ -47,9 +38,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--device")
-    parser.add_argument("--keep", help="write docs/results/NAME.json")
     arguments = parser.parse_args()
-    items = load_items(str(arguments.flickr8k), "train").items[: arguments.items]
     sides = {
         "clip": _stage({"image_text": 1.0}),
         "method": _method(),
@@ -60,13 +49,9 @@ def main() -> None:
     rounds: dict[str, list[float]] = {name: [] for name in sides}
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "pairs.jsonl"
-        with table.open("w", encoding="utf-8") as file:
-            for item in items:
-                assert isinstance(item.image, ImageFile)
-                record = {"image": str(item.image.path.resolve()), "caption": list(item.captions)}
-                file.write(json.dumps(record) + "\n")
+        write_pairs(arguments.flickr8k, arguments.items, table, captions=5)
         for turn, (name, stage) in itertools.product(range(arguments.rounds), sides.items()):
-            heard = _train(arguments, str(table), stage, Path(folder) / f"{turn} {name}")
+            heard = _train(arguments, table, stage, Path(folder) / f"{turn} {name}")
             epochs[name] += [event["seconds"] for event in heard if event["kind"] == "epoch"][1:]
             rounds[name] += [event["seconds"] for event in heard if event["kind"] == "round"][1:]
             print(f"round {turn + 1}: {name} {min(epochs[name]):.1f} s", file=sys.stderr, flush=True)
@@ -93,18 +78,10 @@ def _method(views: dict[str, Any] | None = None, embed: str = "reuse") -> dict[s
     return _stage(losses, views={"text": "sibling"} | (views or {}), batches=batches)
 
 
-def _train(arguments: argparse.Namespace, root: str, stage: dict[str, Any], run: Path) -> list[Any]:
+def _train(arguments: argparse.Namespace, table: Path, stage: dict[str, Any], run: Path) -> list[Any]:
     heard: list[Any] = []
-    tower = {"image": arguments.image, "text": arguments.text, "image_size": arguments.size, "dropout": 0}
     settings = {"batch_size": arguments.batch, "compile": arguments.compile, "threads": arguments.threads}
-    recipe = make_recipe(
-        {
-            "model": tower,
-            "data": {"root": root, "split": {"train": None, "val": None}},
-            "train": settings,
-            "stages": [stage],
-        }
-    )
+    recipe = pairs_recipe(arguments, table, stage, **settings)
     train(recipe, run, listener=heard.append, device=arguments.device)
     return heard
 

@@ -25,13 +25,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from pairs import arguments_parser, pairs_recipe, write_pairs
 from results import keep
 from unicross.config import Recipe
-from unicross.data.items import ImageFile
-from unicross.data.reading import load_items
 from unicross.device import autocast, pick_device
 from unicross.model import TwoTower
-from unicross.recipe import make_recipe
 from unicross.training import train
 from unicross.training.speed import compile_layers, prefer_fast_attention
 
@@ -44,31 +42,24 @@ OPEN_CLIP = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("flickr8k", type=Path)
-    parser.add_argument("image")
-    parser.add_argument("text")
+    parser = arguments_parser(__doc__)
     parser.add_argument("--open-clip", help="the Python of an environment with open_clip")
     parser.add_argument("--vision", default="deit_tiny_patch16_224", help="name of the image tower in timm")
-    parser.add_argument("--size", type=int, default=112)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device")
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--keep", help="write docs/results/NAME.json")
     arguments = parser.parse_args()
     device = pick_device(arguments.device)
-    items = load_items(str(arguments.flickr8k), "train").items[: arguments.batch * arguments.steps]
-    pairs = [[str(i.image.path.resolve()), i.captions[0]] for i in items if isinstance(i.image, ImageFile)]
     with tempfile.TemporaryDirectory() as folder:
-        table = Path(folder) / "pairs.jsonl"
-        table.write_text("".join(json.dumps({"image": p, "caption": c}) + "\n" for p, c in pairs))
-        listed = Path(folder) / "pairs.json"
+        table, listed = Path(folder) / "pairs.jsonl", Path(folder) / "pairs.json"
+        items = write_pairs(arguments.flickr8k, arguments.batch * arguments.steps, table)
+        pairs = [(path, captions[0]) for path, captions in items]
         listed.write_text(json.dumps(pairs))
-        recipe = _recipe(arguments, str(table))
+        stage = {"name": "align", "epochs": 2, "losses": {"image_text": 1.0}}
+        settings = {"batch_size": arguments.batch, "compile": arguments.compile, "save_minutes": 1000}
+        recipe = pairs_recipe(arguments, table, stage, **settings)
         sides: dict[str, Callable[[], float]] = {
             "bare towers": lambda: _bare(recipe, [c for _, c in pairs], device, arguments.steps),
             "unicross": lambda: _unicross(recipe, str(device)),
@@ -82,22 +73,6 @@ def main() -> None:
                 speeds[name].append(measure())
                 print(f"round {turn + 1}: {name} {speeds[name][-1]:.1f} pairs/s", file=sys.stderr, flush=True)
     _report(arguments, device, speeds)
-
-
-def _recipe(arguments: argparse.Namespace, root: str) -> Recipe:
-    return make_recipe(
-        {
-            "model": {
-                "image": arguments.image,
-                "text": arguments.text,
-                "image_size": arguments.size,
-                "dropout": 0,
-            },
-            "data": {"root": root, "split": {"train": None, "val": None}},
-            "train": {"batch_size": arguments.batch, "compile": arguments.compile, "save_minutes": 1000},
-            "stages": [{"name": "align", "epochs": 2, "losses": {"image_text": 1.0}}],
-        }
-    )
 
 
 def _bare(recipe: Recipe, captions: list[str], device: torch.device, steps: int) -> float:

@@ -1,0 +1,54 @@
+"""What the training benchmarks share: their arguments, their pairs, and a recipe over them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from unicross.config import Recipe
+from unicross.data.items import ImageFile
+from unicross.data.reading import load_items
+from unicross.recipe import make_recipe
+
+
+def arguments_parser(description: str | None) -> argparse.ArgumentParser:
+    """The arguments that all training benchmarks take: data, towers, size, and where to keep figures."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("flickr8k", type=Path)
+    parser.add_argument("image")
+    parser.add_argument("text")
+    parser.add_argument("--size", type=int, default=112)
+    parser.add_argument("--keep", help="write docs/results/NAME.json")
+    return parser
+
+
+def write_pairs(flickr8k: Path, count: int, table: Path, captions: int = 1) -> list[tuple[str, list[str]]]:
+    """Write the first `count` training items as a JSONL table. Returns (image's path, captions) of each."""
+    items = load_items(str(flickr8k), "train").items[:count]
+    pairs = [
+        (str(item.image.path.resolve()), list(item.captions[:captions]))
+        for item in items
+        if isinstance(item.image, ImageFile)
+    ]
+    lines = (json.dumps({"image": path, "caption": captions}) + "\n" for path, captions in pairs)
+    table.write_text("".join(lines), encoding="utf-8")
+    return pairs
+
+
+def pairs_recipe(
+    arguments: argparse.Namespace, table: Path, stage: dict[str, Any], **settings: Any
+) -> Recipe:
+    """One stage over the whole table; `settings` are those of `train`."""
+    tower = {"image": arguments.image, "text": arguments.text, "image_size": arguments.size, "dropout": 0}
+    return make_recipe(
+        {
+            "model": tower,
+            "data": {"root": str(table), "split": {"train": None, "val": None}},
+            "train": settings,
+            "stages": [stage],
+        }
+    )
