@@ -1,6 +1,6 @@
 """Nearest-neighbour search: the stores against plain faiss and usearch, in one run.
 
-    python benchmarks/search.py 10000 100000 1000000 [--engines lance,flat] [--json out.json]
+    python benchmarks/search.py 10000 100000 1000000 [--engines lance,flat] [--keep NAME]
     python benchmarks/search.py 100000 --http CHECKPOINT      # text queries over HTTP, encoder included
 
 Vectors lie around a 32-dimensional sheet in 256 dimensions, in loose groups, as embeddings of pictures do;
@@ -12,7 +12,6 @@ queries (k = 10); queries a second from 1 and from 16 clients; recall@10 against
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import tempfile
@@ -25,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from results import keep
 
 D = 256
 K = 10
@@ -261,35 +262,35 @@ def main() -> None:
     parser.add_argument("sizes", type=int, nargs="+")
     parser.add_argument("--engines", default="lance,flat,hnsw,usearch")
     parser.add_argument("--http", metavar="CHECKPOINT")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--keep", help="write docs/results/NAME.json, anew after every row")
     arguments = parser.parse_args()
-    results = []
+    rows: list[dict[str, Any]] = []
+
+    def row(figures: dict[str, Any]) -> None:
+        if not rows:
+            print("| " + " | ".join(figures) + " |")
+        rows.append(figures)
+        cells = [f"{v:.3g}" if isinstance(v, float) else str(v) for v in figures.values()]
+        print("| " + " | ".join(cells) + " |", flush=True)
+        if arguments.keep:
+            keep(arguments.keep, rows=rows)
+
     for size in arguments.sizes:
         if arguments.http:
-            results.append(over_http(arguments.http, size))
-            print(results[-1], flush=True)
+            row(over_http(arguments.http, size))
             continue
         for name in arguments.engines.split(","):
             context = multiprocessing.get_context("spawn")
             receive, send = context.Pipe(duplex=False)
-            process = context.Process(target=measure, args=(name, size, send))
+            process = context.Process(target=measure, args=(name, size, send), daemon=True)
             process.start()
             send.close()
             try:
-                results.append(receive.recv())
+                row(receive.recv())
             except EOFError:
                 print(f"{name} at {size} failed", flush=True)
-                continue
             finally:
                 process.join()
-            print_row(results[-1])
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=1))
-
-
-def print_row(result: dict[str, Any]) -> None:
-    cells = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in result.values()]
-    print("| " + " | ".join(cells) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from unicross import evaluation
 from unicross.data.images import load_squares
 from unicross.data.items import ImageFile, Item
 from unicross.errors import DataError
@@ -53,6 +54,21 @@ def test_views_are_ranked_among_the_pictures():
 def test_single_captions_ask_nothing_of_t2t():
     result = evaluate_embeddings(IMAGES, TEXTS[[0, 2, 3]], np.arange(3))
     assert "t2t/R@1" not in result.metrics
+
+
+def test_of_very_many_captions_a_sample_asks_for_siblings(monkeypatch):
+    rng = np.random.default_rng(0)
+    images, owner = unit(rng.normal(size=(400, 8))), np.repeat(np.arange(400), 2)
+    texts = unit(images[owner] + 0.25 * rng.normal(size=(800, 8)))
+    whole = evaluate_embeddings(images, texts, owner).metrics
+    monkeypatch.setattr(evaluation, "SIBLING_QUERIES", 300)
+    some = evaluate_embeddings(images, texts, owner).metrics
+    assert some["t2t/R@1"] * 3 == pytest.approx(round(some["t2t/R@1"] * 3))  # of 300 queries
+    assert some["t2t/R@1"] != whole["t2t/R@1"]
+    assert some["t2t/R@1"] == pytest.approx(whole["t2t/R@1"], abs=8)
+    assert {k: v for k, v in some.items() if "t2t" not in k} == {
+        k: v for k, v in whole.items() if "t2t" not in k
+    }
 
 
 def test_folds_are_consecutive_and_averaged():
