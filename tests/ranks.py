@@ -26,7 +26,10 @@ from unicross.training.dataset import read_splits
 from unicross.training.sharding import shard
 
 RANKS = 2
-ALL = tiny.SHARPEN | {"epochs": 2, "batches": {"kind": "clustered", "cluster_size": 3, "unpaired": 2}}
+ALL = tiny.SHARPEN | {
+    "epochs": 2,
+    "batches": {"kind": "clustered", "cluster_size": 3, "unpaired": 1, "pseudo": 2},
+}
 STAGES = (tiny.UNI, tiny.ALIGN, ALL)
 CUT = 5
 """The step at which a run is cut short."""

@@ -160,7 +160,7 @@ class Batches(Strict):
     random_fraction: Share | tuple[Share, Share] = 0.0
     """Share of the epoch's batches that are random; two shares: in the stage's first and last epoch."""
     recluster_every: int = Field(1, ge=1)
-    """Epochs between rounds."""
+    """Epochs between rounds of clustering, and of choosing pseudo-pairs."""
     embed: Literal["reuse", "fresh"] = "reuse"
     """Embeddings of a round: those that training steps computed last, or all of them computed anew."""
     judge: Literal["model", "frozen_text"] = "model"
@@ -169,6 +169,8 @@ class Batches(Strict):
     """Mask a negative whose similarity exceeds this share of the anchor's positive similarity; None: off."""
     unpaired: int = Field(0, ge=0)
     """Images alone and texts alone added to each batch of a stage with an image-text loss."""
+    pseudo: int = Field(0, ge=0)
+    """Pseudo-pairs added to each batch of such a stage: images and texts alone that choose each other."""
 
     def random_share(self, epoch: int, epochs: int) -> float:
         """Share of random batches in an epoch of a stage, counted from 0."""
@@ -211,6 +213,8 @@ class Stage(Strict):
                     f"the {loss} loss moves nothing: all of {', '.join(sorted(parts))} are frozen; "
                     "freeze less, or set its weight to 0"
                 )
+        if self.batches.pseudo > 0 and self.losses.image_text == 0:
+            raise ValueError("batches.pseudo serves the image-text loss: give it a weight, or set pseudo=0")
         if self.losses.soft > 0 and self.batches.kind == "random" and self.batches.judge == "model":
             raise ValueError(
                 "losses.soft needs someone to judge what is alike: set batches.judge=frozen_text, or "

@@ -91,9 +91,13 @@ class Listening:
 
 
 def _round_line(event: Event) -> str:
-    line = f"  hardness {event['hardness']:.3f} (random {event['hardness_random']:.3f})"
+    parts = []
+    if "matched" in event:
+        parts.append(f"{event['matched']} pseudo-pairs of {event['alone']}")
     if "clusters" in event:
-        line = f"  {event['clusters']} clusters of {event['size_min']}-{event['size_max']}," + line
+        parts.append(f"{event['clusters']} clusters of {event['size_min']}-{event['size_max']}")
+    if "hardness" in event:
+        parts.append(f"hardness {event['hardness']:.3f} (random {event['hardness_random']:.3f})")
     if "masked" in event:
-        line += f", {100 * event['masked']:.2f}% of the pairs masked"
-    return line
+        parts.append(f"{100 * event['masked']:.2f}% of the pairs masked")
+    return "  " + ", ".join(parts)

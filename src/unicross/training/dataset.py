@@ -42,6 +42,16 @@ class Dataset:
         return np.flatnonzero(self.items.has_image & self.items.has_text)
 
     @cached_property
+    def partner(self) -> Indices:
+        """[N]: the item whose captions go with each item's image: itself where it is a pair, otherwise -1.
+
+        Pseudo-pairs are partners that were found later.
+        """
+        partner = np.full(len(self.items), -1, dtype=np.int64)
+        partner[self.pairs] = self.pairs
+        return partner
+
+    @cached_property
     def images_alone(self) -> Indices:
         return np.flatnonzero(self.items.has_image & ~self.items.has_text)
 

@@ -30,6 +30,7 @@ from unicross.training.events import EventLog, Listener
 from unicross.training.folder import claim, claim_data, write_summary
 from unicross.training.optim import freeze, schedule_shape, set_rates
 from unicross.training.prepare import ahead, make_batch, to_device
+from unicross.training.pseudo import pseudo_pairs
 from unicross.training.rounds import (
     Judge,
     epoch_plan,
@@ -150,7 +151,8 @@ class _Loop:
             freeze(self.model, stage.freeze)
             while progress.epoch < stage.epochs:
                 self._epoch(stage)
-            progress.stage, progress.epoch, self.state.round = progress.stage + 1, 0, None
+            progress.stage, progress.epoch = progress.stage + 1, 0
+            self.state.round = self.state.partner = None
         if self.val is None:
             self.state.publish_best(self.run)
         summary = {
@@ -196,7 +198,9 @@ class _Loop:
         seeds = (self.recipe.seed, progress.stage, progress.epoch)
 
         def prepare(number: int) -> Batch:
-            return make_batch(self.data, plan[number], stage, judge, progress.turn, (*seeds, number))
+            return make_batch(
+                self.data, plan[number], stage, judge, progress.turn, (*seeds, number), self.state.partner
+            )
 
         numbers = range(progress.batch, len(plan))
         began = saved = time.monotonic()
@@ -244,24 +248,29 @@ class _Loop:
         state, progress = self.state, self.progress
         seeds = [self.recipe.seed, progress.stage, progress.epoch]
         figures: dict[str, float] = {}
-        current = None
-        if stage.batches.kind == "clustered":
-            due = progress.epoch % stage.batches.recluster_every == 0 and progress.batch == 0
-            if due or state.round is None:
-                began = time.monotonic()
-                seed = int(np.random.SeedSequence([*seeds, ROUND_SEED]).generate_state(1)[0])
-                state.round, figures, spent = new_round(state.judged, self.data, stage, state.bank, seed)
-                figures["seconds"] = time.monotonic() - began
-                progress.count(spent)
-            current = state.round
+        due = progress.epoch % stage.batches.recluster_every == 0 and progress.batch == 0
+        began = time.monotonic()
+        seed = int(np.random.SeedSequence([*seeds, ROUND_SEED]).generate_state(1)[0])
+        if stage.batches.pseudo and (due or state.partner is None):
+            state.partner, found, spent = pseudo_pairs(state.judged, self.data, seed)
+            figures |= found
+            progress.count(spent)
+        if stage.batches.kind == "clustered" and (due or state.round is None):
+            state.round, found, spent = new_round(state.judged, self.data, stage, state.bank, seed)
+            figures |= found
+            progress.count(spent)
+        if figures:
+            figures["seconds"] = time.monotonic() - began
+        current = state.round
         rng = np.random.default_rng([*seeds, PLAN_SEED])
-        plan = epoch_plan(self.data, stage, progress.epoch, self.recipe.train.batch_size, current, rng)
+        size = self.recipe.train.batch_size
+        plan = epoch_plan(self.data, stage, progress.epoch, size, current, rng, state.partner)
         if current is not None and progress.batch == 0:
             rng = np.random.default_rng([*seeds, FIGURE_SEED])
             judge = self._judge(stage)
             assert judge is not None
-            size, guard = self.recipe.train.batch_size, stage.batches.guard
-            figures |= plan_figures(plan, current, judge, guard, size, rng)
+            figures |= plan_figures(plan, current, judge, stage.batches.guard, size, rng)
+        if figures:
             self.emit("round", **figures)
         return plan
 

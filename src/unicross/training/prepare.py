@@ -23,7 +23,13 @@ R = TypeVar("R")
 
 
 def make_batch(
-    data: Dataset, items: Indices, stage: Stage, judge: Judge | None, turn: int, seed: Sequence[int]
+    data: Dataset,
+    items: Indices,
+    stage: Stage,
+    judge: Judge | None,
+    turn: int,
+    seed: Sequence[int],
+    partner: Indices | None = None,
 ) -> Batch:
     """Pixels, drawn views, tokens (a share of them for each process) and mask of the items of one batch.
 
@@ -32,17 +38,20 @@ def make_batch(
         judge: says which items are alike, for the guard and soft targets; None: no two are.
         turn: epochs done in the run, which decides the caption's turn.
         seed: of everything random in this step; the same seed gives the same batch.
+        partner: see `Dataset.partner`; None: only items that have both are pairs.
     """
     rng = np.random.default_rng(seed)
     has_image = data.items.rows[items] >= 0
     has_text = data.items.counts[items] > 0
-    pairs = items[has_image & has_text]
-    images = np.concatenate([pairs, items[has_image & ~has_text]])
+    partners = (data.partner if partner is None else partner)[items]
+    pairs, captioned_by = items[partners >= 0], partners[partners >= 0]
+    images = np.concatenate([pairs, items[has_image & (partners < 0)]])
     texts = np.concatenate([pairs, items[has_text & ~has_image]])
     if stage.losses.image_image == 0:
         images = pairs  # images alone serve no other loss
     if stage.losses.text_text == 0:
         texts = pairs
+    spoken = np.concatenate([captioned_by, texts[len(pairs) :]])
     masked, match = _judged(judge, pairs, stage)
     own_images, own_texts = share(len(images)), share(len(texts))
     pixels = data.pixels[images[own_images]] if stage.image_views else np.zeros((0, 1, 1, 3), np.uint8)
@@ -53,7 +62,7 @@ def make_batch(
         pixels=torch.from_numpy(pixels),
         image_views=tuple(draw_views(view, len(images), rng).rows(own_images) for view in stage.image_views),
         text_views=tuple(
-            view.rows(own_texts) for view in _text_views(data.captions, texts, stage, turn, seed[0], rng)
+            view.rows(own_texts) for view in _text_views(data.captions, spoken, stage, turn, seed[0], rng)
         ),
         masked=masked,
         match=match,

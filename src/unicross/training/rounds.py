@@ -152,8 +152,9 @@ def epoch_plan(
     batch_size: int,
     current: Round | None,
     rng: np.random.Generator,
+    partner: Indices | None = None,
 ) -> Plan:
-    """The batches of one epoch (from 0) of a stage."""
+    """The batches of one epoch (from 0) of a stage. `partner`: see `Dataset.partner`."""
     pairs, batches = data.pairs, stage.batches
     if current is not None:
         clusters = _groups(current.cluster)
@@ -171,8 +172,13 @@ def epoch_plan(
         images = data.images_alone if stage.losses.image_image > 0 else pairs[:0]
         texts = data.texts_alone if stage.losses.text_text > 0 else pairs[:0]
         return uni_modal_batches(pairs, images, texts, batch_size, rng)
+    images, texts = data.images_alone, data.texts_alone
+    if partner is not None:
+        matched = images[partner[images] >= 0]
+        plan = with_unpaired(plan, matched, texts[:0], batches.pseudo, rng)
+        images, texts = np.setdiff1d(images, matched), np.setdiff1d(texts, partner[matched])
     if batches.unpaired:
-        plan = with_unpaired(plan, data.images_alone, data.texts_alone, batches.unpaired, rng)
+        plan = with_unpaired(plan, images, texts, batches.unpaired, rng)
     return plan
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from unicross.batches import Indices
 from unicross.config import Recipe
 from unicross.data.items import Items
 from unicross.errors import CheckpointError
@@ -60,6 +61,7 @@ class State:
         self.bank = Bank(items, model.dim, model.device)
         self.round: Round | None = None
         self.frozen_text: FrozenText | None = None
+        self.partner: Indices | None = None  # pseudo-pairs of the round, see `Dataset.partner`
         self.progress = Progress()
 
     @property
@@ -104,6 +106,8 @@ class State:
             if "round.image" in tensors:
                 names = ("image", "text", "cluster")
                 self.round = Round(*(tensors[f"round.{name}"].numpy() for name in names))
+            if "partner" in tensors:
+                self.partner = tensors["partner"].numpy()
             if "frozen_text" in tensors:
                 self.frozen_text = FrozenText(tensors["frozen_text"].numpy())
             if self.average is not None:
@@ -122,6 +126,8 @@ class State:
                 "round.text": torch.from_numpy(self.round.text),
                 "round.cluster": torch.from_numpy(self.round.cluster),
             }
+        if self.partner is not None:
+            tensors["partner"] = torch.from_numpy(self.partner)
         if self.frozen_text is not None:
             tensors["frozen_text"] = torch.from_numpy(self.frozen_text.text)
         if self.average is not None:

@@ -1,0 +1,34 @@
+"""Pseudo-pairs: images alone and texts alone that choose each other.
+
+Pure functions on arrays. N images, M texts, D dimensions.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from unicross.batches import Indices
+
+TEMPERATURE = 0.05
+ITERATIONS = 10
+
+
+def mutual_matches(images: NDArray[np.floating], texts: NDArray[np.floating]) -> tuple[Indices, Indices]:
+    """Images [N, D] and texts [M, D], all of unit length, that are each other's best match.
+
+    "Best" is by the balanced assignment of Sinkhorn and Knopp (Cuturi 2013): every image has as much to give
+    as every other, and every text as much to take, so that a text near to everything (a hub) is not
+    everybody's best. The whole N x M matrix is held.
+
+    Returns:
+        Positions of the matched images, ascending, and of their texts; both [K].
+    """
+    log = torch.from_numpy(images.astype(np.float32) @ texts.astype(np.float32).T) / TEMPERATURE  # [N, M]
+    for _ in range(ITERATIONS):
+        log -= log.logsumexp(dim=1, keepdim=True)
+        log -= log.logsumexp(dim=0, keepdim=True)
+    text_of, image_of = log.argmax(dim=1).numpy(), log.argmax(dim=0).numpy()
+    matched = np.flatnonzero(image_of[text_of] == np.arange(len(images)))
+    return matched, text_of[matched]

@@ -1,0 +1,149 @@
+"""Pseudo-pairs: who chooses whom among images and texts that came alone."""
+
+import json
+
+import numpy as np
+import pytest
+
+import tiny
+from training_parts import prepared
+from unicross.data.reading import load_items
+from unicross.errors import DataError, RecipeError
+from unicross.matching import mutual_matches
+from unicross.training import loop, pseudo, train
+from unicross.training.prepare import make_batch
+from unicross.training.rounds import epoch_plan
+
+STAGE = tiny.ALIGN | {"batches": {"pseudo": 2}}
+
+
+def unit(vectors):
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("images", "texts"), [(40, 40), (30, 50), (50, 30)])
+def test_images_find_their_texts_in_any_order_and_number(images, texts):
+    rng = np.random.default_rng(0)
+    things = unit(rng.normal(size=(50, 16)))
+    order = rng.permutation(texts)
+    of_images, of_texts = mutual_matches(
+        unit(things[:images] + 0.02 * rng.normal(size=(images, 16))), things[:texts][order]
+    )
+    right = {(i, int(np.flatnonzero(order == i)[0])) for i in range(min(images, texts))}
+    assert right <= set(zip(of_images.tolist(), of_texts.tolist(), strict=True))
+    assert len(set(of_texts.tolist())) == len(of_texts)
+    assert of_images.tolist() == sorted(of_images.tolist())
+
+
+def test_a_text_that_is_near_to_everything_is_not_everybodys_best():
+    images = unit(np.eye(4) + 1.0)
+    hub = unit(np.ones((1, 4)))
+    texts = np.concatenate([hub, unit(5 * np.eye(4) + 1.0)])
+    assert (images @ texts.T).argmax(axis=1).tolist() == [0, 0, 0, 0]
+    of_images, of_texts = mutual_matches(images, texts)
+    assert dict(zip(of_images.tolist(), of_texts.tolist(), strict=True)).items() >= {(1, 2), (2, 3), (3, 4)}
+
+
+def chosen(photos, monkeypatch, matches):
+    """A data set of 24 pairs and 5 of each alone, and its partners where `matches` are found."""
+    recipe, model, data = prepared(photos, STAGE, alone=5)
+    found = (np.array([m[0] for m in matches]), np.array([m[1] for m in matches]))
+    monkeypatch.setattr(pseudo, "mutual_matches", lambda *_: found)
+    partner, figures, spent = pseudo.pseudo_pairs(model, data, 0)
+    return recipe, data, partner, figures, spent
+
+
+def test_partners_are_the_pairs_and_what_was_matched(photos, monkeypatch):
+    _, data, partner, figures, spent = chosen(photos, monkeypatch, [(0, 1), (3, 0)])
+    images, texts = data.images_alone, data.texts_alone
+    assert partner[:24].tolist() == list(range(24))
+    assert partner[images].tolist() == [texts[1], -1, -1, texts[0], -1]
+    assert (partner[texts] == -1).all()
+    assert figures == {"matched": 2, "alone": 5}
+    assert spent == {"image": 5, "text": 5}
+
+
+def test_of_many_a_sample_is_matched(photos, monkeypatch):
+    _, model, data = prepared(photos, STAGE, alone=5)
+    monkeypatch.setattr(pseudo, "MOST", 3)
+    rounds = [pseudo.pseudo_pairs(model, data, seed) for seed in range(8)]
+    assert all(figures["alone"] == 3 and spent == {"image": 3, "text": 3} for _, figures, spent in rounds)
+    matched = [tuple(np.flatnonzero(partner[24:] >= 0)) for partner, _, _ in rounds]
+    assert len(set(matched)) > 1
+
+
+def test_pseudo_pairs_have_the_picture_of_one_and_the_captions_of_the_other(photos, monkeypatch):
+    recipe, data, partner, _, _ = chosen(photos, monkeypatch, [(0, 1), (3, 0)])
+    first, second = data.images_alone[[0, 3]]
+    batch = make_batch(data, np.array([second, 5, first]), recipe.stages[0], None, 0, (0,), partner)
+    assert batch.pairs == 3
+    assert batch.image_ids.tolist() == batch.text_ids.tolist() == [second, 5, first]
+    tokens = [data.captions.tokens(data.captions.first[[text]]) for text in data.texts_alone[[0, 1]]]
+    seen = [ids[ids > 0].tolist() for ids in batch.text_views[0].ids]
+    assert [seen[0], seen[2]] == [one.ids[0][one.ids[0] > 0].tolist() for one in tokens]
+    assert make_batch(data, np.array([second, 5]), recipe.stages[0], None, 0, (0,)).pairs == 1
+
+
+def test_each_batch_gets_pseudo_pairs_and_nothing_twice(photos, monkeypatch):
+    recipe, data, partner, _, _ = chosen(photos, monkeypatch, [(0, 1), (3, 0), (4, 4)])
+    batches = recipe.stages[0].batches.model_copy(update={"unpaired": 2})
+    stage = recipe.stages[0].model_copy(update={"batches": batches})
+    plan = epoch_plan(data, stage, 0, 8, None, np.random.default_rng(0), partner)
+    matched, alone = set(data.images_alone[[0, 3, 4]]), set(data.images_alone[[1, 2]])
+    assert [(len(matched & set(b)), len(alone & set(b))) for b in plan] == [(2, 2), (1, 0), (0, 0)]
+    assert set(data.texts_alone[[0, 1, 4]]).isdisjoint(np.concatenate(plan))
+    assert set(data.texts_alone[[2, 3]]) <= set(np.concatenate(plan))
+
+
+def test_pseudo_pairs_need_a_loss_and_something_alone(photos, tmp_path):
+    with pytest.raises(RecipeError, match="pseudo serves the image-text loss"):
+        tiny.recipe(photos, tiny.UNI | {"batches": {"pseudo": 2}})
+    with pytest.raises(DataError, match="wants pseudo-pairs"):
+        train(tiny.recipe(photos, STAGE), tmp_path / "run")
+
+
+def half_alone(root):
+    """A table of the set's pictures: the first 20 with captions, the others apart from theirs."""
+    items = load_items(str(root), "train").items
+    records = []
+    for number, item in enumerate(items):
+        image, captions = {"image": str(item.image.path)}, {"caption": list(item.captions)}
+        records += [image | captions] if number < 20 else [image, captions]
+    records += [
+        {"image": str(item.image.path), "caption": list(item.captions), "split": "val"}
+        for item in load_items(str(root), "val").items
+    ]
+    table = root / "half.jsonl"
+    table.write_text("".join(json.dumps({"split": "train"} | record) + "\n" for record in records))
+    return table
+
+
+def test_a_run_makes_pseudo_pairs_anew_each_round_and_resumes_with_them(tmp_path, monkeypatch):
+    root = tiny.write_set(tmp_path / "set", train=40)
+    table = half_alone(root)
+    stage = tiny.ALIGN | {"name": "spread", "epochs": 4, "batches": {"pseudo": 4, "recluster_every": 2}}
+    recipe = tiny.recipe(table, tiny.ALIGN, stage, train={"save_minutes": 1e-9})
+    train(recipe, tmp_path / "whole")
+    rounds = tiny.events(tmp_path / "whole", "round")
+    assert [event["epoch"] for event in rounds] == [1, 3]
+    assert all(0 < event["matched"] <= event["alone"] for event in rounds)
+    pairs = [(event["stage"], event["pairs"]) for event in tiny.events(tmp_path / "whole", "step")]
+    assert max(pairs) > ("spread", 8)
+    assert max(number for stage, number in pairs if stage == "align") == 8
+
+    class Killed(BaseException):
+        pass
+
+    def listener(event):
+        if event["kind"] == "step" and event["step"] == 6:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(recipe, tmp_path / "cut", listener=listener)
+    rematched = []
+    real = loop.pseudo_pairs
+    monkeypatch.setattr(loop, "pseudo_pairs", lambda *args: rematched.append(1) or real(*args))
+    train(recipe, tmp_path / "cut", resume=True)
+    assert len(rematched) == 1  # the round that was under way is kept
+    losses = [[event["loss"] for event in tiny.events(tmp_path / run, "step")] for run in ("whole", "cut")]
+    assert losses[0] == losses[1]
