@@ -2,6 +2,8 @@
 
 * `few.jsonl` (B): 600 items with their captions; the other 5,400 images and their captions, in groups of
   five, unpaired. Which are which does not depend on a run's seed.
+* `disjoint.jsonl` (B): the same with 2,700 of those images and the captions of the 2,700 others, so that no
+  image alone has its own caption among the captions alone.
 * `pool.jsonl`: 1,000 training images set aside as a second evaluation pool (split `pool`), to tune on.
 
 Each image path is absolute, so the tables serve only on the machine that wrote them.
@@ -31,10 +33,15 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     order = np.random.default_rng(SEED).permutation(len(train))
     few = [_record(train[i], "train") for i in order[:FEW]]
-    images = [_record(train[i], "train") | {"caption": None} for i in order[FEW:]]
-    texts = [{"caption": list(train[i].captions), "split": "train"} for i in sorted(order[FEW:])]
     held = [_record(item, "dev") for item in dev]
-    _write(arguments.out / "few.jsonl", few + images + texts + held)
+    half = (FEW + len(train)) // 2
+    for name, seen, told in (
+        ("few", order[FEW:], order[FEW:]),
+        ("disjoint", order[FEW:half], order[half:]),
+    ):
+        images = [_record(train[i], "train") | {"caption": None} for i in seen]
+        texts = [{"caption": list(train[i].captions), "split": "train"} for i in sorted(told)]
+        _write(arguments.out / f"{name}.jsonl", few + images + texts + held)
     pool = [_record(train[i], "pool") for i in order[:POOL]]
     rest = [_record(train[i], "train") for i in order[POOL:]]
     _write(arguments.out / "pool.jsonl", pool + rest + held)
