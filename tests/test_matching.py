@@ -8,7 +8,7 @@ import pytest
 import tiny
 from training_parts import prepared
 from unicross.data.reading import load_items
-from unicross.errors import DataError, RecipeError
+from unicross.errors import RecipeError
 from unicross.matching import mutual_matches
 from unicross.training import loop, pseudo, train
 from unicross.training.prepare import make_batch
@@ -95,11 +95,15 @@ def test_each_batch_gets_pseudo_pairs_and_nothing_twice(photos, monkeypatch):
     assert set(data.texts_alone[[2, 3]]) <= set(np.concatenate(plan))
 
 
-def test_pseudo_pairs_need_a_loss_and_something_alone(photos, tmp_path):
+def test_pseudo_pairs_need_the_image_text_loss(photos):
     with pytest.raises(RecipeError, match="pseudo serves the image-text loss"):
         tiny.recipe(photos, tiny.UNI | {"batches": {"pseudo": 2}})
-    with pytest.raises(DataError, match="wants pseudo-pairs"):
-        train(tiny.recipe(photos, STAGE), tmp_path / "run")
+
+
+def test_without_anything_alone_there_are_none(photos, tmp_path):
+    train(tiny.recipe(photos, STAGE), tmp_path / "run")
+    assert not tiny.events(tmp_path / "run", "round")
+    assert {event["pairs"] for event in tiny.events(tmp_path / "run", "step")} == {8}
 
 
 def half_alone(root):

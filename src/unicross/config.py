@@ -170,7 +170,8 @@ class Batches(Strict):
     unpaired: int = Field(0, ge=0)
     """Images alone and texts alone added to each batch of a stage with an image-text loss."""
     pseudo: int = Field(0, ge=0)
-    """Pseudo-pairs added to each batch of such a stage: images and texts alone that choose each other."""
+    """Pseudo-pairs added to each batch of such a stage: images and texts alone that choose each other. None
+    where the data hold no images alone or no texts alone."""
 
     def random_share(self, epoch: int, epochs: int) -> float:
         """Share of random batches in an epoch of a stage, counted from 0."""

@@ -35,11 +35,6 @@ def check_recipe_fits(recipe: Recipe, data: Dataset, val: Dataset | None, model:
                 f"stage {stage.name!r} wants the losses {', '.join(missing)}, but {recipe.data.root} holds "
                 "fewer than two items for them: give captions and images, or set their weight to 0"
             )
-        if stage.batches.pseudo and not (len(data.images_alone) and len(data.texts_alone)):
-            raise DataError(
-                f"stage {stage.name!r} wants pseudo-pairs, but {recipe.data.root} does not hold both images "
-                "alone and texts alone to make them of: give such records, or set batches.pseudo=0"
-            )
         if stage.losses.text_text > 0 and stage.views.text == "dropout" and not drops:
             raise RecipeError(
                 f"stage {stage.name!r}: views.text=dropout needs a text tower with dropout, and this one has "

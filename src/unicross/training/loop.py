@@ -251,7 +251,8 @@ class _Loop:
         due = progress.epoch % stage.batches.recluster_every == 0 and progress.batch == 0
         began = time.monotonic()
         seed = int(np.random.SeedSequence([*seeds, ROUND_SEED]).generate_state(1)[0])
-        if stage.batches.pseudo and (due or state.partner is None):
+        alone = len(self.data.images_alone) and len(self.data.texts_alone)
+        if stage.batches.pseudo and alone and (due or state.partner is None):
             state.partner, found, spent = pseudo_pairs(state.judged, self.data, seed)
             figures |= found
             progress.count(spent)
