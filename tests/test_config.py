@@ -147,6 +147,13 @@ def test_a_crop_is_two_ordered_shares(crop):
     says("stages.0.views.image: crop must be two shares of the area", views={"image": {"crop": crop}})
 
 
+def test_fresh_stages_follow_another_and_are_not_sharded():
+    fresh = tiny.SHARPEN | {"fresh": True}
+    assert tiny.recipe("photos", tiny.ALIGN, fresh).stages[1].fresh
+    says("stage 'sharpen' is the first and fresh anyway", stages=[fresh])
+    says("do not go together", stages=[tiny.ALIGN, fresh], train={"shard": True})
+
+
 def test_soft_targets_need_a_judge():
     raw = {"model": {"image": "a", "text": "b"}, "data": {"root": "c"}}
     stage = {"name": "x", "epochs": 1, "losses": {"image_text": 1, "soft": 0.3}}

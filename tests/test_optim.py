@@ -42,6 +42,14 @@ def shapes(stages, steps):
     ]
 
 
+def test_a_fresh_stage_begins_a_schedule():
+    fresh, restarted = (
+        tiny.recipe("photos", tiny.ALIGN, tiny.SHARPEN | change).stages
+        for change in ({"fresh": True}, {"optim": {"restart": True}})
+    )
+    assert shapes(fresh, [8, 6]) == shapes(restarted, [8, 6])
+
+
 def test_one_schedule_spans_stages_until_a_restart():
     stages = tiny.recipe(
         "photos",

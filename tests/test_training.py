@@ -45,6 +45,28 @@ def test_frozen_parts_keep_their_weights_to_the_bit(photos, tmp_path):
     assert "image.uni.0.weight" not in moved  # no loss asks for it
 
 
+def test_a_fresh_stage_begins_with_the_first_weights_and_the_rounds_of_the_last(
+    photos, tmp_path, monkeypatch
+):
+    still = {"optim": {"image_lr": 0, "text_lr": 0, "head_lr": 0, "weight_decay": 0}}
+    recipe = tiny.recipe(
+        photos, tiny.ALIGN, tiny.SHARPEN | still | {"epochs": 2, "fresh": True}, train={"ema": 0.5}
+    )
+    teachers, new_round = [], loop.new_round
+
+    def watched(model, *args):
+        teachers.append(model.image.cross.weight.clone())
+        return new_round(model, *args)
+
+    monkeypatch.setattr(loop, "new_round", watched)
+    train(recipe, tmp_path / "run")
+    before, after = start_weights(recipe), load_file(tmp_path / "run" / "last" / "model.safetensors")
+    average = load_file(tmp_path / "run" / "last" / "training.safetensors")
+    assert [name for name, tensor in before.items() if not torch.equal(tensor, after[name])] == []
+    assert torch.equal(average["average.module.image.cross.weight"], before["image.cross.weight"])
+    assert [torch.equal(seen, before["image.cross.weight"]) for seen in teachers] == [False, True]
+
+
 def test_training_learns_and_tells_what_it_does(photos, tmp_path):
     heard = []
     stage = tiny.ALIGN | {"epochs": 12, "optim": {"head_lr": 5e-3, "image_lr": 3e-3, "text_lr": 3e-3}}

@@ -201,6 +201,9 @@ class Stage(Strict):
     name: str = Field(min_length=1)
     epochs: int = Field(ge=1)
     losses: Losses
+    fresh: bool = False
+    """Begin with the weights as they came, under a new schedule; the model so far only makes the first round
+    (clusters, pseudo-pairs), as a teacher does for its student."""
     freeze: tuple[Part, ...] = ()
     views: Views = Views()
     batches: Batches = Batches()
@@ -275,6 +278,10 @@ class Recipe(Strict):
             raise ValueError(f"stages need different names, got {names}")
         if self.train.shard and self.train.ema is not None:
             raise ValueError("train.shard and train.ema do not go together: set one of them only")
+        if self.stages[0].fresh:
+            raise ValueError(f"stage {names[0]!r} is the first and fresh anyway: leave `fresh` out there")
+        if self.train.shard and any(stage.fresh for stage in self.stages):
+            raise ValueError("train.shard and fresh stages do not go together: set one of them only")
         if self.train.shard and len({frozenset(stage.freeze) for stage in self.stages}) > 1:
             raise ValueError(
                 "train.shard needs the same `freeze` in all stages: train them as runs of their own"

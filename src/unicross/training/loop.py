@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -22,6 +23,7 @@ from unicross.config import Recipe, Stage
 from unicross.data.rows import Problem
 from unicross.device import autocast
 from unicross.errors import TrainingError
+from unicross.model import TwoTower
 from unicross.training.checks import check_finite, check_recipe_fits, nothing_learned
 from unicross.training.cost import step_forwards, tower_cost
 from unicross.training.dataset import Dataset, cached_side, make_dataset, read_splits, validate
@@ -110,7 +112,7 @@ def _train(
         state.restore(run)
     log = EventLog(run, state.progress.step if going_on else None, listener) if is_first() else None
     try:
-        loop = _Loop(run, state, data, val, log)
+        loop = _Loop(run, state, data, val, log, partial(make_model, recipe, train_items, device))
         if not going_on:
             loop.tell_problems(problems + bad + bad_val)
         return loop.go()
@@ -123,9 +125,16 @@ class _Loop:
     """One process's part in a run. `log` is None in all but the first, which alone writes."""
 
     def __init__(
-        self, run: Path, state: State, data: Dataset, val: Dataset | None, log: EventLog | None
+        self,
+        run: Path,
+        state: State,
+        data: Dataset,
+        val: Dataset | None,
+        log: EventLog | None,
+        new_model: Callable[[], TwoTower],
     ) -> None:
         self.run, self.state, self.data, self.val, self.log = run, state, data, val, log
+        self.new_model = new_model
         self.recipe, self.progress, self.model = state.recipe, state.progress, state.model
         self.autocast = partial(autocast, self.model.device, self.recipe.train.precision)
         lengths = data.captions.lengths()
@@ -193,6 +202,8 @@ class _Loop:
     def _epoch(self, stage: Stage) -> None:
         progress = self.progress
         plan = self._plan(stage)
+        if stage.fresh and progress.epoch == progress.batch == 0:
+            self.state.start_over(self.new_model())
         self.model.train()
         judge = self._judge(stage)
         seeds = (self.recipe.seed, progress.stage, progress.epoch)

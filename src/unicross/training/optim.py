@@ -87,13 +87,13 @@ def set_rates(optimizer: torch.optim.AdamW, optim: Optim, shape: float) -> None:
 def schedule_shape(stages: Sequence[Stage], steps: Sequence[int], stage: int, step: int) -> float:
     """Factor in (0, 1] on the learning rate: linear warm-up, then a cosine towards zero.
 
-    A schedule spans the stages from one with `optim.restart` (or the first) to the next such.
+    A schedule spans the stages from one that is fresh or has `optim.restart` (or the first) to the next such.
 
     Args:
         steps: optimiser steps of each stage.
         stage, step: the stage, and the step within it, about to be taken.
     """
-    starts = [i for i, s in enumerate(stages) if i == 0 or s.optim.restart]
+    starts = [i for i, s in enumerate(stages) if i == 0 or s.fresh or s.optim.restart]
     first = max(i for i in starts if i <= stage)
     last = min((i for i in starts if i > stage), default=len(stages))
     total = sum(steps[first:last])

@@ -54,10 +54,7 @@ class State:
         self.model = model
         self.recipe = recipe
         self.optimizer = make_optimizer(model)
-        self.average: AveragedModel | None = None
-        if recipe.train.ema is not None:
-            self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.train.ema))
-            self.average.n_averaged = self.average.n_averaged.cpu()  # it is looked at in every step
+        self.average = _averaged(model, recipe.train.ema)
         self.bank = Bank(items, model.dim, model.device)
         self.round: Round | None = None
         self.frozen_text: FrozenText | None = None
@@ -72,6 +69,13 @@ class State:
         averaged = self.average.module
         assert isinstance(averaged, TwoTower)
         return averaged
+
+    def start_over(self, new: TwoTower) -> None:
+        """Take the weights of a new model, and forget moments, averages and features; rounds stay."""
+        self.model.load_state_dict(new.state_dict())
+        self.optimizer = make_optimizer(self.model)
+        self.average = _averaged(self.model, self.recipe.train.ema)
+        self.bank.forget()
 
     def publish_best(self, run: Path) -> None:
         """Write RUN/best, in the first process. Raises CheckpointError."""
@@ -133,6 +137,14 @@ class State:
         if self.average is not None:
             tensors |= {AVERAGE + name: tensor for name, tensor in self.average.state_dict().items()}
         return tensors
+
+
+def _averaged(model: TwoTower, decay: float | None) -> AveragedModel | None:
+    if decay is None:
+        return None
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+    average.n_averaged = average.n_averaged.cpu()  # it is looked at in every step
+    return average
 
 
 def make_model(recipe: Recipe, items: Items, device: torch.device) -> TwoTower:
