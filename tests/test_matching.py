@@ -10,7 +10,7 @@ from training_parts import prepared
 from unicross.data.reading import load_items
 from unicross.errors import RecipeError
 from unicross.matching import mutual_matches
-from unicross.training import loop, pseudo, train
+from unicross.training import planning, pseudo, train
 from unicross.training.prepare import make_batch
 from unicross.training.rounds import epoch_plan
 
@@ -146,8 +146,8 @@ def test_a_run_makes_pseudo_pairs_anew_each_round_and_resumes_with_them(tmp_path
     with pytest.raises(Killed):
         train(recipe, tmp_path / "cut", listener=listener)
     rematched = []
-    real = loop.pseudo_pairs
-    monkeypatch.setattr(loop, "pseudo_pairs", lambda *args: rematched.append(1) or real(*args))
+    real = planning.pseudo_pairs
+    monkeypatch.setattr(planning, "pseudo_pairs", lambda *args: rematched.append(1) or real(*args))
     train(recipe, tmp_path / "cut", resume=True)
     assert len(rematched) == 1  # the round that was under way is kept
     losses = [[event["loss"] for event in tiny.events(tmp_path / run, "step")] for run in ("whole", "cut")]

@@ -17,7 +17,7 @@ from unicross.data.items import ImageFile, Item, Items
 from unicross.device import autocast
 from unicross.errors import CheckpointError, DataError, RecipeError, TrainingError
 from unicross.model import TwoTower
-from unicross.training import checkpoint, loop, state, train
+from unicross.training import checkpoint, loop, planning, state, train
 from unicross.training.cost import step_forwards
 from unicross.training.dataset import make_dataset, read_splits
 from unicross.training.prepare import make_batch
@@ -52,13 +52,13 @@ def test_a_fresh_stage_begins_with_the_first_weights_and_the_rounds_of_the_last(
     recipe = tiny.recipe(
         photos, tiny.ALIGN, tiny.SHARPEN | still | {"epochs": 2, "fresh": True}, train={"ema": 0.5}
     )
-    teachers, new_round = [], loop.new_round
+    teachers, new_round = [], planning.new_round
 
     def watched(model, *args):
         teachers.append(model.image.cross.weight.clone())
         return new_round(model, *args)
 
-    monkeypatch.setattr(loop, "new_round", watched)
+    monkeypatch.setattr(planning, "new_round", watched)
     train(recipe, tmp_path / "run")
     before, after = start_weights(recipe), load_file(tmp_path / "run" / "last" / "model.safetensors")
     average = load_file(tmp_path / "run" / "last" / "training.safetensors")
@@ -117,9 +117,9 @@ def test_a_run_in_micro_batches_is_the_run_in_whole_ones(photos, tmp_path):
 def test_captions_take_turns_across_stages(photos, tmp_path, monkeypatch):
     turns = []
 
-    def recording(data, items, stage, current, turn, seed):
+    def recording(data, items, stage, judge, turn, *rest):
         turns.append(turn)
-        return make_batch(data, items, stage, current, turn, seed)
+        return make_batch(data, items, stage, judge, turn, *rest)
 
     monkeypatch.setattr(loop, "make_batch", recording)
     train(tiny.recipe(photos, tiny.UNI, tiny.ALIGN), tmp_path / "run")

@@ -10,7 +10,8 @@ import typer
 
 def train(
     recipe: Annotated[
-        str | None, typer.Argument(help="A recipe file, or the name of a shipped one: clip, slip, lit, iucc.")
+        str | None,
+        typer.Argument(help="A recipe file, or a shipped one's name: clip, slip, lit, few, iucc."),
     ] = None,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values laid over the recipe.")

@@ -59,6 +59,11 @@ class Dataset:
     def texts_alone(self) -> Indices:
         return np.flatnonzero(~self.items.has_image & self.items.has_text)
 
+    @property
+    def has_unpaired(self) -> bool:
+        """Whether there are both images alone and texts alone, of which pseudo-pairs could be made."""
+        return bool(len(self.images_alone) and len(self.texts_alone))
+
 
 def read_splits(recipe: Recipe) -> tuple[Items, Items, list[Problem]]:
     """Training items, validation items (perhaps none) and what was skipped. Raises DataError."""

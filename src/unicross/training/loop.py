@@ -14,11 +14,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from unicross.batches import Plan
 from unicross.config import Recipe, Stage
 from unicross.data.rows import Problem
 from unicross.device import autocast
@@ -31,16 +29,9 @@ from unicross.training.distributed import check_same, from_first, is_first, join
 from unicross.training.events import EventLog, Listener
 from unicross.training.folder import claim, claim_data, write_summary
 from unicross.training.optim import freeze, schedule_shape, set_rates
+from unicross.training.planning import plan_epoch
 from unicross.training.prepare import ahead, make_batch, to_device
-from unicross.training.pseudo import pseudo_pairs
-from unicross.training.rounds import (
-    Judge,
-    epoch_plan,
-    frozen_text,
-    new_round,
-    plan_figures,
-    steps_per_epoch,
-)
+from unicross.training.rounds import frozen_text, steps_per_epoch
 from unicross.training.sharding import clip_gradients
 from unicross.training.state import State, make_model
 from unicross.training.step import Batch, backward
@@ -48,7 +39,6 @@ from unicross.training.step import Batch, backward
 LOG_EVERY = 10
 """Steps between looks at the losses; each look waits for the device."""
 GRAD_NORM = "grad_norm"
-ROUND_SEED, PLAN_SEED, FIGURE_SEED = 1, 2, 3
 
 
 def train(
@@ -201,11 +191,13 @@ class _Loop:
 
     def _epoch(self, stage: Stage) -> None:
         progress = self.progress
-        plan = self._plan(stage)
+        plan, figures = plan_epoch(self.state, self.data)
+        if figures:
+            self.emit("round", **figures)
         if stage.fresh and progress.epoch == progress.batch == 0:
             self.state.start_over(self.new_model())
         self.model.train()
-        judge = self._judge(stage)
+        judge = self.state.judge
         seeds = (self.recipe.seed, progress.stage, progress.epoch)
 
         def prepare(number: int) -> Batch:
@@ -253,43 +245,6 @@ class _Loop:
         )
         self._validate()
         self._save()
-
-    def _plan(self, stage: Stage) -> Plan:
-        """The epoch's batches; a new round first where one is due. Equal again when the epoch is resumed."""
-        state, progress = self.state, self.progress
-        seeds = [self.recipe.seed, progress.stage, progress.epoch]
-        figures: dict[str, float] = {}
-        due = progress.epoch % stage.batches.recluster_every == 0 and progress.batch == 0
-        began = time.monotonic()
-        seed = int(np.random.SeedSequence([*seeds, ROUND_SEED]).generate_state(1)[0])
-        alone = len(self.data.images_alone) and len(self.data.texts_alone)
-        if stage.batches.pseudo and alone and (due or state.partner is None):
-            state.partner, found, spent = pseudo_pairs(state.judged, self.data, seed)
-            figures |= found
-            progress.count(spent)
-        if stage.batches.kind == "clustered" and (due or state.round is None):
-            state.round, found, spent = new_round(state.judged, self.data, stage, state.bank, seed)
-            figures |= found
-            progress.count(spent)
-        if figures:
-            figures["seconds"] = time.monotonic() - began
-        current = state.round
-        rng = np.random.default_rng([*seeds, PLAN_SEED])
-        size = self.recipe.train.batch_size
-        plan = epoch_plan(self.data, stage, progress.epoch, size, current, rng, state.partner)
-        if current is not None and progress.batch == 0:
-            rng = np.random.default_rng([*seeds, FIGURE_SEED])
-            judge = self._judge(stage)
-            assert judge is not None
-            figures |= plan_figures(plan, current, judge, stage.batches.guard, size, rng)
-        if figures:
-            self.emit("round", **figures)
-        return plan
-
-    def _judge(self, stage: Stage) -> Judge | None:
-        if stage.batches.judge == "frozen_text":
-            return self.state.frozen_text
-        return self.state.round if stage.batches.kind == "clustered" else None
 
     def _step(self, stage: Stage, batch: Batch) -> dict[str, Tensor]:
         """Move the model by one batch. Returns the unweighted losses by name, and `grad_norm`."""

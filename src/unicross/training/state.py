@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from unicross.batches import Indices
-from unicross.config import Recipe
+from unicross.config import Recipe, Stage
 from unicross.data.items import Items
 from unicross.errors import CheckpointError
 from unicross.model import TwoTower
@@ -21,7 +21,7 @@ from unicross.recipe import dump_recipe
 from unicross.training.checkpoint import load_training, optimizer_tensors, publish, save_training
 from unicross.training.distributed import is_first, size, spread_weights
 from unicross.training.optim import freeze, make_optimizer
-from unicross.training.rounds import Bank, FrozenText, Round
+from unicross.training.rounds import Bank, FrozenText, Judge, Round
 from unicross.training.sharding import gathered, shard
 from unicross.training.speed import compile_layers, prefer_fast_attention
 
@@ -69,6 +69,18 @@ class State:
         averaged = self.average.module
         assert isinstance(averaged, TwoTower)
         return averaged
+
+    @property
+    def stage(self) -> Stage:
+        """The stage in which the run stands."""
+        return self.recipe.stages[self.progress.stage]
+
+    @property
+    def judge(self) -> Judge | None:
+        """Who says in this stage which items are alike; None: nobody."""
+        if self.stage.batches.judge == "frozen_text":
+            return self.frozen_text
+        return self.round if self.stage.batches.kind == "clustered" else None
 
     def start_over(self, new: TwoTower) -> None:
         """Take the weights of a new model, and forget moments, averages and features; rounds stay."""
