@@ -1,0 +1,52 @@
+"""Recall of a trained model when it sees pictures at other sizes: `python benchmarks/sizes.py RUN 112 160 ...`.
+
+A random crop shows things larger than the whole picture does; seeing whole pictures at a larger size makes
+up for that (Touvron et al. 2019, "Fixing the train-test resolution discrepancy").
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from results import keep
+from unicross import TwoTower
+from unicross.evaluation import evaluate_embeddings
+from unicross.recipe import load_recipe
+from unicross.training.dataset import read_validation
+
+SHOWN = ("i2t/R@1", "i2t/R@10", "t2i/R@1", "t2i/R@10", "rsum")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run")
+    parser.add_argument("sizes", type=int, nargs="+")
+    parser.add_argument("--keep", help="write docs/results/NAME.json")
+    arguments = parser.parse_args()
+    model = TwoTower.load(arguments.run)
+    recipe = load_recipe(f"{arguments.run}/recipe.yaml")
+    items = [item for item in read_validation(recipe) if item.is_pair]
+    texts = model.encode_texts([caption for item in items for caption in item.captions])
+    owner = np.repeat(np.arange(len(items)), [len(item.captions) for item in items])
+    table, rows = Table("size", *SHOWN), {}
+    for size in arguments.sizes:
+        model.config = model.config.model_copy(update={"image_size": size})
+        images = model.encode_images([item.image for item in items if item.image is not None])
+        metrics = evaluate_embeddings(images, texts, owner).metrics
+        rows[size] = {name: metrics[name] for name in SHOWN}
+        table.add_row(str(size), *(f"{value:.1f}" for value in rows[size].values()))
+    Console().print(table)
+    if arguments.keep:
+        keep(
+            arguments.keep, trained_at=[view.size for s in recipe.stages for view in s.image_views], rows=rows
+        )
+
+
+if __name__ == "__main__":
+    main()
