@@ -1,4 +1,4 @@
-"""Recall of a trained model when it sees pictures at other sizes: `python benchmarks/sizes.py RUN 112 160 ...`.
+"""Recall of a trained model that sees pictures at other sizes: `python benchmarks/sizes.py RUN 112 160 ...`.
 
 A random crop shows things larger than the whole picture does; seeing whole pictures at a larger size makes
 up for that (Touvron et al. 2019, "Fixing the train-test resolution discrepancy").
