@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from unicross.batches import Indices
+Indices = NDArray[np.int64]
 
 TEMPERATURE = 0.05
 ITERATIONS = 10
