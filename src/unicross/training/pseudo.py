@@ -1,8 +1,7 @@
 """Pseudo-pairs for the image-text loss, from images alone and texts alone (Lee 2013's pseudo-labels).
 
 The model that is being trained says which of them choose each other; they join its batches as pairs until
-the next round, when the better model says it again. Most are wrong by the letter and right in kind: the
-caption is of another picture like this one.
+the next round. Most are wrong by the letter (94 % on Flickr8k with 600 pairs, docs/log.md), and still teach.
 """
 
 from __future__ import annotations
