@@ -31,7 +31,7 @@ EPOCHS = 3
 
 def main() -> None:
     parser = arguments_parser(__doc__)
-    parser.add_argument("--small", type=int, default=64)
+    parser.add_argument("--small", type=float, default=0.57)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--items", type=int, default=1280)
     parser.add_argument("--rounds", type=int, default=2)

@@ -34,6 +34,7 @@ def main() -> None:
     items = [item for item in read_validation(recipe) if item.is_pair]
     texts = model.encode_texts([caption for item in items for caption in item.captions])
     owner = np.repeat(np.arange(len(items)), [len(item.captions) for item in items])
+    trained_at = [model.view_side(view.size) for stage in recipe.stages for view in stage.image_views]
     table, rows = Table("size", *SHOWN), {}
     for size in arguments.sizes:
         model.config = model.config.model_copy(update={"image_size": size})
@@ -43,9 +44,7 @@ def main() -> None:
         table.add_row(str(size), *(f"{value:.1f}" for value in rows[size].values()))
     Console().print(table)
     if arguments.keep:
-        keep(
-            arguments.keep, trained_at=[view.size for s in recipe.stages for view in s.image_views], rows=rows
-        )
+        keep(arguments.keep, trained_at=trained_at, rows=rows)
 
 
 if __name__ == "__main__":

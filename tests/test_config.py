@@ -269,7 +269,7 @@ def test_what_only_follows_from_a_mistake_inside_is_not_told(path):
     assert "Tuple" not in str(caught.value)
 
 
-def test_a_view_larger_than_the_model_sees_is_refused(tmp_path):
-    with pytest.raises(RecipeError, match=r"view of 64 pixels is larger than model\.image_size, 32"):
-        tiny.recipe(tmp_path, tiny.UNI, views={"image_uni": {"size": 64}})
-    tiny.recipe(tmp_path, tiny.ALIGN, views={"image_uni": {"size": 64}})  # no step shows it
+@pytest.mark.parametrize("size", [0, 1.5, 112])
+def test_the_size_of_a_view_is_a_share_of_the_models(tmp_path, size):
+    with pytest.raises(RecipeError, match=r"views\.image_uni\.size"):
+        tiny.recipe(tmp_path, tiny.UNI, views={"image_uni": {"size": size}})

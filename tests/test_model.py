@@ -48,6 +48,11 @@ def test_embeddings_are_unit_float32_rows(model):
         np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-5)
 
 
+def test_a_small_view_has_whole_patches(model):
+    model = tiny.model(TEXTS, image_size=36, image=tiny.VIT | {"patch_size": 8})
+    assert [model.view_side(size) for size in (1.0, 0.99, 0.5, 0.3, 0.01)] == [36, 32, 16, 8, 8]
+
+
 def test_nothing_embeds_as_nothing(model):
     assert model.encode_texts([]).shape == model.encode_images([]).shape == (0, 16)
 

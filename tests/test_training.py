@@ -211,14 +211,14 @@ def test_a_run_over_such_batches_logs_what_there_is(tmp_path):
 
 
 def test_forwards_of_a_step_count_views_and_backwards():
-    recipe = tiny.recipe("photos", ALL, tiny.ALIGN | {"freeze": ["text"]})
-    assert step_forwards(recipe.stages[0], 10, 20, 32) == {"image": 10 * 2 * 3, "text": 20 * 2 * 3}
-    assert step_forwards(recipe.stages[1], 10, 20, 32) == {"image": 10 * 3, "text": 20}
+    recipe, model = tiny.recipe("photos", ALL, tiny.ALIGN | {"freeze": ["text"]}), tiny.model()
+    assert step_forwards(recipe.stages[0], 10, 20, model) == {"image": 10 * 2 * 3, "text": 20 * 2 * 3}
+    assert step_forwards(recipe.stages[1], 10, 20, model) == {"image": 10 * 3, "text": 20}
 
 
 def test_a_small_view_counts_as_its_share_of_the_area():
-    recipe = tiny.recipe("photos", ALL, views={"image_uni": {"size": 16}})
-    assert step_forwards(recipe.stages[0], 10, 20, 32)["image"] == 10 * (1 + 0.25) * 3
+    recipe = tiny.recipe("photos", ALL, views={"image_uni": {"size": 0.5}})
+    assert step_forwards(recipe.stages[0], 10, 20, tiny.model())["image"] == 10 * (1 + 0.25) * 3
 
 
 def test_captions_are_tokenised_once(photos, monkeypatch):

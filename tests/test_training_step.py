@@ -140,7 +140,7 @@ def test_views_keep_their_precision_under_autocast(photos):
 
 @pytest.mark.parametrize("micro", [None, 3])
 def test_a_small_view_passes_the_tower_at_its_own_size(photos, micro, monkeypatch):
-    recipe, model, data = prepared(photos, ALL, views={"image_uni": {"size": 16}})
+    recipe, model, data = prepared(photos, ALL, views={"image_uni": {"size": 0.5}})
     stage = recipe.stages[0]
     sides = []
     encode = model.image.backbone.forward
@@ -162,7 +162,7 @@ def test_a_small_view_passes_the_tower_at_its_own_size(photos, micro, monkeypatc
 def test_small_views_in_micro_batches_have_the_gradient_of_the_whole(photos):
     found = []
     for micro in (None, 4):
-        recipe, model, data = prepared(photos, ALL, model={"dropout": 0}, views={"image_uni": {"size": 16}})
+        recipe, model, data = prepared(photos, ALL, model={"dropout": 0}, views={"image_uni": {"size": 0.5}})
         batch = make_batch(data, data.pairs[:6], recipe.stages[0], None, 0, (0,))
         backward(model, batch, recipe.stages[0], PLAIN, micro)
         found.append(gradients(model))

@@ -162,10 +162,3 @@ def test_dropout_views_need_dropout(photos, tmp_path):
     recipe = tiny.recipe(photos, tiny.UNI, views={"text": "dropout"}, model={"dropout": 0})
     with pytest.raises(RecipeError, match=r"views\.text=dropout needs .*: set model\.dropout=0\.1"):
         train(recipe, tmp_path / "run")
-
-
-def test_a_view_smaller_than_a_patch_is_refused(photos, tmp_path):
-    big_patches = {"image": tiny.VIT | {"patch_size": 16}}
-    recipe = tiny.recipe(photos, tiny.UNI, views={"image_uni": {"size": 8}}, model=big_patches)
-    with pytest.raises(RecipeError, match="a view of 8 pixels holds no patch of 16"):
-        train(recipe, tmp_path / "run")

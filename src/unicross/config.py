@@ -115,8 +115,9 @@ class ImageView(Strict):
     """Probability of colour jitter (brightness, contrast, saturation .4, hue .1)."""
     grey: Share = 0.0
     blur: Share = 0.0
-    size: int | None = Field(None, ge=8)
-    """Side in pixels, for cheap views of small size (Caron et al. 2020, "multi-crop"); None: the model's."""
+    size: float = Field(1.0, gt=0.0, le=1.0)
+    """Side as a share of `model.image_size`, to whole patches: small views are cheap (Caron et al. 2020,
+    "multi-crop"), and whole pictures are best seen larger than crops (Touvron et al. 2019)."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -287,12 +288,6 @@ class Recipe(Strict):
                 "train.shard needs the same `freeze` in all stages: train them as runs of their own"
             )
         for stage in self.stages:
-            largest = max((view.size or 0 for view in stage.image_views), default=0)
-            if largest > self.model.image_size:
-                raise ValueError(
-                    f"stage {stage.name!r}: a view of {largest} pixels is larger than model.image_size, "
-                    f"{self.model.image_size}: lower views.image.size or views.image_uni.size"
-                )
             batches = stage.batches
             if batches.kind == "clustered":
                 clusters = batches.per_batch or 1

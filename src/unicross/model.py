@@ -229,6 +229,11 @@ class TwoTower(nn.Module):
     def dim(self) -> int:
         return self.config.dim
 
+    def view_side(self, size: float) -> int:
+        """Side in pixels of a picture shown at a share of `image_size`: whole patches, one at least."""
+        whole, patch = self.config.image_size, self.image.backbone.config.patch_size
+        return whole if size == 1 else min(whole, max(patch, patch * round(size * whole / patch)))
+
     @property
     def scale(self) -> Tensor:
         """1 / temperature of the image-text loss, at most MAX_SCALE; a scalar tensor with gradient."""

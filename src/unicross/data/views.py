@@ -42,11 +42,11 @@ class ViewDraw:
     grey: Tensor  # [G] rows made grey
     blurred: Tensor  # [U] rows blurred
     sigma: Tensor  # [U], always on the host: kornia looks at its values
-    side: int | None = None  # of the view in pixels, where it is not the model's
+    size: float = 1.0  # side of the view as a share of the model's
 
     def to(self, device: torch.device) -> ViewDraw:
         """The draws on a device, without waiting for it."""
-        moving = (name for name in self.__slots__ if name not in ("sigma", "side"))
+        moving = (name for name in self.__slots__ if name not in ("sigma", "size"))
         return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in moving})
 
     def rows(self, rows: slice) -> ViewDraw:
@@ -64,7 +64,7 @@ class ViewDraw:
             self.grey[grey] - start,
             self.blurred[blurred] - start,
             self.sigma[blurred],
-            self.side,
+            self.size,
         )
 
 

@@ -20,7 +20,7 @@ LOOKED_AT = 10
 
 def check_recipe_fits(recipe: Recipe, data: Dataset, val: Dataset | None, model: TwoTower) -> None:
     """Raise DataError for losses that the data cannot feed or validation without pairs, RecipeError for
-    views that cannot be made.
+    text views that cannot be made.
     """
     if val is not None and not len(val.pairs):
         raise DataError(
@@ -39,13 +39,6 @@ def check_recipe_fits(recipe: Recipe, data: Dataset, val: Dataset | None, model:
             raise RecipeError(
                 f"stage {stage.name!r}: views.text=dropout needs a text tower with dropout, and this one has "
                 "none: set model.dropout=0.1, or views.text=sibling"
-            )
-        patch = model.image.backbone.config.patch_size
-        smallest = min((view.size for view in stage.image_views if view.size), default=patch)
-        if smallest < patch:
-            raise RecipeError(
-                f"stage {stage.name!r}: a view of {smallest} pixels holds no patch of {patch}: raise "
-                "views.image.size or views.image_uni.size"
             )
 
 

@@ -42,13 +42,14 @@ def tower_cost(model: TwoTower, text_tokens: float) -> TowerCost:
     )
 
 
-def step_forwards(stage: Stage, images: int, texts: int, image_size: int) -> dict[str, float]:
+def step_forwards(stage: Stage, images: int, texts: int, model: TwoTower) -> dict[str, float]:
     """Forwards of one training step of `images` and `texts`, a backward counted as two more.
 
-    A view of an image that is smaller than `image_size` counts as its share of the area.
+    A small view of an image counts as its share of the area.
     """
+    areas = [(model.view_side(view.size) / model.config.image_size) ** 2 for view in stage.image_views]
     views = {
-        "image": images * sum(((view.size or image_size) / image_size) ** 2 for view in stage.image_views),
+        "image": images * sum(areas),
         "text": texts * stage.text_views,
     }
     return {tower: n * (1 if tower in stage.freeze else 1 + BACKWARD) for tower, n in views.items()}

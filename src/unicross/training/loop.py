@@ -28,7 +28,7 @@ from unicross.training.dataset import Dataset, cached_side, make_dataset, read_s
 from unicross.training.distributed import check_same, from_first, is_first, joined, size
 from unicross.training.events import EventLog, Listener
 from unicross.training.folder import claim, claim_data, write_summary
-from unicross.training.optim import freeze, schedule_shape, set_rates
+from unicross.training.optim import freeze, schedule_shape, set_rates, warming_up
 from unicross.training.planning import plan_epoch
 from unicross.training.prepare import ahead, make_batch, to_device
 from unicross.training.rounds import frozen_text, steps_per_epoch
@@ -230,9 +230,11 @@ class _Loop:
             if due:
                 self._save()
                 saved = time.monotonic()
-        note = nothing_learned(image_text, min(self.recipe.train.batch_size, len(self.data.pairs)), stage)
-        if note:
-            self.emit("note", text=note)
+        steps_done = (progress.epoch + 1) * len(plan) - 1
+        if not warming_up(self.recipe.stages, self.steps, progress.stage, steps_done):
+            note = nothing_learned(image_text, min(self.recipe.train.batch_size, len(self.data.pairs)), stage)
+            if note:
+                self.emit("note", text=note)
         seconds = time.monotonic() - began
         items = sum(len(plan[number]) for number in numbers)
         progress.epoch, progress.batch, progress.turn = progress.epoch + 1, 0, progress.turn + 1
@@ -259,7 +261,7 @@ class _Loop:
             pairs = batch.pairs
             self.state.bank.put(batch.image_ids[:pairs], features.image[:pairs], features.text[:pairs])
         images, texts = len(batch.image_ids), len(batch.text_ids)
-        self.progress.count(step_forwards(stage, images, texts, self.recipe.model.image_size))
+        self.progress.count(step_forwards(stage, images, texts, self.model))
         return parts | {GRAD_NORM: norm}
 
     def _look(

@@ -93,15 +93,26 @@ def schedule_shape(stages: Sequence[Stage], steps: Sequence[int], stage: int, st
         steps: optimiser steps of each stage.
         stage, step: the stage, and the step within it, about to be taken.
     """
+    done, warm, total = _schedule(stages, steps, stage, step)
+    if done < warm:
+        return (done + 1) / (warm + 1)
+    return 0.5 * (1 + math.cos(math.pi * (done - warm) / max(total - warm, 1)))
+
+
+def warming_up(stages: Sequence[Stage], steps: Sequence[int], stage: int, step: int) -> bool:
+    """Whether a step is one of its schedule's warm-up; arguments as for `schedule_shape`."""
+    done, warm, _ = _schedule(stages, steps, stage, step)
+    return done < warm
+
+
+def _schedule(stages: Sequence[Stage], steps: Sequence[int], stage: int, step: int) -> tuple[int, int, int]:
+    """Steps done of a schedule, steps of its warm-up, and all its steps."""
     starts = [i for i, s in enumerate(stages) if i == 0 or s.fresh or s.optim.restart]
     first = max(i for i in starts if i <= stage)
     last = min((i for i in starts if i > stage), default=len(stages))
     total = sum(steps[first:last])
     done = sum(steps[first:stage]) + step
-    warm = round(stages[first].optim.warmup * total)
-    if done < warm:
-        return (done + 1) / (warm + 1)
-    return 0.5 * (1 + math.cos(math.pi * (done - warm) / max(total - warm, 1)))
+    return done, round(stages[first].optim.warmup * total), total
 
 
 def _layers(model: TwoTower, tower: str) -> Iterator[int]:

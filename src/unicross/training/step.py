@@ -144,11 +144,10 @@ def _image_features(
     model: TwoTower, batch: Batch, rows: slice, losses: Losses
 ) -> tuple[Tensor | None, Tensor | None]:
     """Cross and uni features [i, V, .] of some images, all views of a size in one pass."""
-    side, views = model.config.image_size, len(batch.image_views)
-    pixels = batch.pixels[rows]
+    pixels, views = batch.pixels[rows], len(batch.image_views)
     with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):  # coordinates need float32
         draws = [view.rows(rows).to(pixels.device) for view in batch.image_views]
-        shown = [model.normalise(apply_views(pixels, draw, draw.side or side)) for draw in draws]
+        shown = [model.normalise(apply_views(pixels, draw, model.view_side(draw.size))) for draw in draws]
         passes = [torch.cat(shown)] if len({view.shape for view in shown}) == 1 else shown
     pooled = torch.cat([model.image(pixel_values=views) for views in passes])  # [V * i, H]
     return (
