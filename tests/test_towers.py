@@ -11,6 +11,7 @@ from unicross.errors import CheckpointError, RecipeError
 from unicross.model import TwoTower
 from unicross.towers import (
     IMAGENET_MEAN_STD,
+    LAYER,
     backbone_from_folder,
     image_backbone,
     load_tokenizer,
@@ -98,6 +99,25 @@ def test_a_mean_leaves_out_the_tokens_that_are_no_patches(kind, prefix):
     hidden = model.image.backbone(pixel_values=shown).last_hidden_state
     assert hidden.shape[1] == prefix + 16
     torch.testing.assert_close(model.image(pixel_values=shown), hidden[:, prefix:].mean(1))
+
+
+@pytest.mark.parametrize("kind", IMAGES)
+@torch.no_grad()
+def test_dropped_patches_do_not_pass_the_layers(kind):
+    tower = whole(image=kind, image_pool="mean").image.eval()
+    shown = torch.rand(1, 3, 32, 32).expand(2, -1, -1, -1)
+    layer = next(module for name, module in tower.backbone.named_modules() if LAYER.fullmatch(name))
+    tokens = []
+    layer.register_forward_pre_hook(lambda _, arguments: tokens.append(arguments[0].clone()))
+    first, second = tower(pixel_values=shown, patch_dropout=0.75)
+    assert not torch.allclose(first, second)  # of each picture others
+    torch.testing.assert_close(*tower(pixel_values=shown))  # and the next time none
+    few, all_tokens = tokens
+    assert (few.shape[1], all_tokens.shape[1]) == (tower.prefix + 4, tower.prefix + 16)
+    for kept, row in zip(few, all_tokens, strict=True):
+        assert torch.equal(kept[: tower.prefix], row[: tower.prefix])
+        same = (kept[tower.prefix :, None] == row[tower.prefix :]).all(-1)  # [4, 16]
+        assert same.sum(1).tolist() == [1] * 4  # with the positions that they had
 
 
 @pytest.mark.parametrize("kind", ["vit", "clip_vision_model", "dinov2"])

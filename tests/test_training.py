@@ -221,6 +221,12 @@ def test_a_small_view_counts_as_its_share_of_the_area():
     assert step_forwards(recipe.stages[0], 10, 20, tiny.model())["image"] == 10 * (1 + 0.25) * 3
 
 
+def test_a_view_with_dropped_patches_counts_those_that_are_left():
+    views = {"image": {"size": 0.5, "patch_dropout": 0.5}, "image_uni": {"patch_dropout": 0.75}}
+    recipe = tiny.recipe("photos", ALL, views=views)
+    assert step_forwards(recipe.stages[0], 10, 20, tiny.model())["image"] == 10 * (0.125 + 0.25) * 3
+
+
 def test_captions_are_tokenised_once(photos, monkeypatch):
     _, _, data = prepared(photos, tiny.ALIGN)
     monkeypatch.setattr(Captions, "_encode", None)

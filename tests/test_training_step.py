@@ -89,7 +89,8 @@ def test_gradients_in_micro_batches_are_those_of_the_whole_batch(photos, micro):
 
 @pytest.mark.parametrize("micro", [2, 4])
 def test_gradients_in_micro_batches_with_dropout_equal_one_graph_with_the_same_dropout(photos, micro):
-    recipe, model, data = prepared(photos, ALL, model={"dropout": 0.3})
+    views = {"image": {"patch_dropout": 0.5}, "image_uni": {"patch_dropout": 0.25}}
+    recipe, model, data = prepared(photos, ALL, model={"dropout": 0.3}, views=views)
     stage = recipe.stages[0]
     batch = make_batch(data, np.arange(6), stage, None, 0, (0,))
     model.train()

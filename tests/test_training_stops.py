@@ -58,6 +58,13 @@ def test_a_monstrous_learning_rate_is_told_in_a_sentence(photos, tmp_path):
         train(tiny.recipe(photos, stage), tmp_path / "run")
 
 
+def test_patches_cannot_be_dropped_where_positions_are_rotary(photos, tmp_path):
+    views = {"image": {"patch_dropout": 0.5}}
+    rotary = {"image": tiny.VIT | {"model_type": "dinov3_vit"}, "image_pool": "cls"}
+    with pytest.raises(RecipeError, match="cannot do without some of its patches: leave patch_dropout out"):
+        train(tiny.recipe(photos, tiny.ALIGN, views=views, model=rotary), tmp_path / "run")
+
+
 @pytest.mark.parametrize("views", [{}, {"pictures": 2}, {"captions": 3}, {"pictures": 2, "captions": 2}])
 def test_a_loss_that_stays_at_chance_is_noted(photos, tmp_path, views):
     still = {"image_lr": 0, "text_lr": 0, "head_lr": 0}
@@ -69,6 +76,16 @@ def test_a_loss_that_stays_at_chance_is_noted(photos, tmp_path, views):
     (note,) = [event["text"] for event in heard if event["kind"] == "note"]
     assert "chance" in note
     assert "Check that captions belong to their images" in note
+
+
+def test_a_schedule_that_warms_up_may_be_at_chance(photos, tmp_path):
+    stage = tiny.ALIGN | {"epochs": 2, "optim": {"image_lr": 0, "text_lr": 0, "head_lr": 0, "warmup": 0.6}}
+    recipe = tiny.recipe(photos, stage, model={"temperature": 100.0}, train={"batch_size": 2})
+    heard = []
+    train(recipe, tmp_path / "run", listener=heard.append)
+    told = [number for number, event in enumerate(heard) if event["kind"] == "note"]
+    assert len(told) == 1
+    assert told[0] > next(number for number, event in enumerate(heard) if event["kind"] == "epoch")
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint_and_says_so(photos, tmp_path, monkeypatch):

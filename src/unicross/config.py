@@ -118,6 +118,8 @@ class ImageView(Strict):
     size: float = Field(1.0, gt=0.0, le=1.0)
     """Side as a share of `model.image_size`, to whole patches: small views are cheap (Caron et al. 2020,
     "multi-crop"), and whole pictures are best seen larger than crops (Touvron et al. 2019)."""
+    patch_dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    """Share of the patches, drawn for each picture, that the tower does not see (Li et al. 2023, "FLIP")."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

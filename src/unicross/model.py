@@ -35,6 +35,7 @@ from unicross.towers import (
     backbone_from_folder,
     check_length,
     drop_unused_pooler,
+    dropped_patches,
     image_backbone,
     load_tokenizer,
     mean_std,
@@ -73,18 +74,20 @@ class Tower(nn.Module):
                 nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, config.uni_dim, bias=False)
             )
 
-    def forward(self, *, mask: Tensor | None = None, **inputs: Tensor) -> Tensor:
+    def forward(self, *, mask: Tensor | None = None, patch_dropout: float = 0.0, **inputs: Tensor) -> Tensor:
         """Pooled features [B, H] of pixel_values [B, 3, S, S] or input_ids [B, L] with mask [B, L].
 
-        Pictures of another size than the tower's have its position embeddings interpolated.
+        Pictures of another size than the tower's have its position embeddings interpolated. Of each picture
+        the share `patch_dropout` of the patches, drawn by torch's random numbers, does not pass the layers.
         """
         if mask is not None:
             inputs["attention_mask"] = mask
         other_size = "pixel_values" in inputs and inputs["pixel_values"].shape[-1] != self.side
-        if other_size and self.told_to_interpolate:
-            output = self.backbone(**inputs, interpolate_pos_encoding=True)
-        else:
-            output = self.backbone(**inputs)
+        told: dict[str, Any] = (
+            {"interpolate_pos_encoding": True} if other_size and self.told_to_interpolate else {}
+        )
+        with dropped_patches(self.backbone, self.prefix, patch_dropout):
+            output = self.backbone(**inputs, **told)
         if self.pool == "pooler":
             return output.pooler_output
         hidden = output.last_hidden_state  # [B, L, H]

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,32 @@ def drop_unused_pooler(backbone: nn.Module) -> None:
     """Remove the pooler where it is not read, so that it is neither trained nor saved."""
     if getattr(backbone, "pooler", None) is not None:
         backbone.pooler = None  # type: ignore[assignment]
+
+
+@contextmanager
+def dropped_patches(backbone: nn.Module, prefix: int, share: float) -> Iterator[None]:
+    """Within, an image encoder's layers see all but a `share` of the patches, each picture without others.
+
+    Li et al. 2023, "Scaling Language-Image Pre-training via Masking". Works where positions are added to the
+    patches before the layers, as all towers but those with rotary positions do. `prefix` as of prefix_tokens.
+    """
+    if share == 0:
+        yield
+        return
+
+    def drop(_: nn.Module, __: Any, tokens: Tensor) -> Tensor:
+        patches = tokens[:, prefix:]  # [B, N, H]
+        count, width = patches.shape[1:]
+        order = torch.rand(patches.shape[:2], device=tokens.device).argsort(dim=1)  # [B, N]
+        kept = order[:, : max(1, round((1 - share) * count)), None].expand(-1, -1, width)
+        return torch.cat([tokens[:, :prefix], patches.gather(1, kept)], dim=1)
+
+    (embeddings,) = (m for name, m in backbone.named_modules() if name.rpartition(".")[2] == "embeddings")
+    handle = embeddings.register_forward_hook(drop)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def prefix_tokens(backbone: PreTrainedModel, pool: Pooling) -> int:

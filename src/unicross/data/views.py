@@ -43,10 +43,11 @@ class ViewDraw:
     blurred: Tensor  # [U] rows blurred
     sigma: Tensor  # [U], always on the host: kornia looks at its values
     size: float = 1.0  # side of the view as a share of the model's
+    patch_dropout: float = 0.0  # share of the patches that the tower does not see
 
     def to(self, device: torch.device) -> ViewDraw:
         """The draws on a device, without waiting for it."""
-        moving = (name for name in self.__slots__ if name not in ("sigma", "size"))
+        moving = ("boxes", "jittered", "colour", "grey", "blurred")
         return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in moving})
 
     def rows(self, rows: slice) -> ViewDraw:
@@ -65,6 +66,7 @@ class ViewDraw:
             self.blurred[blurred] - start,
             self.sigma[blurred],
             self.size,
+            self.patch_dropout,
         )
 
 
@@ -93,6 +95,7 @@ def draw_views(config: ImageView, count: int, rng: np.random.Generator) -> ViewD
         torch.from_numpy(blurred),
         torch.from_numpy(sigma.astype(np.float32)),
         config.size,
+        config.patch_dropout,
     )
 
 

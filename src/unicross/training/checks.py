@@ -20,7 +20,7 @@ LOOKED_AT = 10
 
 def check_recipe_fits(recipe: Recipe, data: Dataset, val: Dataset | None, model: TwoTower) -> None:
     """Raise DataError for losses that the data cannot feed or validation without pairs, RecipeError for
-    text views that cannot be made.
+    views that cannot be made.
     """
     if val is not None and not len(val.pairs):
         raise DataError(
@@ -39,6 +39,11 @@ def check_recipe_fits(recipe: Recipe, data: Dataset, val: Dataset | None, model:
             raise RecipeError(
                 f"stage {stage.name!r}: views.text=dropout needs a text tower with dropout, and this one has "
                 "none: set model.dropout=0.1, or views.text=sibling"
+            )
+        if any(view.patch_dropout > 0 for view in stage.image_views) and not _can_drop_patches(model):
+            raise RecipeError(
+                f"stage {stage.name!r}: the image tower cannot do without some of its patches: leave "
+                "patch_dropout out of views.image and views.image_uni"
             )
 
 
@@ -65,6 +70,16 @@ def nothing_learned(image_text: Sequence[float], batch: int, stage: Stage) -> st
         f"the image-text loss stays at {sum(last) / LOOKED_AT:.2f}, which is chance: nothing is matched yet. "
         "Check that captions belong to their images; otherwise lower the learning rates or train longer"
     )
+
+
+def _can_drop_patches(model: TwoTower) -> bool:
+    side = model.config.image_size
+    try:
+        with torch.no_grad():
+            model.image(pixel_values=torch.zeros(1, 3, side, side, device=model.device), patch_dropout=0.5)
+    except (RuntimeError, ValueError):  # rotary positions of all patches; not one module of embeddings
+        return False
+    return True
 
 
 def _unfed(losses: Losses, data: Dataset) -> list[str]:

@@ -45,11 +45,14 @@ def tower_cost(model: TwoTower, text_tokens: float) -> TowerCost:
 def step_forwards(stage: Stage, images: int, texts: int, model: TwoTower) -> dict[str, float]:
     """Forwards of one training step of `images` and `texts`, a backward counted as two more.
 
-    A small view of an image counts as its share of the area.
+    A view of an image counts as the share of the model's patches that pass the tower.
     """
-    areas = [(model.view_side(view.size) / model.config.image_size) ** 2 for view in stage.image_views]
+    whole = model.config.image_size
+    patches = [
+        (model.view_side(view.size) / whole) ** 2 * (1 - view.patch_dropout) for view in stage.image_views
+    ]
     views = {
-        "image": images * sum(areas),
+        "image": images * sum(patches),
         "text": texts * stage.text_views,
     }
     return {tower: n * (1 if tower in stage.freeze else 1 + BACKWARD) for tower, n in views.items()}

@@ -143,13 +143,16 @@ def _uni_loss(features: Tensor, ids: Tensor, temperature: float, masked: Tensor 
 def _image_features(
     model: TwoTower, batch: Batch, rows: slice, losses: Losses
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Cross and uni features [i, V, .] of some images, all views of a size in one pass."""
+    """Cross and uni features [i, V, .] of some images, all views of a kind in one pass."""
     pixels, views = batch.pixels[rows], len(batch.image_views)
     with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):  # coordinates need float32
         draws = [view.rows(rows).to(pixels.device) for view in batch.image_views]
         shown = [model.normalise(apply_views(pixels, draw, model.view_side(draw.size))) for draw in draws]
-        passes = [torch.cat(shown)] if len({view.shape for view in shown}) == 1 else shown
-    pooled = torch.cat([model.image(pixel_values=views) for views in passes])  # [V * i, H]
+        passes = [(view, draw.patch_dropout) for view, draw in zip(shown, draws, strict=True)]
+        if len({(view.shape, dropout) for view, dropout in passes}) == 1:
+            passes = [(torch.cat(shown), passes[0][1])]
+    made = [model.image(pixel_values=view, patch_dropout=dropout) for view, dropout in passes]
+    pooled = torch.cat(made)  # [V * i, H]
     return (
         _by_item(model.image.embed(pooled), views) if losses.image_text > 0 else None,
         _by_item(model.image.embed_uni(pooled), views) if losses.image_image > 0 else None,
