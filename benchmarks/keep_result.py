@@ -1,5 +1,7 @@
 """Keep what came of runs as small JSONs under docs/results: `python benchmarks/keep_result.py RUN=NAME ...`.
 
+Of runs that `unicross compare` evaluated, the rank of every query is kept too, so that kept_difference.py can
+set runs of different days and machines against each other.
 Paths are cut to their last two parts, so that no machine's folders enter the repository.
 """
 
@@ -13,6 +15,9 @@ from typing import Any
 
 import torch
 import yaml
+
+from unicross.compare import EVALUATION
+from unicross.evaluation import Result
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 
@@ -46,7 +51,16 @@ def _kept(run: Path, note: str) -> dict[str, Any]:
         "summary": json.loads(summary.read_text()) if summary.exists() else "stopped before its end",
         "rounds": [_rounded(event) for event in events if event["kind"] == "round"],
         "epochs": [_rounded(event) for event in events if event["kind"] in ("epoch", "eval")],
-    }
+    } | _ranks(run / EVALUATION)
+
+
+def _ranks(path: Path) -> dict[str, Any]:
+    """Ranks in the order of the queries, and which image each caption belongs to, as text: a line each."""
+    if not path.exists():
+        return {}
+    result = Result.load(path)
+    columns = {"i2t": result.i2t_ranks, "t2i": result.t2i_ranks, "text_image": result.text_image}
+    return {"ranks": {name: " ".join(map(str, values.tolist())) for name, values in columns.items()}}
 
 
 def _short(path: str) -> str:

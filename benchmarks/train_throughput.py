@@ -4,9 +4,10 @@
 
 All sides train the same towers on the same pairs with the image-text loss only. *Bare* is the towers' forward
 and backward on ready tensors, each text of the mean length, none padded: what the hardware can. *unicross* is
-its training loop with all it does in an epoch but validation and checkpoints. *open_clip* needs an
-environment of its own (see open_clip_side.py). The sides take turns, `--rounds` times; the best of each
-counts, since sharing a machine only ever slows.
+its training loop with all it does in an epoch but validation and checkpoints; `--processes N` adds it under
+torchrun with N processes that share the cores. *open_clip* needs an environment of its own (see
+open_clip_side.py). The sides take turns, `--rounds` times; the best of each counts, since sharing a machine
+only ever slows.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from results import keep
 from unicross.config import Recipe
 from unicross.device import autocast, pick_device
 from unicross.model import TwoTower
+from unicross.recipe import dump_recipe
 from unicross.training import train
 from unicross.training.speed import compile_layers, prefer_fast_attention
 
@@ -50,6 +52,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--processes", type=int, help="also unicross in so many processes (CPU)")
     arguments = parser.parse_args()
     device = pick_device(arguments.device)
     with tempfile.TemporaryDirectory() as folder:
@@ -64,6 +67,10 @@ def main() -> None:
             "bare towers": lambda: _bare(recipe, [c for _, c in pairs], device, arguments.steps),
             "unicross": lambda: _unicross(recipe, str(device)),
         }
+        if arguments.processes:
+            sides[f"unicross, {arguments.processes} processes"] = lambda: _torchrun(
+                recipe, arguments.processes, Path(folder)
+            )
         if arguments.open_clip:
             for name, (precision, tokens) in OPEN_CLIP.items():
                 sides[name] = lambda p=precision, t=tokens: _open_clip(arguments, listed, device, p, t)
@@ -110,6 +117,27 @@ def _unicross(recipe: Recipe, device: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         train(recipe, Path(folder) / "run", listener=heard.append, device=device)
     return [float(e["pairs_per_second"]) for e in heard if e["kind"] == "epoch"][-1]
+
+
+def _torchrun(recipe: Recipe, processes: int, folder: Path) -> float:
+    """As `_unicross`, in processes that speak over gloo, each with its share of the threads."""
+    file, run = folder / "recipe.yaml", Path(tempfile.mkdtemp(dir=folder)) / "run"
+    file.write_text(dump_recipe(recipe), encoding="utf-8")
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        str(processes),
+    ]
+    command += ["-m", "unicross", "train", str(file), "--device", "cpu", "--out", str(run)]
+    command += [f"train.threads={max(1, torch.get_num_threads() // processes)}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"unicross under torchrun failed:\n{done.stderr[-2000:]}")
+    events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [float(e["pairs_per_second"]) for e in events if e["kind"] == "epoch"][-1]
 
 
 def _open_clip(

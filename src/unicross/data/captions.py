@@ -43,6 +43,9 @@ class Captions:
         self.texts = columns.texts  # [C] Arrow strings
         self.first, self.counts = columns.first, columns.counts  # [N] first caption of each item; how many
         self.item = np.repeat(np.arange(len(items), dtype=np.int64), self.counts)  # [C] item of each caption
+        self._starts: dict[
+            int, NDArray[np.int32]
+        ] = {}  # [N] the caption that each item begins with, of one seed
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
         lengths, tokens = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)]
@@ -62,8 +65,10 @@ class Captions:
 
     def choose(self, items: Indices, turn: int, seed: int) -> Indices:
         """One caption of each item: over as many turns (epochs) as it has captions, each is used once. [B]"""
-        offsets = np.random.default_rng(seed).integers(0, 2**31, len(self.counts))
-        return self.first[items] + (offsets[items] + turn) % self.counts[items]
+        if seed not in self._starts:  # the seed of a run: drawn once, not for every batch
+            drawn = np.random.default_rng(seed).integers(0, 2**31, len(self.counts))
+            self._starts = {seed: (drawn % np.maximum(self.counts, 1)).astype(np.int32)}
+        return self.first[items] + (self._starts[seed][items] + turn) % self.counts[items]
 
     def siblings(self, captions: Indices, count: int, rng: np.random.Generator) -> Indices:
         """Other captions of the same items, in random order. [B] -> [count, B]
