@@ -43,9 +43,7 @@ class Captions:
         self.texts = columns.texts  # [C] Arrow strings
         self.first, self.counts = columns.first, columns.counts  # [N] first caption of each item; how many
         self.item = np.repeat(np.arange(len(items), dtype=np.int64), self.counts)  # [C] item of each caption
-        self._starts: dict[
-            int, NDArray[np.int32]
-        ] = {}  # [N] the caption that each item begins with, of one seed
+        self._starts: dict[int, NDArray[np.int32]] = {}  # by seed: where each item begins [N]
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
         lengths, tokens = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)]
