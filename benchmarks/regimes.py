@@ -5,6 +5,7 @@
 * `disjoint.jsonl` (B): the same with 2,700 of those images and the captions of the 2,700 others, so that no
   image alone has its own caption among the captions alone.
 * `pool.jsonl`: 1,000 training images set aside as a second evaluation pool (split `pool`), to tune on.
+* `a2000.jsonl`: the same with 2,000 of the training items only, a quick stand-in for regime A at its end.
 
 Each image path is absolute, so the tables serve only on the machine that wrote them.
 """
@@ -21,7 +22,7 @@ import numpy as np
 from unicross.data.items import ImageFile, Item
 from unicross.data.reading import load_items
 
-FEW, POOL, SEED = 600, 1000, 2023
+FEW, POOL, SOME, SEED = 600, 1000, 2000, 2023
 
 
 def main() -> None:
@@ -45,6 +46,7 @@ def main() -> None:
     pool = [_record(train[i], "pool") for i in order[:POOL]]
     rest = [_record(train[i], "train") for i in order[POOL:]]
     _write(arguments.out / "pool.jsonl", pool + rest + held)
+    _write(arguments.out / "a2000.jsonl", rest[:SOME] + pool + held)
 
 
 def _record(item: Item, split: str) -> dict[str, Any]:

@@ -169,3 +169,23 @@ def test_small_views_in_micro_batches_have_the_gradient_of_the_whole(photos):
         found.append(gradients(model))
     for name, gradient in found[0].items():
         torch.testing.assert_close(found[1][name], gradient, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_texts_pass_in_groups_that_shrink_as_they_grow_longer(photos, monkeypatch):
+    """Which changes nothing but the padding, and texts come back in their own order."""
+    recipe, model, data = prepared(photos, tiny.ALIGN)
+    batch = make_batch(data, data.pairs[:20], recipe.stages[0], None, 0, (0,))
+    model.eval()  # no dropout
+    shapes = []
+    model.text.register_forward_pre_hook(
+        lambda _, __, given: shapes.append(tuple(given["input_ids"].shape)), with_kwargs=True
+    )
+
+    def features(least):
+        monkeypatch.setattr(step, "LEAST_TOGETHER", least)
+        return step._text_features(model, batch, slice(None), recipe.stages[0].losses)[0]
+
+    torch.testing.assert_close(features(3), features(1000))
+    *groups, whole = shapes
+    assert [count for count, _ in groups] == [10, 5, 5]
+    assert sum(count * width for count, width in groups) < whole[0] * whole[1]

@@ -23,8 +23,8 @@ from unicross.losses import cross_modal, uni_modal
 from unicross.model import TwoTower
 from unicross.training.distributed import gather, one_of_many, sum_gradients
 
-LIKE_LENGTH = 64
-"""Texts of like length that pass the tower together, so that few tokens are padding."""
+LEAST_TOGETHER = 16
+"""Texts in the smallest of the groups of like length that pass the tower together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,10 @@ def _image_features(
 def _text_features(
     model: TwoTower, batch: Batch, rows: slice, losses: Losses
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Cross and uni features [t, V, .] of some texts, all views together, in groups of like length."""
+    """Cross and uni features [t, V, .] of some texts, all views together, in groups of like length.
+
+    Few texts are long, and a group is padded to its longest: so the groups shrink as texts grow.
+    """
     views = batch.text_views
     lengths = np.concatenate([view.lengths[rows] for view in views])  # [V * t]
     width = max(view.ids.shape[1] for view in views)
@@ -170,7 +173,7 @@ def _text_features(
     mask = torch.cat([F.pad(view.mask[rows], (0, width - view.mask.shape[1])) for view in views])
     order = np.argsort(lengths, kind="stable")
     parts = []
-    for group in np.array_split(order, max(1, len(order) // LIKE_LENGTH)):
+    for group in np.split(order, _halvings(len(order))):
         chosen = torch.from_numpy(group).to(ids.device, non_blocking=True)
         longest = int(lengths[group].max())
         parts.append(model.text(input_ids=ids[chosen, :longest], mask=mask[chosen, :longest]))
@@ -180,6 +183,14 @@ def _text_features(
         _by_item(model.text.embed(pooled), len(views)) if losses.image_text > 0 else None,
         _by_item(model.text.embed_uni(pooled), len(views)) if losses.text_text > 0 else None,
     )
+
+
+def _halvings(count: int) -> list[int]:
+    """Where to cut `count` things: after the first half, after half of the rest, and so on."""
+    cuts = [0]
+    while (rest := count - cuts[-1]) >= 2 * LEAST_TOGETHER:
+        cuts.append(cuts[-1] + rest // 2)
+    return cuts[1:]
 
 
 def _by_item(rows: Tensor, views: int) -> Tensor:
