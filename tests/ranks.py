@@ -28,7 +28,7 @@ from unicross.training.sharding import shard
 RANKS = 2
 ALL = tiny.SHARPEN | {
     "epochs": 2,
-    "batches": {"kind": "clustered", "cluster_size": 3, "unpaired": 1, "pseudo": 2},
+    "batches": {"kind": "clustered", "cluster_size": 3, "unpaired": 1, "pseudo": 2, "rest": 0.1},
 }
 STAGES = (tiny.UNI, tiny.ALIGN, ALL)
 CUT = 5

@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unicross.batches import (
+    awake_count,
+    awake_pairs,
     clustered_batches,
     false_negatives,
     hardness,
@@ -66,6 +68,29 @@ def test_clustered_plans_are_whole_epochs_of_full_batches(
     assert len(set(used)) == len(used)
     assert set(used) <= set(range(100, 100 + count))
     assert [len(b) for b in plan] == [min(batch, count)] * max(1, count // batch)
+
+
+def test_an_epoch_of_few_pairs_still_fills_a_batch():
+    assert awake_count(1000, 0.5, 128) == 500
+    assert awake_count(200, 0.5, 128) == 128
+    assert awake_count(100, 0.5, 128) == awake_count(100, 0.0, 128) == 100
+
+
+@given(count=st.integers(0, 20), known=st.integers(0, 20), seed=st.integers(0, 9))
+def test_awake_pairs_are_so_many_and_whole_clusters_but_the_last(count, known, seed):
+    losses = np.where(np.arange(20) < known, np.arange(20.0), np.inf)
+    cluster = np.arange(20) // 4 + 10
+    awake = awake_pairs(losses, cluster, count, rng(seed))
+    assert len(set(awake)) == len(awake) == count
+    assert sum(0 < np.count_nonzero(cluster[awake] == c) < 4 for c in set(cluster)) <= 1
+
+
+def test_pairs_are_drawn_in_proportion_to_their_loss_and_the_mean_of_all():
+    """Weights 1 + 4, 3 + 4 and, unknown, 7 + 4; three at rest have the mean's alone."""
+    losses = np.array([1.0, 3.0, np.inf, 0, 0, 7.0 * 3 - 1])
+    drawn = np.bincount([awake_pairs(losses, np.arange(6), 1, rng(n))[0] for n in range(4000)], minlength=6)
+    weights = np.array([1, 3, 20, 0, 0, 20]) + 24 / 5
+    np.testing.assert_allclose(drawn / 4000, weights / weights.sum(), atol=0.03)
 
 
 def whole_clusters(batch, clusters):

@@ -100,6 +100,24 @@ def test_a_killed_run_goes_on_as_if_nothing_was(photos, tmp_path, unbroken, kind
     assert_equal_runs(run, unbroken[ema])
 
 
+@pytest.mark.parametrize("batches", [{}, {"kind": "clustered", "cluster_size": 4, "recluster_every": 3}])
+def test_a_run_in_which_pairs_rest_goes_on_with_the_same_ones(photos, tmp_path, batches):
+    """A step of an epoch changes the losses by which its pairs were drawn."""
+    stage = tiny.ALIGN | {"epochs": 4, "batches": batches | {"rest": 0.4}}
+    resting = tiny.recipe(photos, stage, train=SAVE_ALWAYS | {"batch_size": 4})
+    train(resting, tmp_path / "whole")
+    assert [event["pairs"] for event in tiny.events(tmp_path / "whole", "step")] == [4] * 12
+
+    def listener(event):
+        if event["kind"] == "step" and event["step"] == 5:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(resting, tmp_path / "cut", listener=listener)
+    train(resting, tmp_path / "cut", resume=True)
+    assert_equal_runs(tmp_path / "cut", tmp_path / "whole")
+
+
 def test_a_run_killed_between_its_two_checkpoints_goes_on(photos, tmp_path, unbroken, monkeypatch):
     """The best is written, the last is not: the run comes to the same best again."""
     run, publish = tmp_path / "run", State.publish_last

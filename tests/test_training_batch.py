@@ -11,8 +11,10 @@ from unicross.clustering import normalise
 from unicross.config import Batches
 from unicross.errors import DataError
 from unicross.training import train
+from unicross.training.planning import plan_epoch
 from unicross.training.prepare import ahead, make_batch
 from unicross.training.rounds import epoch_plan, frozen_text, steps_per_epoch
+from unicross.training.state import State
 
 ALL = tiny.SHARPEN | {"losses": {"image_text": 1.0, "image_image": 0.5, "text_text": 0.25}}
 
@@ -175,12 +177,36 @@ def test_batches_made_ahead_come_in_order_and_tell_their_error():
 
 @pytest.mark.parametrize("stage", [tiny.UNI, tiny.ALIGN, ALL])
 @pytest.mark.parametrize("alone", [0, 9])
-def test_a_plan_is_as_long_as_the_schedule_expects(photos, stage, alone):
-    recipe, model, data = prepared(photos, stage, alone=alone)
-    stage = recipe.stages[0]
-    current = whole_round(data, model, stage) if stage.batches.kind == "clustered" else None
-    plan = epoch_plan(data, stage, 0, 7, current, np.random.default_rng(0))
-    assert len(plan) == steps_per_epoch(data, stage, 7)
+@pytest.mark.parametrize("rest", [0.0, 0.3, 0.9])
+def test_a_plan_is_as_long_as_the_schedule_expects(photos, stage, alone, rest):
+    if stage is not tiny.UNI:
+        stage = stage | {"batches": stage.get("batches", {}) | {"rest": rest}}
+    recipe, model, data = prepared(photos, stage, alone=alone, train={"batch_size": 7})
+    state = State(model, recipe, len(data.items))
+    plan, _ = plan_epoch(state, data)
+    assert len(plan) == steps_per_epoch(data, recipe.stages[0], 7)
+
+
+@pytest.mark.parametrize("stage", [tiny.ALIGN, ALL])
+def test_pairs_of_great_loss_are_trained_more_often(photos, stage):
+    """In a clustered stage whole clusters rest. Four of them, with a loss of 9 where others have 0, are drawn
+    ten times as often as the other two, or twice where chance lets all four sleep."""
+    stage = stage | {"epochs": 40, "batches": stage.get("batches", {}) | {"rest": 0.5, "recluster_every": 40}}
+    recipe, model, data = prepared(photos, stage, train={"batch_size": 4})
+    state = State(model, recipe, len(data.items))
+    plan_epoch(state, data)
+    cluster = data.pairs // 4 if state.round is None else state.round.cluster
+    state.bank.loss[:] = torch.from_numpy(np.where(cluster < 2, 9.0, 0.0))
+    trained = np.zeros(24, int)
+    for state.progress.epoch in range(1, 40):
+        plan, _ = plan_epoch(state, data)
+        batches = np.concatenate(plan)
+        assert len(batches) == len(set(batches)) == 12
+        trained[batches] += 1
+        if state.round is not None:
+            assert all(len(set(cluster[batch])) == 1 for batch in plan)
+    assert trained[cluster < 2].mean() > 1.6 * trained[cluster >= 2].mean()
+    assert trained.min() > 3
 
 
 @pytest.mark.parametrize(("fraction", "shares"), [(0.5, [0.5, 0.5, 0.5]), ([1.0, 0.0], [1.0, 0.5, 0.0])])

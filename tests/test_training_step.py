@@ -10,7 +10,7 @@ import torch
 import tiny
 from training_parts import CPU, gradients, prepared, whole_round
 from unicross.device import autocast
-from unicross.losses import cross_modal, uni_modal
+from unicross.losses import cross_modal, info_nce_each, uni_modal
 from unicross.training import step
 from unicross.training.optim import freeze
 from unicross.training.prepare import make_batch
@@ -41,13 +41,18 @@ def test_losses_of_a_step_are_the_losses_of_its_features(photos, pictures, capti
         batch = dataclasses.replace(batch, match=match)
         match = match.repeat_interleave(pictures, 0).repeat_interleave(captions, 1)
     features = random_features(4)
-    parts = batch_losses(features, batch, recipe.stages[0], torch.tensor(10.0))
+    parts, pair_loss = batch_losses(features, batch, recipe.stages[0], torch.tensor(10.0))
 
     image, text = features.image[:3, :pictures].reshape(-1, 8), features.text[:3, :captions].reshape(-1, 8)
     image_ids, text_ids = (torch.arange(3).repeat_interleave(count) for count in (pictures, captions))
     seen = masked.repeat_interleave(pictures, 0).repeat_interleave(captions, 1)
     wanted = cross_modal(image, text, image_ids, text_ids, 10.0, seen, match)
     torch.testing.assert_close(parts["image_text"], wanted)
+    logits = 10.0 * image @ text.T
+    expected = match if soft else (image_ids[:, None] == text_ids[None, :]).float()
+    of_images = info_nce_each(logits, expected, seen).reshape(3, pictures).mean(1)
+    of_texts = info_nce_each(logits.T, expected.T, seen.T).reshape(3, captions).mean(1)
+    torch.testing.assert_close(pair_loss, (of_images + of_texts) / 2)
 
     symmetric = torch.zeros(8, 8, dtype=torch.bool)
     symmetric[:2, 2:4] = symmetric[2:4, :2] = True
@@ -73,18 +78,19 @@ def test_gradients_in_micro_batches_are_those_of_the_whole_batch(photos, micro):
     assert batch.masked is not None
     assert batch.masked.any()
     model.train()
-    whole_parts, whole_features = backward(model, batch, stage, PLAIN)
+    at_once = backward(model, batch, stage, PLAIN)
     whole = gradients(model)
     model.zero_grad()
-    parts, features = backward(model, batch, stage, PLAIN, micro)
+    in_parts = backward(model, batch, stage, PLAIN, micro)
     cached = gradients(model)
     assert whole.keys() == cached.keys()
     assert {"log_scale", "image.uni.0.weight", "text.cross.weight"} <= whole.keys()
     for name, gradient in whole.items():
         torch.testing.assert_close(cached[name], gradient, rtol=1e-5, atol=1e-5, msg=name)
-    for name, value in whole_parts.items():
-        torch.testing.assert_close(parts[name], value, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(features.image, whole_features.image, rtol=1e-5, atol=1e-5)
+    for name, value in at_once.losses.items():
+        torch.testing.assert_close(in_parts.losses[name], value, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(in_parts.features.image, at_once.features.image, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(in_parts.pair_loss, at_once.pair_loss, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("micro", [2, 4])
@@ -103,7 +109,7 @@ def test_gradients_in_micro_batches_with_dropout_equal_one_graph_with_the_same_d
         made.append(encode(model, batch, part, stage.losses))
     image, image_uni = (torch.cat(column) for column in zip(*made[: len(rows)], strict=True))
     text, text_uni = (torch.cat(column) for column in zip(*made[len(rows) :], strict=True))
-    parts = batch_losses(Features(image, text, image_uni, text_uni), batch, stage, model.scale)
+    parts, _ = batch_losses(Features(image, text, image_uni, text_uni), batch, stage, model.scale)
     sum(getattr(stage.losses, name) * value for name, value in parts.items()).backward()
     whole = gradients(model)
     model.zero_grad()
@@ -152,7 +158,7 @@ def test_a_small_view_passes_the_tower_at_its_own_size(photos, micro, monkeypatc
 
     monkeypatch.setattr(model.image.backbone, "forward", watched)
     batch = make_batch(data, data.pairs[:6], stage, None, 0, (0,))
-    _, features = backward(model, batch, stage, PLAIN, micro)
+    features = backward(model, batch, stage, PLAIN, micro).features
     rows = [6] if micro is None else [3, 3]
     assert sides[: 2 * len(rows)] == [(n, side) for n in rows for side in (32, 16)]
     assert features.image_uni.shape[:2] == (6, 2)

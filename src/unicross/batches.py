@@ -1,7 +1,8 @@
 """Batch plans: which items meet in a batch, decided before the epoch begins.
 
 A plan is a list of arrays of item indices, plain data. In a plan each item occurs at most once, so two
-items with one `image_id` never meet as negatives; what does not fill a batch sits this epoch out.
+items with one `image_id` never meet as negatives; what does not fill a batch sits this epoch out, and so
+do pairs that rest.
 
 Letters: N items, B items of a batch, D dimensions.
 """
@@ -66,6 +67,38 @@ def clustered_batches(
         plan[i] = filled
     full = [batch for batch in plan if len(batch) == batch_size] or plan[:1]
     return [full[i] for i in rng.permutation(len(full))]
+
+
+def awake_count(pairs: int, rest: float, batch_size: int) -> int:
+    """How many pairs an epoch trains where a share `rest` sits it out: at least a batch, if there is one."""
+    return min(pairs, max(batch_size, round((1 - rest) * pairs)))
+
+
+def awake_pairs(
+    losses: NDArray[np.floating], cluster: NDArray[np.int64], count: int, rng: np.random.Generator
+) -> Indices:
+    """Draw the pairs that an epoch trains, by cluster, in proportion to how much is left to learn.
+
+    Drawn without replacement (Efraimidis & Spirakis 2006) by the mean loss of the cluster plus the mean loss
+    of all, so that what is solved comes back now and then (after InfoBatch, Qin et al. 2023, and JEST, Evans
+    et al. 2024, which choose by loss too).
+
+    Args:
+        losses: [P] the latest loss of each pair; infinite, not known yet, counts as the largest known.
+        cluster: [P] which pairs are drawn together; all different to draw each for itself.
+        count: how many; of the last cluster some may be left out.
+
+    Returns:
+        [count] positions in `losses`, cluster by cluster.
+    """
+    known = losses[np.isfinite(losses)]
+    if not len(known):
+        known = np.ones(1)
+    left = np.minimum(losses, known.max()) + known.mean()
+    _, number = np.unique(cluster, return_inverse=True)
+    weight = np.bincount(number, left) / np.bincount(number)
+    turn = rng.exponential(size=len(weight)) / np.maximum(weight, 1e-9)
+    return np.argsort(turn[number], kind="stable")[:count]
 
 
 def uni_modal_batches(

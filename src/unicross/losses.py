@@ -27,8 +27,15 @@ def info_nce(similarities: Tensor, match: Tensor, ignored: Tensor | None = None)
         ignored: [Q, K] bool, pairs that are neither positives nor negatives. A positive is never ignored.
 
     Returns:
-        Scalar: the mean over queries of the mean over positives p, weighted by how much they match, of
-        -log softmax(similarities)[p].
+        Scalar: the mean over queries of `info_nce_each`.
+    """
+    return info_nce_each(similarities, match, ignored).mean()
+
+
+def info_nce_each(similarities: Tensor, match: Tensor, ignored: Tensor | None = None) -> Tensor:
+    """The loss of each query [Q], of what `info_nce` takes.
+
+    It is the mean over positives p, weighted by how much they match, of -log softmax(similarities)[p].
     """
     logits = similarities.float()
     positive = match > 0
@@ -36,7 +43,7 @@ def info_nce(similarities: Tensor, match: Tensor, ignored: Tensor | None = None)
         logits = logits.masked_fill(ignored & ~positive, -torch.inf)
     log_total = logits.logsumexp(dim=1)  # [Q]
     positive_mean = torch.where(positive, match * logits, 0.0).sum(dim=1) / match.sum(dim=1)  # [Q]
-    return (log_total - positive_mean).mean()
+    return log_total - positive_mean
 
 
 def cross_modal(
@@ -50,6 +57,23 @@ def cross_modal(
 ) -> Tensor:
     """Symmetric contrastive loss between two modalities.
 
+    Takes what `cross_modal_each` takes. Returns the mean of image-to-text and text-to-image InfoNCE.
+    """
+    forward, backward = cross_modal_each(images, texts, image_ids, text_ids, scale, masked, match)
+    return (forward.mean() + backward.mean()) / 2
+
+
+def cross_modal_each(
+    images: Tensor,
+    texts: Tensor,
+    image_ids: Tensor,
+    text_ids: Tensor,
+    scale: Tensor | float,
+    masked: Tensor | None = None,
+    match: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The contrastive loss of each image among the texts, and of each text among the images.
+
     Args:
         images: [Q, D] L2-normalised.
         texts: [K, D] L2-normalised.
@@ -59,14 +83,14 @@ def cross_modal(
         match: [Q, K] how much each image and text match, instead of by ids (see `info_nce`).
 
     Returns:
-        Scalar: the mean of image-to-text and text-to-image InfoNCE.
+        InfoNCE of the images [Q] and of the texts [K].
     """
     similarities = scale * images @ texts.T  # [Q, D] @ [D, K] -> [Q, K]
     if match is None:
         match = image_ids[:, None] == text_ids[None, :]  # [Q, K]
-    forward = info_nce(similarities, match, masked)
-    backward = info_nce(similarities.T, match.T, None if masked is None else masked.T)
-    return (forward + backward) / 2
+    forward = info_nce_each(similarities, match, masked)
+    backward = info_nce_each(similarities.T, match.T, None if masked is None else masked.T)
+    return forward, backward
 
 
 def uni_modal(features: Tensor, ids: Tensor, temperature: float, masked: Tensor | None = None) -> Tensor:

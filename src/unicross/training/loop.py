@@ -151,7 +151,7 @@ class _Loop:
             while progress.epoch < stage.epochs:
                 self._epoch(stage)
             progress.stage, progress.epoch = progress.stage + 1, 0
-            self.state.round = self.state.partner = None
+            self.state.round = self.state.partner = self.state.awake = None
         if self.val is None:
             self.state.publish_best(self.run)
         summary = {
@@ -251,18 +251,18 @@ class _Loop:
     def _step(self, stage: Stage, batch: Batch) -> dict[str, Tensor]:
         """Move the model by one batch. Returns the unweighted losses by name, and `grad_norm`."""
         self.state.optimizer.zero_grad(set_to_none=True)
-        parts, features = backward(self.model, batch, stage, self.autocast, self.recipe.train.micro_batch)
+        done = backward(self.model, batch, stage, self.autocast, self.recipe.train.micro_batch)
         norm = clip_gradients(self.model.parameters(), self.recipe.train.clip_norm or math.inf)
         self.state.optimizer.step()
         self.model.clamp_temperature()
         if self.state.average is not None:
             self.state.average.update_parameters(self.model)
-        if features.image is not None and features.text is not None:
-            pairs = batch.pairs
-            self.state.bank.put(batch.image_ids[:pairs], features.image[:pairs], features.text[:pairs])
+        image, text, pairs = done.features.image, done.features.text, batch.pairs
+        if image is not None and text is not None and done.pair_loss is not None:
+            self.state.bank.put(batch.image_ids[:pairs], image[:pairs], text[:pairs], done.pair_loss)
         images, texts = len(batch.image_ids), len(batch.text_ids)
         self.progress.count(step_forwards(stage, images, texts, self.model))
-        return parts | {GRAD_NORM: norm}
+        return done.losses | {GRAD_NORM: norm}
 
     def _look(
         self, stage: Stage, waiting: list[tuple[dict[str, Any], dict[str, Tensor]]], speed: float

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from unicross.batches import (
     Indices,
     Plan,
+    awake_count,
     clustered_batches,
     false_negatives,
     hardness,
@@ -89,23 +90,29 @@ def frozen_text(model: TwoTower, data: Dataset) -> tuple[FrozenText, dict[str, i
 
 
 class Bank:
-    """The latest training features of each item, kept on the device."""
+    """The latest training features of each item, and its latest image-text loss, kept on the device."""
 
     def __init__(self, items: int, dim: int, device: torch.device) -> None:
         self.image = torch.zeros(items, dim, dtype=torch.float16, device=device)
         self.text = torch.zeros(items, dim, dtype=torch.float16, device=device)
+        self.loss = torch.full((items,), torch.inf, device=device)  # not seen yet
 
-    def put(self, ids: Tensor, image: Tensor, text: Tensor) -> None:
-        """Keep features [P, V, D] of items [P]: the mean over views, a text's mixed with what it was.
+    def put(self, ids: Tensor, image: Tensor, text: Tensor, loss: Tensor) -> None:
+        """Keep losses [P] and features [P, V, D] of items [P]: means over views, texts mixed with their last.
 
         A step sees one or two captions of an item; mixing brings the row near the mean of all of them.
         """
         self.image[ids] = F.normalize(image.mean(dim=1), dim=-1).half()
         self.text[ids] = F.normalize(self.text[ids].float() + text.mean(dim=1), dim=-1).half()
+        self.loss[ids] = loss
 
-    def forget(self) -> None:
+    def forget_features(self) -> None:
         self.image.zero_()
         self.text.zero_()
+
+    def forget(self) -> None:
+        self.forget_features()
+        self.loss.fill_(torch.inf)
 
 
 def new_round(
@@ -118,7 +125,7 @@ def new_round(
     """
     pairs, batches = data.pairs, stage.batches
     if batches.embed == "fresh":
-        bank.forget()
+        bank.forget_features()
     image, text = bank.image.cpu().numpy().copy(), bank.text.cpu().numpy().copy()  # steps change the bank
     no_image, no_text = (pairs[~kept[pairs].any(axis=1)] for kept in (image, text))
     image[no_image] = embed_images(model, data, no_image)
@@ -153,11 +160,15 @@ def epoch_plan(
     current: Round | None,
     rng: np.random.Generator,
     partner: Indices | None = None,
+    awake: Indices | None = None,
 ) -> Plan:
-    """The batches of one epoch (from 0) of a stage. `partner`: see `Dataset.partner`."""
-    pairs, batches = data.pairs, stage.batches
+    """The batches of one epoch (from 0) of a stage.
+
+    `partner`: see `Dataset.partner`. `awake`: the pairs that take part, None for all.
+    """
+    pairs, batches = data.pairs if awake is None else awake, stage.batches
     if current is not None:
-        clusters = _groups(current.cluster)
+        clusters = _groups(pairs, current.cluster[pairs])
         plan = clustered_batches(
             clusters,
             batch_size,
@@ -184,7 +195,7 @@ def epoch_plan(
 
 def steps_per_epoch(data: Dataset, stage: Stage, batch_size: int) -> int:
     """How many batches `epoch_plan` makes."""
-    pairs = len(data.pairs)
+    pairs = awake_count(len(data.pairs), stage.batches.rest, batch_size)
     if stage.losses.image_text == 0 and stage.batches.kind == "random":
         images = len(data.images_alone) if stage.losses.image_image > 0 else 0
         texts = len(data.texts_alone) if stage.losses.text_text > 0 else 0
@@ -229,8 +240,7 @@ def _space(image: Half, text: Half, batches: Batches) -> NDArray[np.floating]:
             return np.concatenate([image, text], axis=1)  # both at unit length: [P, 2 * D]
 
 
-def _groups(cluster: NDArray[np.int64]) -> list[Indices]:
-    """Item indices of each cluster, from the cluster of each item."""
+def _groups(items: Indices, cluster: NDArray[np.int64]) -> list[Indices]:
+    """The items of each cluster, from the cluster of each item."""
     order = np.argsort(cluster, kind="stable")
-    order = order[cluster[order] >= 0]
-    return np.split(order, np.flatnonzero(np.diff(cluster[order])) + 1)
+    return np.split(items[order], np.flatnonzero(np.diff(cluster[order])) + 1)

@@ -59,6 +59,7 @@ class State:
         self.round: Round | None = None
         self.frozen_text: FrozenText | None = None
         self.partner: Indices | None = None  # pseudo-pairs of the round, see `Dataset.partner`
+        self.awake: Indices | None = None  # the pairs of the epoch, where others rest
         self.progress = Progress()
 
     @property
@@ -119,11 +120,14 @@ class State:
             self.progress = Progress(**progress)
             self.bank.image.copy_(tensors["bank.image"])
             self.bank.text.copy_(tensors["bank.text"])
+            self.bank.loss.copy_(tensors["bank.loss"])
             if "round.image" in tensors:
                 names = ("image", "text", "cluster")
                 self.round = Round(*(tensors[f"round.{name}"].numpy() for name in names))
             if "partner" in tensors:
                 self.partner = tensors["partner"].numpy()
+            if "awake" in tensors:
+                self.awake = tensors["awake"].numpy()
             if "frozen_text" in tensors:
                 self.frozen_text = FrozenText(tensors["frozen_text"].numpy())
             if self.average is not None:
@@ -135,7 +139,7 @@ class State:
             ) from error
 
     def _tensors(self) -> dict[str, Tensor]:
-        tensors = {"bank.image": self.bank.image, "bank.text": self.bank.text}
+        tensors = {f"bank.{name}": getattr(self.bank, name) for name in ("image", "text", "loss")}
         if self.round is not None:
             tensors |= {
                 "round.image": torch.from_numpy(self.round.image),
@@ -144,6 +148,8 @@ class State:
             }
         if self.partner is not None:
             tensors["partner"] = torch.from_numpy(self.partner)
+        if self.awake is not None:
+            tensors["awake"] = torch.from_numpy(self.awake)
         if self.frozen_text is not None:
             tensors["frozen_text"] = torch.from_numpy(self.frozen_text.text)
         if self.average is not None:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from unicross.config import Losses, Stage
 from unicross.data.captions import Tokens
 from unicross.data.views import ViewDraw, apply_views
-from unicross.losses import cross_modal, uni_modal
+from unicross.losses import cross_modal_each, uni_modal
 from unicross.model import TwoTower
 from unicross.training.distributed import gather, one_of_many, sum_gradients
 
@@ -55,13 +55,22 @@ class Features:
     text_uni: Tensor | None = None  # [T, V, U]
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a step found out, of the whole batch, detached."""
+
+    losses: dict[str, Tensor]  # unweighted, by name
+    features: Features
+    pair_loss: Tensor | None  # [P] the image-text loss of each pair
+
+
 def backward(
     model: TwoTower,
     batch: Batch,
     stage: Stage,
     autocast: Callable[[], torch.autocast],
     micro_batch: int | None = None,
-) -> tuple[dict[str, Tensor], Features]:
+) -> Outcome:
     """Add the gradient of the stage's loss on this batch to the parameters.
 
     Args:
@@ -69,7 +78,7 @@ def backward(
         micro_batch: rows that pass a tower at a time; None for all.
 
     Returns:
-        The unweighted losses by name and the features, detached; both of the whole batch, in all processes.
+        The losses and features of the whole batch, in all processes.
     """
     images = _slices(len(batch.pixels) if batch.image_views else 0, micro_batch)
     texts = _slices(len(batch.text_views[0].lengths) if batch.text_views else 0, micro_batch)
@@ -86,7 +95,7 @@ def backward(
         made = [run(number) for number in range(len(jobs))]
     own = _join(made[: len(images)], made[len(images) :], leaves=cached)
     features = _gathered(own, batch)
-    parts = batch_losses(features, batch, stage, one_of_many(model.scale))
+    parts, pair_loss = batch_losses(features, batch, stage, one_of_many(model.scale))
     torch.stack([getattr(stage.losses, name) * value for name, value in parts.items()]).sum().backward()
     if cached:
         for number, (encode, rows) in enumerate(jobs):
@@ -94,14 +103,20 @@ def backward(
             wholes = (own.image, own.image_uni) if of_image else (own.text, own.text_uni)
             _resume_backward(run(number), wholes, rows)
     sum_gradients(model.parameters())
-    detached = {name: value.detach() for name, value in parts.items()}
-    return detached, Features(*(None if t is None else t.detach() for t in _tensors(features)))
+    return Outcome(
+        {name: value.detach() for name, value in parts.items()},
+        Features(*(None if t is None else t.detach() for t in _tensors(features))),
+        None if pair_loss is None else pair_loss.detach(),
+    )
 
 
-def batch_losses(features: Features, batch: Batch, stage: Stage, scale: Tensor) -> dict[str, Tensor]:
-    """Each loss of the stage, unweighted, by name."""
+def batch_losses(
+    features: Features, batch: Batch, stage: Stage, scale: Tensor
+) -> tuple[dict[str, Tensor], Tensor | None]:
+    """Each loss of the stage, unweighted, by name; and the image-text loss of each pair [P], if any."""
     losses, pairs = stage.losses, batch.pairs
     result: dict[str, Tensor] = {}
+    pair_loss = None
     if losses.image_text > 0:
         assert features.image is not None
         assert features.text is not None
@@ -111,7 +126,7 @@ def batch_losses(features: Features, batch: Batch, stage: Stage, scale: Tensor) 
             None if matrix is None else matrix.repeat_interleave(v, 0).repeat_interleave(w, 1)
             for matrix in (batch.masked, batch.match)
         )  # [P * v, P * w]
-        result["image_text"] = cross_modal(
+        of_images, of_texts = cross_modal_each(
             images.flatten(0, 1),
             texts.flatten(0, 1),
             batch.image_ids[:pairs].repeat_interleave(v),
@@ -119,7 +134,9 @@ def batch_losses(features: Features, batch: Batch, stage: Stage, scale: Tensor) 
             scale,
             masked,
             match,
-        )
+        )  # [P * v], [P * w]
+        pair_loss = (of_images.unflatten(0, (-1, v)).mean(1) + of_texts.unflatten(0, (-1, w)).mean(1)) / 2
+        result["image_text"] = pair_loss.mean()
     symmetric = None if batch.masked is None else batch.masked | batch.masked.T
     if features.image_uni is not None:
         result["image_image"] = _uni_loss(
@@ -127,7 +144,7 @@ def batch_losses(features: Features, batch: Batch, stage: Stage, scale: Tensor) 
         )
     if features.text_uni is not None:
         result["text_text"] = _uni_loss(features.text_uni, batch.text_ids, losses.text_temperature, symmetric)
-    return result
+    return result, pair_loss
 
 
 def _uni_loss(features: Tensor, ids: Tensor, temperature: float, masked: Tensor | None) -> Tensor:
