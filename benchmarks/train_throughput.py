@@ -84,7 +84,7 @@ def main() -> None:
 
 def _bare(recipe: Recipe, captions: list[str], device: torch.device, steps: int) -> float:
     model = TwoTower.create(recipe.model, max_tokens=recipe.data.max_tokens).to(device).train()
-    prefer_fast_attention(model)
+    prefer_fast_attention(model, device)
     if recipe.train.compile:
         compile_layers(model)
     size, batch = recipe.model.image_size, recipe.train.batch_size

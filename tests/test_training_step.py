@@ -177,7 +177,9 @@ def test_small_views_in_micro_batches_have_the_gradient_of_the_whole(photos):
         torch.testing.assert_close(found[1][name], gradient, atol=1e-5, rtol=1e-4, msg=name)
 
 
-def test_texts_pass_in_groups_that_shrink_as_they_grow_longer(photos, monkeypatch):
+def test_texts_of_a_tower_that_cannot_pack_pass_in_groups_that_shrink_as_they_grow_longer(
+    photos, monkeypatch
+):
     """Which changes nothing but the padding, and texts come back in their own order."""
     recipe, model, data = prepared(photos, tiny.ALIGN)
     batch = make_batch(data, data.pairs[:20], recipe.stages[0], None, 0, (0,))
@@ -195,3 +197,25 @@ def test_texts_pass_in_groups_that_shrink_as_they_grow_longer(photos, monkeypatc
     *groups, whole = shapes
     assert [count for count, _ in groups] == [10, 5, 5]
     assert sum(count * width for count, width in groups) < whole[0] * whole[1]
+
+
+def test_texts_of_a_tower_that_packs_give_the_same_without_padding(photos, monkeypatch):
+    recipe, model, data = prepared(photos, tiny.ALIGN)
+    batch = make_batch(data, data.pairs[:20], recipe.stages[0], None, 0, (0,))
+    monkeypatch.setattr(step, "LEAST_TOGETHER", 3)
+    model.eval()
+    shapes = []
+    layer = model.text.backbone.encoder.layer[0]
+    layer.register_forward_pre_hook(lambda _, given: shapes.append(tuple(given[0].shape[:2])))
+    found = []
+    for model.text.packs in (False, True):
+        rows = [slice(0, 12), slice(12, 20)]
+        parts = [step._text_features(model, batch, part, recipe.stages[0].losses)[0] for part in rows]
+        torch.cat(parts).square().mul(torch.arange(16)).sum().backward()
+        found.append((torch.cat(parts), gradients(model)))
+        model.zero_grad()
+    lengths = batch.text_views[0].lengths
+    assert shapes[-2:] == [(1, lengths[:12].sum()), (1, lengths[12:].sum())]
+    torch.testing.assert_close(found[1][0], found[0][0], atol=1e-5, rtol=1e-5)
+    for name, gradient in found[0][1].items():
+        torch.testing.assert_close(found[1][1][name], gradient, atol=1e-5, rtol=1e-4, msg=name)

@@ -63,6 +63,7 @@ class Tower(nn.Module):
         self.backbone = backbone
         self.pool = pool
         self.prefix = prefix
+        self.packs = False  # whether texts may pass without padding while training, see training.packing
         self.side: int | None = getattr(backbone.config, "image_size", None)
         self.told_to_interpolate = "interpolate_pos_encoding" in signature(backbone.forward).parameters
         width = backbone.config.hidden_size
@@ -88,9 +89,10 @@ class Tower(nn.Module):
         )
         with dropped_patches(self.backbone, self.prefix, patch_dropout):
             output = self.backbone(**inputs, **told)
-        if self.pool == "pooler":
-            return output.pooler_output
-        hidden = output.last_hidden_state  # [B, L, H]
+        return output.pooler_output if self.pool == "pooler" else self.pooled(output.last_hidden_state, mask)
+
+    def pooled(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        """The encoder's last layer [B, L, H], and what of it counts [B, L] -> features [B, H]."""
         if self.pool == "cls":
             return hidden[:, 0]
         if mask is None:

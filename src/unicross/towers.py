@@ -216,6 +216,12 @@ def drop_unused_pooler(backbone: nn.Module) -> None:
         backbone.pooler = None  # type: ignore[assignment]
 
 
+def embeddings_of(backbone: nn.Module) -> nn.Module:
+    """The part of an encoder that comes before its layers. Raises ValueError where none is found."""
+    (found,) = (m for name, m in backbone.named_modules() if name.rpartition(".")[2] == "embeddings")
+    return found
+
+
 @contextmanager
 def dropped_patches(backbone: nn.Module, prefix: int, share: float) -> Iterator[None]:
     """Within, an image encoder's layers see all but a `share` of the patches, each picture without others.
@@ -234,8 +240,7 @@ def dropped_patches(backbone: nn.Module, prefix: int, share: float) -> Iterator[
         kept = order[:, : max(1, round((1 - share) * count)), None].expand(-1, -1, width)
         return torch.cat([tokens[:, :prefix], patches.gather(1, kept)], dim=1)
 
-    (embeddings,) = (m for name, m in backbone.named_modules() if name.rpartition(".")[2] == "embeddings")
-    handle = embeddings.register_forward_hook(drop)
+    handle = embeddings_of(backbone).register_forward_hook(drop)
     try:
         yield
     finally:

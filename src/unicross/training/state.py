@@ -171,11 +171,11 @@ def make_model(recipe: Recipe, items: Items, device: torch.device) -> TwoTower:
     captions = (text.as_py() for text in items.texts)
     model = TwoTower.create(recipe.model, max_tokens=recipe.data.max_tokens, captions=captions)
     spread_weights(model)
+    prefer_fast_attention(model, device)
     if recipe.train.shard and size() > 1:
         freeze(model, recipe.stages[0].freeze)  # as in all stages; it must be known now
         shard(model, device)
     model.to(device)
-    prefer_fast_attention(model)
     if recipe.train.compile:
         compile_layers(model)
     return model

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -22,9 +23,10 @@ from unicross.data.views import ViewDraw, apply_views
 from unicross.losses import cross_modal_each, uni_modal
 from unicross.model import TwoTower
 from unicross.training.distributed import gather, one_of_many, sum_gradients
+from unicross.training.packing import packed_features
 
 LEAST_TOGETHER = 16
-"""Texts in the smallest of the groups of like length that pass the tower together."""
+"""Texts in the smallest of the groups of like length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +183,8 @@ def _text_features(
 ) -> tuple[Tensor | None, Tensor | None]:
     """Cross and uni features [t, V, .] of some texts, all views together, in groups of like length.
 
-    Few texts are long, and a group is padded to its longest: so the groups shrink as texts grow.
+    A group is padded to its longest, in the whole tower or, where that packs, in attention only. Few texts
+    are long, so the groups shrink as texts grow.
     """
     views = batch.text_views
     lengths = np.concatenate([view.lengths[rows] for view in views])  # [V * t]
@@ -189,13 +192,16 @@ def _text_features(
     ids = torch.cat([F.pad(view.ids[rows], (0, width - view.ids.shape[1])) for view in views])  # [V * t, L]
     mask = torch.cat([F.pad(view.mask[rows], (0, width - view.mask.shape[1])) for view in views])
     order = np.argsort(lengths, kind="stable")
-    parts = []
-    for group in np.split(order, _halvings(len(order))):
-        chosen = torch.from_numpy(group).to(ids.device, non_blocking=True)
-        longest = int(lengths[group].max())
-        parts.append(model.text(input_ids=ids[chosen, :longest], mask=mask[chosen, :longest]))
-    back = torch.from_numpy(np.argsort(order)).to(ids.device, non_blocking=True)
-    pooled = torch.cat(parts)[back]  # [V * t, H]
+    there, back = (torch.from_numpy(o).to(ids.device, non_blocking=True) for o in (order, np.argsort(order)))
+    ids, mask, lengths = ids[there, : lengths.max()], mask[there, : lengths.max()], lengths[order]
+    cuts = [0, *_halvings(len(order)), len(order)]
+    groups = [slice(start, stop) for start, stop in pairwise(cuts)]
+    if model.text.packs:
+        pooled = packed_features(model.text, ids, mask, [lengths[group] for group in groups])
+    else:
+        parts = [(group, slice(int(lengths[group].max()))) for group in groups]
+        pooled = torch.cat([model.text(input_ids=ids[part], mask=mask[part]) for part in parts])
+    pooled = pooled[back]  # [V * t, H]
     return (
         _by_item(model.text.embed(pooled), len(views)) if losses.image_text > 0 else None,
         _by_item(model.text.embed_uni(pooled), len(views)) if losses.text_text > 0 else None,

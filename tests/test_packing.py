@@ -1,0 +1,73 @@
+"""Text towers that see texts end to end: which can, and what they make of them."""
+
+import numpy as np
+import pytest
+import torch
+
+from unicross.config import ModelConfig
+from unicross.model import Tower
+from unicross.towers import text_backbone
+from unicross.training.packing import can_pack, packed_features
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+DISTIL = {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64}
+ENDS = {"bos_token_id": 1, "eos_token_id": 2}
+
+
+def tower(model_type, pool="mean", **config):
+    torch.manual_seed(0)
+    backbone = text_backbone({"model_type": model_type} | (config or SMALL), 100)
+    return Tower(backbone, pool, 0, ModelConfig(image="", text="", dim=8)).eval()
+
+
+@pytest.mark.parametrize("pool", ["mean", "cls"])
+@pytest.mark.parametrize(
+    ("model_type", "config"),
+    [("bert", {}), ("roberta", {}), ("electra", SMALL | {"embedding_size": 32}), ("distilbert", DISTIL)],
+)
+def test_packed_texts_have_the_features_of_padded_ones(model_type, config, pool):
+    text = tower(model_type, pool, **config)
+    assert can_pack(text)
+    lengths = np.array([2, 3, 3, 9])
+    mask = torch.from_numpy((np.arange(9) < lengths[:, None]).astype(np.int64))
+    padding = text.backbone.config.pad_token_id
+    ids = torch.where(mask > 0, torch.randint(5, 100, mask.shape), padding)
+    implementation = text.backbone.config._attn_implementation
+    wanted = text(input_ids=ids, mask=mask)
+    for groups in ([lengths], [lengths[:3], lengths[3:]]):
+        found = packed_features(text, ids, mask, groups)
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    assert text.backbone.config._attn_implementation == implementation
+    assert torch.equal(text(input_ids=ids, mask=mask), wanted)  # as before
+
+
+@pytest.mark.parametrize(
+    ("model_type", "pool", "config"),
+    [
+        ("bert", "pooler", {}),
+        ("mpnet", "mean", {}),  # relative positions, and an attention of its own
+        ("clip_text_model", "mean", SMALL | ENDS),  # looks back only
+        ("modernbert", "mean", SMALL | ENDS | {"cls_token_id": 1, "sep_token_id": 2}),  # rotary positions
+    ],
+)
+def test_towers_in_which_more_than_attention_looks_along_a_text_do_not_pack(model_type, pool, config):
+    text = tower(model_type, pool, **config).train()
+    assert not can_pack(text)
+    assert text.training
+    text(input_ids=torch.full((2, 4), 7), mask=torch.ones(2, 4, dtype=torch.int64))  # still works
+
+
+def test_a_probe_leaves_nothing_behind():
+    text = tower("clip_text_model", **SMALL, **ENDS)
+    before = text.backbone.config._attn_implementation
+    can_pack(text)
+    assert text.backbone.config._attn_implementation == before
+    assert not any(module._forward_hooks for module in text.modules())
+
+
+def test_attention_dropout_is_drawn_where_the_tower_trains():
+    text = tower("bert", **SMALL, attention_probs_dropout_prob=0.5, hidden_dropout_prob=0.0)
+    ids, mask = torch.full((2, 4), 7), torch.ones(2, 4, dtype=torch.int64)
+    assert can_pack(text.train())
+    one, other = (packed_features(text, ids, mask, [np.array([4, 4])]) for _ in range(2))
+    assert not torch.equal(one, other)
