@@ -6,7 +6,8 @@ of an anchor are averaged outside the logarithm (Khosla et al. 2020, "Supervised
 eq. 2); with one positive it is InfoNCE (van den Oord et al. 2018), so CLIP's loss (Radford et al. 2021)
 and NT-Xent (Chen et al. 2020) are special cases.
 
-Pure functions on tensors: no model, no rank, no configuration.
+Pure functions on tensors: no model, no rank, no configuration. Each returns the losses of its anchors; a
+training step takes their mean.
 
 Letters: Q queries, K keys, D dimensions.
 """
@@ -27,15 +28,8 @@ def info_nce(similarities: Tensor, match: Tensor, ignored: Tensor | None = None)
         ignored: [Q, K] bool, pairs that are neither positives nor negatives. A positive is never ignored.
 
     Returns:
-        Scalar: the mean over queries of `info_nce_each`.
-    """
-    return info_nce_each(similarities, match, ignored).mean()
-
-
-def info_nce_each(similarities: Tensor, match: Tensor, ignored: Tensor | None = None) -> Tensor:
-    """The loss of each query [Q], of what `info_nce` takes.
-
-    It is the mean over positives p, weighted by how much they match, of -log softmax(similarities)[p].
+        [Q] the loss of each query: the mean over positives p, weighted by how much they match, of
+        -log softmax(similarities)[p].
     """
     logits = similarities.float()
     positive = match > 0
@@ -54,25 +48,10 @@ def cross_modal(
     scale: Tensor | float,
     masked: Tensor | None = None,
     match: Tensor | None = None,
-) -> Tensor:
-    """Symmetric contrastive loss between two modalities.
-
-    Takes what `cross_modal_each` takes. Returns the mean of image-to-text and text-to-image InfoNCE.
-    """
-    forward, backward = cross_modal_each(images, texts, image_ids, text_ids, scale, masked, match)
-    return (forward.mean() + backward.mean()) / 2
-
-
-def cross_modal_each(
-    images: Tensor,
-    texts: Tensor,
-    image_ids: Tensor,
-    text_ids: Tensor,
-    scale: Tensor | float,
-    masked: Tensor | None = None,
-    match: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The contrastive loss of each image among the texts, and of each text among the images.
+    """Contrastive loss between two modalities: of each image among the texts, of each text among the images.
+
+    The symmetric loss (CLIP's) is the mean of both means.
 
     Args:
         images: [Q, D] L2-normalised.
@@ -88,8 +67,8 @@ def cross_modal_each(
     similarities = scale * images @ texts.T  # [Q, D] @ [D, K] -> [Q, K]
     if match is None:
         match = image_ids[:, None] == text_ids[None, :]  # [Q, K]
-    forward = info_nce_each(similarities, match, masked)
-    backward = info_nce_each(similarities.T, match.T, None if masked is None else masked.T)
+    forward = info_nce(similarities, match, masked)
+    backward = info_nce(similarities.T, match.T, None if masked is None else masked.T)
     return forward, backward
 
 
@@ -103,7 +82,7 @@ def uni_modal(features: Tensor, ids: Tensor, temperature: float, masked: Tensor 
         masked: [Q, Q] bool, presumed false negatives.
 
     Returns:
-        Scalar InfoNCE, each view the anchor once, itself left out.
+        [Q] InfoNCE of each view among the others.
     """
     similarities = features @ features.T / temperature  # [Q, D] @ [D, Q] -> [Q, Q]
     itself = torch.eye(len(features), dtype=torch.bool, device=features.device)

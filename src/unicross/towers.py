@@ -192,18 +192,27 @@ def _build(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def _load(source: str, config: PreTrainedConfig) -> PreTrainedModel:
-    verbosity = hf_logging.get_verbosity()
-    hf_logging.set_verbosity_error()  # its report of unused weights reads like a fault
     hf_logging.disable_progress_bar()
     try:
-        return MODEL_MAPPING[type(config)].from_pretrained(
-            source, config=config, dtype=torch.float32, use_safetensors=True
-        )
+        with quiet_transformers():  # its report of unused weights reads like a fault
+            return MODEL_MAPPING[type(config)].from_pretrained(
+                source, config=config, dtype=torch.float32, use_safetensors=True
+            )
     except (KeyError, OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{source}: its weights could not be loaded: {_first_line(error)}") from error
     finally:
-        hf_logging.set_verbosity(verbosity)
         hf_logging.enable_progress_bar()
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Within, transformers tells errors only."""
+    verbosity = hf_logging.get_verbosity()
+    hf_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(verbosity)
 
 
 def _first_line(error: BaseException) -> str:

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from unicross.model import Tower
-from unicross.towers import embeddings_of
+from unicross.towers import embeddings_of, quiet_transformers
 
 PACKED = "packed"
 
@@ -31,27 +31,33 @@ PACKED = "packed"
 class Places:
     """Where the tokens of some texts are: one after another in a pack, and in a padded table [b, l]."""
 
-    texts: int  # b
-    longest: int  # l
     tokens: slice  # in the pack of all texts
-    token_at: Tensor  # [b * l] the token at each place; any where there is padding
-    place_of: Tensor  # [tokens]
-    bias: Tensor  # [b, 1, 1, l] zero, and minus infinity at padding
+    token_at: Tensor  # [b, l] the token at each place; any where there is padding
+    place_of: Tensor  # [tokens] among the b * l places
+    seen: Tensor  # [b, 1, 1, l] bool, no padding
 
     @classmethod
-    def of(cls, lengths: NDArray[np.integer], first: int, device: torch.device) -> Self:
-        """Of texts of so many tokens, the first at `first` of the pack; nothing waits for the device."""
-        filled = np.arange(lengths.max()) < lengths[:, None]  # [b, l]
-        place_of = np.flatnonzero(filled)
-        token_at = np.zeros(filled.size, np.int64)
-        token_at[place_of] = np.arange(len(place_of))
-        bias = np.where(filled, 0.0, -np.inf).astype(np.float32)[:, None, None]
-        there = (torch.from_numpy(a).to(device, non_blocking=True) for a in (token_at, place_of, bias))
-        return cls(len(filled), filled.shape[1], slice(first, first + len(place_of)), *there)
+    def of(cls, lengths: NDArray[np.integer], on_device: Tensor, first: int) -> Self:
+        """Of texts of so many tokens, known here and on the device [b], the first at `first` of the pack.
+
+        Made on the device: it is neither waited for nor sent more than it has.
+        """
+        count, longest, device = int(lengths.sum()), int(lengths.max()), on_device.device
+        place = torch.arange(longest, device=device)  # [l]
+        starts = on_device.cumsum(0) - on_device  # [b] of each text in the pack
+        rows = torch.arange(len(lengths), device=device) * longest  # [b] of each text in the table
+        shift = torch.repeat_interleave(rows - starts, on_device, output_size=count)  # [tokens]
+        return cls(
+            tokens=slice(first, first + count),
+            token_at=(starts[:, None] + place).clamp(max=count - 1),
+            place_of=torch.arange(count, device=device) + shift,
+            seen=(place < on_device[:, None])[:, None, None],
+        )
 
     def padded(self, pack: Tensor) -> Tensor:
         """[T, ...] -> [b, l, ...]"""
-        return pack[self.tokens].index_select(0, self.token_at).unflatten(0, (self.texts, self.longest))
+        rows = pack[self.tokens].index_select(0, self.token_at.flatten())
+        return rows.unflatten(0, self.token_at.shape)
 
     def packed(self, table: Tensor) -> Tensor:
         """[b, l, ...] -> [tokens, ...]"""
@@ -77,8 +83,7 @@ def _attention(
     found = []
     for group in _groups.get():
         q, k, v = (group.padded(part).transpose(1, 2) for part in rows)  # [b, A, l, d]
-        bias = group.bias.to(q.dtype)
-        mixed = attend(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scaling)
+        mixed = attend(q, k, v, attn_mask=group.seen, dropout_p=dropout, scale=scaling)
         found.append(group.packed(mixed.transpose(1, 2)))
     return torch.cat(found)[None], None
 
@@ -87,8 +92,8 @@ def _plain(
     q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor, dropout_p: float, scale: float | None
 ) -> Tensor:
     """What the fused kernel computes, in plain products: on the CPU its backward is faster (see `speed`)."""
-    scores = q @ k.mT * (scale or q.shape[-1] ** -0.5) + attn_mask  # [b, A, l, l]
-    return F.dropout(scores.softmax(dim=-1), dropout_p) @ v
+    scores = q @ k.mT * (scale or q.shape[-1] ** -0.5)  # [b, A, l, l]
+    return F.dropout(scores.masked_fill(~attn_mask, -torch.inf).softmax(dim=-1), dropout_p) @ v
 
 
 AttentionInterface.register(PACKED, torch.compiler.disable(_attention))
@@ -102,10 +107,12 @@ def packed_features(tower: Tower, ids: Tensor, mask: Tensor, groups: Sequence[ND
         groups: for each group of texts that follow each other their lengths in tokens, at least one each;
             attention pads within groups.
     """
-    device = ids.device
-    whole = Places.of(np.concatenate(groups), 0, device)
-    firsts = np.cumsum([0, *(int(lengths.sum()) for lengths in groups)])
-    places = [Places.of(lengths, int(first), device) for lengths, first in zip(groups, firsts, strict=False)]
+    on_device = mask.sum(dim=1)  # [B]
+    whole = Places.of(np.concatenate(groups), on_device, 0)
+    places, text, token = list[Places](), 0, 0
+    for lengths in groups:
+        places.append(Places.of(lengths, on_device[text : text + len(lengths)], token))
+        text, token = text + len(lengths), places[-1].tokens.stop
     with _packing(tower, whole, places):
         hidden = tower.backbone(input_ids=ids).last_hidden_state[0]  # [T, H]
     return tower.pooled(whole.padded(hidden), mask)
@@ -134,14 +141,15 @@ def can_pack(tower: Tower) -> bool:
     """
     if tower.pool == "pooler":
         return False
-    device, training = next(tower.parameters()).device, tower.training
+    config, device, training = tower.backbone.config, next(tower.parameters()).device, tower.training
     lengths = np.array([2, 4])
     mask = torch.from_numpy((np.arange(4) < lengths[:, None]).astype(np.int64)).to(device)
-    padding = tower.backbone.config.pad_token_id or 0
-    ids = torch.where(mask > 0, padding + 1 + torch.arange(4, device=device), padding)
+    padding = config.pad_token_id or 0
+    words = (padding + 1 + torch.arange(4, device=device)) % config.vocab_size
+    ids = torch.where(mask > 0, words, padding)
     tower.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), quiet_transformers():
             packed = packed_features(tower, ids, mask, [lengths[:1], lengths[1:]])
             return torch.allclose(packed, tower(input_ids=ids, mask=mask), atol=1e-4, rtol=1e-4)
     except (IndexError, RuntimeError, TypeError, ValueError):

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from unicross.config import Losses, Stage
 from unicross.data.captions import Tokens
 from unicross.data.views import ViewDraw, apply_views
-from unicross.losses import cross_modal_each, uni_modal
+from unicross.losses import cross_modal, uni_modal
 from unicross.model import TwoTower
 from unicross.training.distributed import gather, one_of_many, sum_gradients
 from unicross.training.packing import packed_features
@@ -128,7 +128,7 @@ def batch_losses(
             None if matrix is None else matrix.repeat_interleave(v, 0).repeat_interleave(w, 1)
             for matrix in (batch.masked, batch.match)
         )  # [P * v, P * w]
-        of_images, of_texts = cross_modal_each(
+        of_images, of_texts = cross_modal(
             images.flatten(0, 1),
             texts.flatten(0, 1),
             batch.image_ids[:pairs].repeat_interleave(v),
@@ -156,7 +156,7 @@ def _uni_loss(features: Tensor, ids: Tensor, temperature: float, masked: Tensor 
         others = len(ids) - len(masked)
         masked = F.pad(masked, (0, others, 0, others))  # [N, N]
         masked = masked.repeat_interleave(views, 0).repeat_interleave(views, 1)
-    return uni_modal(features.flatten(0, 1), ids.repeat_interleave(views), temperature, masked)
+    return uni_modal(features.flatten(0, 1), ids.repeat_interleave(views), temperature, masked).mean()
 
 
 def _image_features(
