@@ -1,6 +1,7 @@
 """Losses against slow independent loops, and the losses of the literature as special cases."""
 
 import math
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from unicross.losses import cross_modal, info_nce, uni_modal
+from unicross.losses import cross_modal, info_nce, sample_weights, uni_modal
 
 
 def symmetric(*args):
@@ -169,3 +170,53 @@ def test_cross_modal_takes_the_targets_of_each_direction_from_the_match():
     of_images, of_texts = cross_modal(images, texts, ids, ids, 4.0, None, match)
     torch.testing.assert_close(of_images, info_nce(logits, match))
     torch.testing.assert_close(of_texts, info_nce(logits.T, match.T))
+
+
+# -- batches that stand for a gallery ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "per_batch"), [(1, 4), (2, 2), (2, 3), (3, 2)])
+def test_weighted_batches_estimate_the_softmax_of_the_whole_gallery(size, per_batch):
+    """Over all batches of whole clusters that hold an anchor, the mean denominator is the gallery's."""
+    cluster = torch.arange(12) // size
+    images, texts = unit(12, 4, 0), unit(12, 4, 1)
+    ids = torch.arange(12)
+    totals = [[], []]  # by direction: [item] -> denominators met
+    for direction in totals:
+        direction += [[] for _ in range(12)]
+    for met in combinations(range(12 // size), per_batch):
+        items = torch.isin(cluster, torch.tensor(met)).nonzero()[:, 0]
+        weights = sample_weights(cluster[items], 12)
+        losses = cross_modal(images[items], texts[items], ids[items], ids[items], 5.0, log_weights=weights)
+        for found, direction in zip(losses, totals, strict=True):
+            positive = 5 * (images[items] * texts[items]).sum(dim=1)
+            for item, total in zip(items.tolist(), (found + positive).exp().tolist(), strict=True):
+                direction[item].append(total)
+    logits = (5.0 * images @ texts.T).exp()
+    for direction, whole in zip(totals, (logits.sum(dim=1), logits.sum(dim=0)), strict=True):
+        assert [np.mean(found) for found in direction] == pytest.approx(whole.tolist(), rel=1e-4)
+
+
+def test_a_batch_weighs_a_sample_of_the_gallery_and_its_own_clusters_once():
+    weights = sample_weights(torch.tensor([7, 7, -2, 9]), 12)  # an anchor's cluster holds 1.5 of them
+    assert weights[0].tolist() == pytest.approx([0, 0, math.log(10.5 / 2.5), math.log(10.5 / 2.5)])
+    assert weights.diagonal().tolist() == [0, 0, 0, 0]
+    assert sample_weights(torch.arange(8), 4).abs().max() == 0  # larger than the gallery: as it is
+    assert sample_weights(torch.zeros(3), 9).abs().max() == 0  # one cluster, nothing else to weigh
+
+
+def test_weights_leave_out_what_is_masked_and_count_positives_once():
+    ids = torch.arange(3)
+    images, texts = unit(3, 4, 2), unit(3, 4, 3)
+    masked = torch.tensor([[False, True, False], [True, False, False], [False, False, False]])
+    weights = sample_weights(ids, 21)  # each of two negatives counts ten times
+    found, _ = cross_modal(images, texts, ids, ids, 2.0, masked, log_weights=weights)
+    logits = (2.0 * images @ texts.T).exp()
+    total = [
+        logits[0, 0] + 10 * logits[0, 2],
+        logits[1, 1] + 10 * logits[1, 2],
+        logits[2, 2] + 10 * logits[2, :2].sum(),
+    ]
+    assert found.tolist() == pytest.approx(
+        [math.log(t / logits[i, i]) for i, t in enumerate(total)], rel=1e-5
+    )

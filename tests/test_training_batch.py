@@ -106,6 +106,22 @@ def test_presumed_false_negatives_are_those_of_the_round(photos):
     assert make_batch(data, items, off, current, 0, (0,)).masked is None
 
 
+def test_pairs_know_what_they_were_brought_together_with(photos):
+    """Pseudo-pairs and random batches were brought together with nothing."""
+    recipe, model, data = prepared(photos, ALL)
+    stage = recipe.stages[0]
+    current = whole_round(data, model, stage)
+    items = np.array([3, 1, 2, 5])
+    batch = make_batch(data, items, stage, current, 0, (0,), cluster=current.cluster)
+    assert batch.cluster.tolist() == current.cluster[items].tolist()
+    some = np.where(np.isin(np.arange(len(current.cluster)), [1, 2]), -1, current.cluster)
+    alone = make_batch(data, items, stage, current, 0, (0,), cluster=some).cluster.tolist()
+    assert [alone[0], alone[3]] == current.cluster[[3, 5]].tolist()
+    assert len({*alone[1:3]}) == 2
+    assert max(alone[1:3]) < 0
+    assert len(set(make_batch(data, items, stage, None, 0, (0,)).cluster.tolist())) == 4
+
+
 def test_the_guard_also_serves_stages_without_an_image_text_loss(photos):
     """Their soft targets would serve nothing."""
     losses = tiny.UNI["losses"] | {"soft": 0.3}

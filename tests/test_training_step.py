@@ -10,7 +10,7 @@ import torch
 import tiny
 from training_parts import CPU, gradients, prepared, whole_round
 from unicross.device import autocast
-from unicross.losses import cross_modal, uni_modal
+from unicross.losses import cross_modal, sample_weights, uni_modal
 from unicross.training import step
 from unicross.training.optim import freeze
 from unicross.training.prepare import make_batch
@@ -28,10 +28,12 @@ def random_features(items, dim=8, seed=0):
 
 @pytest.mark.parametrize(("pictures", "captions"), [(1, 1), (2, 1), (1, 2), (2, 2)])
 @pytest.mark.parametrize("soft", [0.0, 0.4])
-def test_losses_of_a_step_are_the_losses_of_its_features(photos, pictures, captions, soft):
-    """Three pairs, then one image and one text alone; the mask and soft targets speak of the pairs."""
+@pytest.mark.parametrize("gallery", [None, 9])
+def test_losses_of_a_step_are_the_losses_of_its_features(photos, pictures, captions, soft, gallery):
+    """Three pairs, then one image and one text alone; mask, soft targets and clusters speak of the pairs."""
     views = {"pictures": pictures, "captions": captions}
-    recipe, _, data = prepared(photos, ALL, alone=1, views=views)
+    stage = ALL | {"batches": ALL["batches"] | {"gallery": gallery}}
+    recipe, _, data = prepared(photos, stage, alone=1, views=views)
     batch = make_batch(data, np.array([2, 0, 5, 24, 25]), recipe.stages[0], None, 0, (0,))
     masked = torch.tensor([[0, 1, 0], [0, 0, 0], [0, 0, 0]], dtype=torch.bool)
     batch = dataclasses.replace(batch, masked=masked)
@@ -40,13 +42,18 @@ def test_losses_of_a_step_are_the_losses_of_its_features(photos, pictures, capti
         match = torch.tensor([[0.8, 0.2, 0.0], [0.2, 0.7, 0.1], [0.0, 0.1, 0.9]])
         batch = dataclasses.replace(batch, match=match)
         match = match.repeat_interleave(pictures, 0).repeat_interleave(captions, 1)
+    log_weights = None
+    if gallery:
+        batch = dataclasses.replace(batch, cluster=torch.tensor([4, 2, 4]))
+        log_weights = sample_weights(batch.cluster, gallery)
+        log_weights = log_weights.repeat_interleave(pictures, 0).repeat_interleave(captions, 1)
     features = random_features(4)
     parts, pair_loss = batch_losses(features, batch, recipe.stages[0], torch.tensor(10.0))
 
     image, text = features.image[:3, :pictures].reshape(-1, 8), features.text[:3, :captions].reshape(-1, 8)
     image_ids, text_ids = (torch.arange(3).repeat_interleave(count) for count in (pictures, captions))
     seen = masked.repeat_interleave(pictures, 0).repeat_interleave(captions, 1)
-    of_images, of_texts = cross_modal(image, text, image_ids, text_ids, 10.0, seen, match)
+    of_images, of_texts = cross_modal(image, text, image_ids, text_ids, 10.0, seen, match, log_weights)
     torch.testing.assert_close(parts["image_text"], (of_images.mean() + of_texts.mean()) / 2)
     by_pair = of_images.reshape(3, pictures).mean(1), of_texts.reshape(3, captions).mean(1)
     torch.testing.assert_close(pair_loss, (by_pair[0] + by_pair[1]) / 2)

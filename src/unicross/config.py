@@ -173,6 +173,8 @@ class Batches(Strict):
     """Who says which items are alike: the model of the last round, or captions under the untrained tower."""
     guard: Annotated[float, Field(gt=0.0)] | None = 0.95
     """Mask a negative whose similarity exceeds this share of the anchor's positive similarity; None: off."""
+    gallery: int | None = Field(None, ge=2)
+    """Weigh negatives as a sample of so many items; None: as they are. See `losses.sample_weights`."""
     unpaired: int = Field(0, ge=0)
     """Images alone and texts alone added to each batch of a stage with an image-text loss."""
     pseudo: int = Field(0, ge=0)

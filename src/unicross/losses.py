@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 
 
-def info_nce(similarities: Tensor, match: Tensor, ignored: Tensor | None = None) -> Tensor:
+def info_nce(
+    similarities: Tensor, match: Tensor, ignored: Tensor | None = None, log_weights: Tensor | None = None
+) -> Tensor:
     """Multi-positive InfoNCE over rows.
 
     Args:
@@ -26,6 +28,7 @@ def info_nce(similarities: Tensor, match: Tensor, ignored: Tensor | None = None)
         match: [Q, K] the keys that match each query: bool, or how much each does (not negative). Every row
             needs at least one.
         ignored: [Q, K] bool, pairs that are neither positives nor negatives. A positive is never ignored.
+        log_weights: [Q, K] logarithm of how often each pair counts in the softmax's denominator.
 
     Returns:
         [Q] the loss of each query: the mean over positives p, weighted by how much they match, of
@@ -33,9 +36,10 @@ def info_nce(similarities: Tensor, match: Tensor, ignored: Tensor | None = None)
     """
     logits = similarities.float()
     positive = match > 0
+    counted = logits if log_weights is None else logits + log_weights
     if ignored is not None:
-        logits = logits.masked_fill(ignored & ~positive, -torch.inf)
-    log_total = logits.logsumexp(dim=1)  # [Q]
+        counted = counted.masked_fill(ignored & ~positive, -torch.inf)
+    log_total = counted.logsumexp(dim=1)  # [Q]
     positive_mean = torch.where(positive, match * logits, 0.0).sum(dim=1) / match.sum(dim=1)  # [Q]
     return log_total - positive_mean
 
@@ -48,6 +52,7 @@ def cross_modal(
     scale: Tensor | float,
     masked: Tensor | None = None,
     match: Tensor | None = None,
+    log_weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Contrastive loss between two modalities: of each image among the texts, of each text among the images.
 
@@ -60,6 +65,7 @@ def cross_modal(
         scale: 1 / temperature.
         masked: [Q, K] bool, presumed false negatives, left out of both directions.
         match: [Q, K] how much each image and text match, instead of by ids (see `info_nce`).
+        log_weights: [Q, K] see `sample_weights`; None: every pair counts once.
 
     Returns:
         InfoNCE of the images [Q] and of the texts [K].
@@ -67,9 +73,35 @@ def cross_modal(
     similarities = scale * images @ texts.T  # [Q, D] @ [D, K] -> [Q, K]
     if match is None:
         match = image_ids[:, None] == text_ids[None, :]  # [Q, K]
-    forward = info_nce(similarities, match, masked)
-    backward = info_nce(similarities.T, match.T, None if masked is None else masked.T)
+    forward = info_nce(similarities, match, masked, log_weights)
+    backward = info_nce(similarities.T, match.T, _turned(masked), _turned(log_weights))
     return forward, backward
+
+
+def sample_weights(cluster: Tensor, gallery: int) -> Tensor:
+    """How often each pair of a batch counts where the batch stands for a gallery of many more items.
+
+    Of a clustered batch, an anchor's own cluster is all there is of it, while the items of other clusters
+    are a sample of the rest; counted alike, the near would crowd out the far. Weights by the inverse of
+    how likely a negative was drawn (Horvitz & Thompson 1952; for a softmax: Bengio & Senécal 2008) let the
+    denominator estimate that of the whole gallery.
+
+    Args:
+        cluster: [P] the cluster of each pair of the batch; all different where the batch is random.
+        gallery: items of which the batch is a sample.
+
+    Returns:
+        [P, P] logarithms: 0 within a cluster, log((gallery - C) / (P - C)) but not below 0 between two, where
+        C is the mean number of pairs in an anchor's cluster.
+    """
+    same = cluster[:, None] == cluster[None, :]
+    own = same.sum() / len(cluster)
+    others = (gallery - own) / (len(cluster) - own).clamp(min=1)
+    return torch.where(same, 0.0, others.clamp(min=1).log())
+
+
+def _turned(matrix: Tensor | None) -> Tensor | None:
+    return None if matrix is None else matrix.T
 
 
 def uni_modal(features: Tensor, ids: Tensor, temperature: float, masked: Tensor | None = None) -> Tensor:

@@ -197,13 +197,13 @@ class _Loop:
         if stage.fresh and progress.epoch == progress.batch == 0:
             self.state.start_over(self.new_model())
         self.model.train()
-        judge = self.state.judge
+        judge, partner = self.state.judge, self.state.partner
+        cluster = None if self.state.round is None else self.state.round.cluster
         seeds = (self.recipe.seed, progress.stage, progress.epoch)
 
         def prepare(number: int) -> Batch:
-            return make_batch(
-                self.data, plan[number], stage, judge, progress.turn, (*seeds, number), self.state.partner
-            )
+            seed = (*seeds, number)
+            return make_batch(self.data, plan[number], stage, judge, progress.turn, seed, partner, cluster)
 
         numbers = range(progress.batch, len(plan))
         began = saved = time.monotonic()

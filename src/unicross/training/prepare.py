@@ -30,6 +30,7 @@ def make_batch(
     turn: int,
     seed: Sequence[int],
     partner: Indices | None = None,
+    cluster: Indices | None = None,
 ) -> Batch:
     """Pixels, drawn views, tokens (a share of them for each process) and mask of the items of one batch.
 
@@ -39,6 +40,7 @@ def make_batch(
         turn: epochs done in the run, which decides the caption's turn.
         seed: of everything random in this step; the same seed gives the same batch.
         partner: see `Dataset.partner`; None: only items that have both are pairs.
+        cluster: [N] the cluster of each item, -1: of none; None: there are no clusters.
     """
     rng = np.random.default_rng(seed)
     has_image = data.items.rows[items] >= 0
@@ -66,6 +68,7 @@ def make_batch(
         ),
         masked=masked,
         match=match,
+        cluster=torch.from_numpy(_clusters(cluster, pairs)),
         seed=draw_seed(rng),
     )
 
@@ -87,6 +90,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
         text_views=tuple(Tokens(move(view.ids), move(view.mask), view.lengths) for view in batch.text_views),
         masked=None if batch.masked is None else move(batch.masked),
         match=None if batch.match is None else move(batch.match),
+        cluster=move(batch.cluster),
         seed=batch.seed,
     )
 
@@ -102,6 +106,12 @@ def ahead(make: Callable[[T], R], wanted: Sequence[T], depth: int = 2) -> Iterat
             if following < len(wanted):
                 waiting.append(pool.submit(make, wanted[following]))
             yield ready.result()
+
+
+def _clusters(cluster: Indices | None, pairs: Indices) -> Indices:
+    """The cluster [P] of each pair of a batch; pairs of none have a number of their own, below zero."""
+    alone = -1 - np.arange(len(pairs))
+    return alone if cluster is None else np.where(cluster[pairs] < 0, alone, cluster[pairs])
 
 
 def _judged(

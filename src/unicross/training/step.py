@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from unicross.config import Losses, Stage
 from unicross.data.captions import Tokens
 from unicross.data.views import ViewDraw, apply_views
-from unicross.losses import cross_modal, uni_modal
+from unicross.losses import cross_modal, sample_weights, uni_modal
 from unicross.model import TwoTower
 from unicross.training.distributed import gather, one_of_many, sum_gradients
 from unicross.training.packing import packed_features
@@ -44,6 +44,7 @@ class Batch:
     text_views: tuple[Tokens, ...]
     masked: Tensor | None  # [P, P] bool, image by text, presumed false negatives
     match: Tensor | None  # [P, P] float32, how much items match where that is not all or nothing
+    cluster: Tensor  # [P] which pairs were brought together; all different in a random batch
     seed: int  # of dropout
 
 
@@ -124,9 +125,11 @@ def batch_losses(
         assert features.text is not None
         v, w = stage.views.pictures, stage.views.captions
         images, texts = features.image[:pairs, :v], features.text[:pairs, :w]  # [P, v, D], [P, w, D]
-        masked, match = (
+        gallery = stage.batches.gallery
+        log_weights = None if gallery is None else sample_weights(batch.cluster, gallery)
+        masked, match, log_weights = (
             None if matrix is None else matrix.repeat_interleave(v, 0).repeat_interleave(w, 1)
-            for matrix in (batch.masked, batch.match)
+            for matrix in (batch.masked, batch.match, log_weights)
         )  # [P * v, P * w]
         of_images, of_texts = cross_modal(
             images.flatten(0, 1),
@@ -136,6 +139,7 @@ def batch_losses(
             scale,
             masked,
             match,
+            log_weights,
         )  # [P * v], [P * w]
         pair_loss = (of_images.unflatten(0, (-1, v)).mean(1) + of_texts.unflatten(0, (-1, w)).mean(1)) / 2
         result["image_text"] = pair_loss.mean()
