@@ -11,7 +11,7 @@ import typer
 def train(
     recipe: Annotated[
         str | None,
-        typer.Argument(help="A recipe file, or a shipped one's name: clip, slip, lit, few, iucc."),
+        typer.Argument(help="A recipe file, or a shipped one's name: clip, iucc, few, slip, lit."),
     ] = None,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values laid over the recipe.")
