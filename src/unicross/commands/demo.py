@@ -37,9 +37,7 @@ def demo(
     console.print(f"[bold]1. Drawing {items} pictures to train on and {TESTED} to test on[/], in {data}")
     write_demo_set(data, items, TESTED, seed)
 
-    console.print(
-        "[bold]2. Training sole CLIP and with clustered hard negatives[/], on the same pictures for the same compute"
-    )
+    console.print("[bold]2. Training sole CLIP and the method[/] on the same pictures, for the same compute")
     with Listening(console) as listening:
         comparison = compare(
             [recipe_path(name) for name in RECIPES],
