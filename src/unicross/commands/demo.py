@@ -19,7 +19,7 @@ def demo(
 ) -> None:
     """Draw captioned pictures, train sole CLIP and the method, compare, index, and search.
 
-    Offline, with small towers that begin at random; some five minutes on two CPU cores.
+    Offline, with small towers that begin at random; a few minutes on two CPU cores.
     """
     from unicross.commands.show import Listening, output
     from unicross.compare import compare, real_steps
