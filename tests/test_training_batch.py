@@ -108,7 +108,7 @@ def test_presumed_false_negatives_are_those_of_the_round(photos):
 
 def test_pairs_know_what_they_were_brought_together_with(photos):
     """Pseudo-pairs and random batches were brought together with nothing."""
-    recipe, model, data = prepared(photos, ALL)
+    recipe, model, data = prepared(photos, ALL | {"batches": ALL["batches"] | {"gallery": 9}})
     stage = recipe.stages[0]
     current = whole_round(data, model, stage)
     items = np.array([3, 1, 2, 5])

@@ -68,7 +68,7 @@ def make_batch(
         ),
         masked=masked,
         match=match,
-        cluster=torch.from_numpy(_clusters(cluster, pairs)),
+        cluster=None if stage.batches.gallery is None else torch.from_numpy(_clusters(cluster, pairs)),
         seed=draw_seed(rng),
     )
 
@@ -90,7 +90,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
         text_views=tuple(Tokens(move(view.ids), move(view.mask), view.lengths) for view in batch.text_views),
         masked=None if batch.masked is None else move(batch.masked),
         match=None if batch.match is None else move(batch.match),
-        cluster=move(batch.cluster),
+        cluster=None if batch.cluster is None else move(batch.cluster),
         seed=batch.seed,
     )
 

@@ -44,7 +44,7 @@ class Batch:
     text_views: tuple[Tokens, ...]
     masked: Tensor | None  # [P, P] bool, image by text, presumed false negatives
     match: Tensor | None  # [P, P] float32, how much items match where that is not all or nothing
-    cluster: Tensor  # [P] which pairs were brought together; all different in a random batch
+    cluster: Tensor | None  # [P] which pairs were brought together, where the batch stands for a gallery
     seed: int  # of dropout
 
 
@@ -126,7 +126,10 @@ def batch_losses(
         v, w = stage.views.pictures, stage.views.captions
         images, texts = features.image[:pairs, :v], features.text[:pairs, :w]  # [P, v, D], [P, w, D]
         gallery = stage.batches.gallery
-        log_weights = None if gallery is None else sample_weights(batch.cluster, gallery)
+        log_weights = None
+        if gallery is not None:
+            assert batch.cluster is not None
+            log_weights = sample_weights(batch.cluster, gallery)
         masked, match, log_weights = (
             None if matrix is None else matrix.repeat_interleave(v, 0).repeat_interleave(w, 1)
             for matrix in (batch.masked, batch.match, log_weights)
