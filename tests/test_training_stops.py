@@ -65,12 +65,30 @@ def test_patches_cannot_be_dropped_where_positions_are_rotary(photos, tmp_path):
         train(tiny.recipe(photos, tiny.ALIGN, views=views, model=rotary), tmp_path / "run")
 
 
-@pytest.mark.parametrize("views", [{}, {"pictures": 2}, {"captions": 3}, {"pictures": 2, "captions": 2}])
-def test_a_loss_that_stays_at_chance_is_noted(photos, tmp_path, views):
+@pytest.mark.parametrize(
+    ("views", "batches"),
+    [
+        ({}, {}),
+        ({"pictures": 2}, {}),
+        ({"captions": 3}, {}),
+        ({"pictures": 2, "captions": 2}, {}),
+        ({}, {"gallery": 50}),
+        ({"captions": 3}, {"gallery": 50, "kind": "clustered", "cluster_size": 2, "guard": None}),
+    ],
+)
+@pytest.mark.parametrize("size", [4, 8])  # few steps an epoch, as small data have, are looked at too
+def test_a_loss_that_stays_at_chance_is_noted(photos, tmp_path, views, batches, size):
     still = {"image_lr": 0, "text_lr": 0, "head_lr": 0}
     losses = {"image_text": 1.0}
-    stage = {"name": "stuck", "epochs": 1, "losses": losses, "optim": still, "views": views}
-    recipe = tiny.recipe(photos, stage, model={"temperature": 100.0}, train={"batch_size": 2})
+    stage = {
+        "name": "stuck",
+        "epochs": 1,
+        "losses": losses,
+        "optim": still,
+        "views": views,
+        "batches": batches,
+    }
+    recipe = tiny.recipe(photos, stage, model={"temperature": 100.0}, train={"batch_size": size})
     heard = []
     train(recipe, tmp_path / "run", listener=heard.append)
     (note,) = [event["text"] for event in heard if event["kind"] == "note"]

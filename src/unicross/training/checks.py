@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import mean
 
 import torch
 
@@ -15,7 +16,7 @@ from unicross.training.dataset import Dataset
 NO_LEARNING = 0.02
 """Mean image-text loss this near chance, ln(candidates), after an epoch: nothing was learned."""
 LOOKED_AT = 10
-"""Steps at the end of an epoch over which that mean is taken."""
+"""Steps at the end of an epoch over which that mean is taken, at most; fewer than three say nothing."""
 
 
 def check_recipe_fits(recipe: Recipe, data: Dataset, val: Dataset | None, model: TwoTower) -> None:
@@ -60,14 +61,15 @@ def check_finite(figures: Mapping[str, float], step: int, stage: str) -> None:
 
 def nothing_learned(image_text: Sequence[float], batch: int, stage: Stage) -> str | None:
     """A sentence where an epoch's image-text losses stay at chance for batches of `batch` pairs."""
-    keys = batch * math.sqrt(
+    items = max(batch, stage.batches.gallery or 0)
+    keys = items * math.sqrt(
         stage.views.pictures * stage.views.captions
     )  # of the mean of both directions: each has the other's views
     last = image_text[-LOOKED_AT:]
-    if len(last) < LOOKED_AT or abs(sum(last) / LOOKED_AT - math.log(keys)) >= NO_LEARNING:
+    if len(last) < 3 or abs(mean(last) - math.log(keys)) >= NO_LEARNING:
         return None
     return (
-        f"the image-text loss stays at {sum(last) / LOOKED_AT:.2f}, which is chance: nothing is matched yet. "
+        f"the image-text loss stays at {mean(last):.2f}, which is chance: nothing is matched yet. "
         "Check that captions belong to their images; otherwise lower the learning rates or train longer"
     )
 
