@@ -91,11 +91,16 @@ def test_watch_takes_in_what_comes(home: Path, monkeypatch: pytest.MonkeyPatch) 
         if looks == 2:
             paint(home / "photos" / "new.png", "purple")
         if looks == 3:
+            (home / "photos" / "bad.png").write_bytes(b"no picture")
+        if looks == 5:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(time, "sleep", sleep)
     said = CliRunner().invoke(app, ["index", "model", "photos", "--store", "s", "--watch", "--every", "3"])
-    assert [line.split(": ")[1].split(",")[0] for line in said.stdout.splitlines()] == ["6 added", "1 added"]
+    added = [line.split(": ")[1].split(",")[0] for line in said.stdout.splitlines()]
+    assert added == ["6 added", "1 added", "0 added"]
+    assert said.stderr.count("bad.png: not an image") == 1  # told once, though nothing else came
+    assert said.stderr.count("indexing") == 4  # of five looks; none where there is nothing to try
 
 
 def test_a_sheet_shows_the_hits(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,6 +130,21 @@ def test_embed_then_rebuild(home: Path) -> None:
     assert "8 rows" in run("store", "rebuild", "kept", "s").stdout
     hits = json.loads(run("search", "s", "red", "-k", "1", "--json").stdout)
     assert (Path(hits[0]["path"]).name, hits[0]["caption"]) == ("red.png", "other words")
+
+
+def test_a_column_called_score_hides_no_score(home: Path) -> None:
+    (home / "captions.csv").write_text("image,caption,score\nred.png,a red wall,7\n")
+    run("index", "model", "photos", "--store", "s", "--captions", "captions.csv")
+    (hit,) = json.loads(run("search", "s", "red", "-k", "1", "--json").stdout)
+    assert hit["score"] == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.usefixtures("home")
+def test_a_sheet_that_cannot_be_written_is_a_sentence() -> None:
+    run("index", "model", "photos", "--store", "s")
+    said = CliRunner().invoke(app, ["search", "s", "red", "--sheet", "no/hits.html"])
+    assert said.exit_code == 2
+    assert "cannot be written" in said.output
 
 
 def test_store_info_copy_and_rebuild(home: Path) -> None:

@@ -192,6 +192,13 @@ def test_a_wrong_upload_gets_a_sentence(searcher: Searcher) -> None:
         assert refusal(client.post("/search", content=chunks))[0] == 413
 
 
+def test_limits_of_uploads_are_none_of_stored_pictures(searcher: Searcher) -> None:
+    with TestClient(create_app(searcher, Settings(max_pixels=100)), base_url="http://localhost") as client:
+        id = client.get("/search", params={"q": "red", "k": 1}).json()["hits"][0]["id"]
+        assert client.get(f"/images/{id}/thumbnail").status_code == 200
+        assert refusal(client.post("/search", content=png("red")))[0] == 413
+
+
 def test_an_api_key_guards_everything_but_the_page(searcher: Searcher) -> None:
     app = create_app(searcher, Settings(api_key="open sésame; 1"))
     key = "open sésame; 1".encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
@@ -259,6 +260,34 @@ def test_another_model_is_refused_and_a_moved_checkpoint_remembered(make: Make) 
         make(INFO.model_copy(update={"fingerprint": "f2"}))
     make(INFO.model_copy(update={"checkpoint": "/new/place"}))
     assert make(None).info.checkpoint == "/new/place"
+
+
+def test_what_others_remember_is_kept_and_seen(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = make(INFO)
+    second = open_store(first.address)
+    first.remember(roots=["/one"])
+    first.upsert([replace(make_rows(1)[0], extra={"stars": 1})])
+    if hasattr(first, "_lock"):
+        first._lock.release()  # as its process does at its end
+    second.remember(roots=["/two"])
+    second.upsert([replace(make_rows(2)[1], extra={"price": 2.5})])
+    assert second.info.roots == ("/one", "/two")
+    later = time.monotonic() + 3
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert first.info.roots == ("/one", "/two")
+    assert {"stars", "price"} <= first.columns.keys()
+    second.close()
+
+
+def test_a_damaged_table_is_a_sentence(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"), INFO)
+    store.upsert(make_rows(50))
+    for file in (tmp_path / "store" / "rows.lance" / "data").iterdir():
+        file.write_bytes(b"no table")
+    with pytest.raises(StoreError, match="unicross store rebuild"):
+        list(store.scan())
+    with pytest.raises(StoreError, match="unicross store rebuild"):
+        store.search(make_rows(1)[0].vector, 3)
 
 
 def test_a_missing_store_says_how_to_make_one(tmp_path: Path) -> None:

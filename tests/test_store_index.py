@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,10 @@ import pytest
 from fake_model import FakeModel, gallery, paint, touch
 from unicross.errors import DataError, StoreError
 from unicross.store import Row, Store, StoreInfo, open_store
+from unicross.store.bulk import embed_folder
 from unicross.store.copy import copy, rebuild
 from unicross.store.index import index
-from unicross.store.keep import Keep
+from unicross.store.keep import Keep, keep_of
 
 
 @pytest.fixture
@@ -113,6 +115,105 @@ def test_captions_become_texts_and_user_columns(model: FakeModel, store: Store, 
     assert (report.added, report.updated, report.removed) == (1, 1, 3)
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("captions.csv", "image_path,caption\nred.png,a red square\n"),
+        ("captions.csv", "image;caption\nred.png;a red square\n"),
+        ("results.csv", "image_name| comment_number| comment\nred.png| 0| a red square\n"),
+        ("captions.txt", "image,caption\nred.png,a red square\n"),
+        ("captions.jsonl", '{"image": "red.png", "captions": ["a red square"]}\n'),
+    ],
+)
+def test_captions_are_read_as_training_reads_them(
+    model: FakeModel, store: Store, photos: Path, name: str, text: str
+) -> None:
+    table = photos.parent / name
+    table.write_text(text)
+    assert index(model, photos, store, captions=table).failed == []
+    assert row_of(store, "red.png").caption == "a red square"
+    assert [row.caption for row in store.scan() if row.kind == "text"] == ["a red square"]
+
+
+def test_odd_cells_of_jsonl(model: FakeModel, store: Store, photos: Path) -> None:
+    table = photos.parent / "captions.jsonl"
+    table.write_text(
+        '{"image": "red.png", "caption": ["one\u2028line", "half a pair \\ud83d"], '
+        '"number": 9223372036854775808}\n'
+    )
+    index(model, photos, store, captions=table)
+    assert {row.caption for row in store.scan() if row.kind == "text"} == {
+        "one\u2028line",
+        "half a pair \\ud83d",
+    }
+    assert row_of(store, "red.png").extra == {"number": "9223372036854775808"}
+
+
+def test_a_caption_goes_to_no_other_folders_picture(model: FakeModel, store: Store, photos: Path) -> None:
+    paint(photos / "cats" / "001.png", "red")
+    paint(photos / "birds" / "002.png", "red")
+    table = photos.parent / "captions.csv"
+    table.write_text(
+        "image,caption\ndogs/001.png,a dog\n/archive/photos/birds/002.png,a bird\n003.png,gone\n"
+    )
+    (failure,) = index(model, photos, store, captions=table).failed
+    assert failure.reason.endswith("several have: 003.png, dogs/001.png")
+    assert row_of(store, "cats/001.png").caption == ""
+    assert row_of(store, "birds/002.png").caption == "a bird"  # named from further up
+
+
+def test_what_an_unreadable_folder_holds_is_not_pruned(
+    model: FakeModel, store: Store, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index(model, photos, store)
+    listed = os.scandir
+
+    def scandir(path: Path) -> object:
+        if Path(path).name == "a":
+            raise OSError(5, "Input/output error")
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    (photos / "b" / "black.bmp").unlink()
+    report = index(model, photos, store, prune=True)
+    assert report.removed == 1
+    assert [failure.reason for failure in report.failed] == ["the folder cannot be read: Input/output error"]
+    assert names(store) == ["blue.png", "green.jpg", "red.png", "white.png", "yellow.png"]
+
+
+def test_pictures_of_every_usual_name_are_taken_or_told(model: FakeModel, store: Store, photos: Path) -> None:
+    (photos / "phone.HEIC").write_bytes(b"ftypheic")
+    paint(photos / "scan.jp2", "red")
+    report = index(model, photos, store)
+    assert report.added == 7
+    assert [Path(failure.path).name for failure in report.failed] == ["phone.HEIC"]
+
+
+def test_two_folders_kept_in_one_place(model: FakeModel, photos: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    paint(other / "pink.png", (250, 100, 150))
+    info = StoreInfo(fingerprint=model.fingerprint(), checkpoint="m", dim=16)
+    for folder in (photos, other):
+        embed_folder(model, info, folder, tmp_path / "kept", captions=None, progress=lambda *_: None)
+    kept = Keep(tmp_path / "kept")
+    assert kept.info.roots == (str(photos.resolve()), str(other.resolve()))
+    assert sum(map(len, kept.replay())) == 7
+
+
+def test_a_store_made_of_another_keeps_its_embeddings_too(
+    model: FakeModel, store: Store, photos: Path, tmp_path: Path
+) -> None:
+    index(model, photos, store)
+    again = open_store(str(tmp_path / "again"), store.info)
+    copy(store, again, keep_of(again.address))
+    paint(photos / "new.png", "purple")
+    index(model, photos, again, keep=keep_of(again.address))
+    kept = keep_of(again.address)
+    assert kept is not None
+    assert {row.id for rows in kept.replay() for row in rows} == {row.id for row in again.scan()}
+    assert kept.info == again.info
+
+
 def test_a_changed_picture_keeps_its_caption(model: FakeModel, store: Store, photos: Path) -> None:
     table = photos.parent / "captions.csv"
     table.write_text("image,caption\nred.png,what it was\n")
@@ -169,10 +270,11 @@ def test_a_store_is_rebuilt_from_what_was_kept(model: FakeModel, store: Store, p
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("c.csv", "picture,words\na,b\n", "no column for the picture"),
-        ("c.csv", "image,caption\na,b,c\n", "c.csv:2: more cells"),
-        ("c.jsonl", '{"image": "a"}\nnonsense\n', "c.jsonl:2: not JSON"),
-        ("c.jsonl", "[1]\n", "c.jsonl:1: not a JSON object"),
+        ("c.csv", 'image,caption\n"a,b\n', "quotes do not match"),
+        ("c.csv", "picture,words\na,b\n", "no image and no caption column"),
+        ("c.csv", "image,caption\na,b,c\n", "c.csv:2: bad line: 3 cells, the header has 2"),
+        ("c.jsonl", '{"image": "a"}\nnonsense\n', "c.jsonl:2: bad line: not JSON"),
+        ("c.jsonl", '[1]\n{"image": "a"}\n', "c.jsonl:1: bad line: not a JSON object"),
         ("c.txt", "a.jpg#0\tgood\nbad line\n", "c.txt:2: not of the form"),
         ("c.xlsx", "", "are read from .csv"),
         ("c.csv", "image,caption,1 bad\na,b,c\n", "user column is named"),

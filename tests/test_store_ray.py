@@ -50,7 +50,7 @@ def test_two_nodes_embed_what_one_process_does(tmp_path: Path) -> None:
     for number in range(30):
         paint(photos / "many" / f"{number}.png", (number * 8, 255 - number * 8, 90))
     (photos / "bad.png").write_bytes(b"no picture")
-    (tmp_path / "captions.csv").write_text("image,caption\nred.png,a red wall\n")
+    (tmp_path / "captions.csv").write_text("image,caption,year\nred.png,a red wall,2020\n")
     result = subprocess.run(
         [sys.executable, "-c", RUN, str(photos), str(tmp_path / "kept"), str(tmp_path / "captions.csv")],
         env={
@@ -72,4 +72,6 @@ def test_two_nodes_embed_what_one_process_does(tmp_path: Path) -> None:
     rows = {row.id: row for kept in Keep(tmp_path / "kept").replay() for row in kept}
     assert len(rows) == 37
     (red,) = [row for row in rows.values() if row.path.endswith("/red.png") and row.kind == "image"]
+    assert red.extra == {"year": 2020}
+    assert all(row.extra == {} for row in rows.values() if not row.path.endswith("/red.png"))
     np.testing.assert_allclose(red.vector, FakeModel().encode_texts(["red"])[0], atol=1e-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import datetime
 
 import pytest
 from hypothesis import given
@@ -25,6 +26,9 @@ def test_where_is_parsed() -> None:
     assert parse_where(["album=a", "album=b"], COLUMNS_FOR_PARSING) == [Condition("album", "in", ("a", "b"))]
     (day,) = parse_where(["mtime>=2024-05-01T00:00:00+00:00"], COLUMNS_FOR_PARSING)
     assert day.value == 1714521600.0
+    for text, first in (("2024", "2024-01-01"), ("2024-05", "2024-05-01")):
+        (year,) = parse_where([f"mtime>={text}"], COLUMNS_FOR_PARSING)
+        assert year.value == datetime.fromisoformat(first).timestamp()
 
 
 @pytest.mark.parametrize(
@@ -35,7 +39,7 @@ def test_where_is_parsed() -> None:
         ("size=big", "type int"),
         ("size=" + "9" * 30, "ordinary size"),
         ("mtime=nan", "ordinary size"),
-        ("mtime>=2024-99-99", "type float"),
+        ("mtime>=2024-99-99", "a date such as 2024-05-01"),
         ("sold=maybe", "type bool"),
     ],
 )

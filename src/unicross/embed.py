@@ -17,30 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unicross.config import ModelConfig
-from unicross.data.images import load_square
+from unicross.data.images import IMAGE_SUFFIXES, load_square
 from unicross.errors import DataError
 
 Vectors = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
-
-EXTENSIONS = frozenset(
-    {
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".webp",
-        ".gif",
-        ".bmp",
-        ".tif",
-        ".tiff",
-        ".avif",
-        ".ppm",
-        ".pgm",
-    }
-)
-"""Names that end so are pictures; any case."""
 
 BATCH = 64
 """Pictures in one forward."""
@@ -114,7 +95,7 @@ def walk(folder: Path) -> tuple[list[FoundFile], list[Failure]]:
                 continue
             if _is_folder(entry):
                 folders.append(Path(entry.path))
-            elif Path(entry.name).suffix.lower() in EXTENSIONS:
+            elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
                 found = _look(entry, album)
                 (files if isinstance(found, FoundFile) else failures).append(found)  # type: ignore[arg-type]
         pending.extend(reversed(folders))

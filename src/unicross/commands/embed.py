@@ -25,8 +25,8 @@ def embed(
         Path | None, typer.Option(help="Texts to add: .csv, .tsv, .jsonl, or .txt (docs/search.md).")
     ] = None,
     engine: Annotated[Engine, typer.Option(help="Where to work: here, or on a Ray cluster.")] = Engine.local,
-    workers: Annotated[int, typer.Option(help="With ray: processes that hold the model.")] = 2,
-    gpus: Annotated[float, typer.Option(help="With ray: GPUs for each of them.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="With ray: processes that hold the model.")] = 2,
+    gpus: Annotated[float, typer.Option(min=0, help="With ray: GPUs for each of them.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; the best there is by default.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:

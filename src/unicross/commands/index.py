@@ -37,7 +37,7 @@ def index(
         ),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Keep going: look again and again.")] = False,
-    every: Annotated[float, typer.Option(help="With --watch: seconds between two looks.")] = 10,
+    every: Annotated[float, typer.Option(min=0, help="With --watch: seconds between two looks.")] = 10,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; the best there is by default.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
@@ -49,19 +49,17 @@ def index(
     from unicross.model import TwoTower
     from unicross.store import StoreInfo, open_store
     from unicross.store.index import index as run
-    from unicross.store.keep import Keep
+    from unicross.store.keep import Keep, keep_of
 
     model = TwoTower.load(checkpoint, device)
     info = StoreInfo(fingerprint=model.fingerprint(), checkpoint=str(checkpoint.resolve()), dim=model.dim)
     target = open_store(store, create=info)
-    if keep is None and Path(store).is_dir():
-        keep = Path(store) / "embeddings"
-    kept = Keep(keep) if keep else None
+    kept = Keep(keep) if keep else keep_of(store)
     seen: set[Failure] = set()
     while True:
         with Bar("indexing") as progress:
             report = run(model, folder, target, captions=captions, prune=prune, keep=kept, progress=progress)
-        if not watch or report.changed:
+        if not watch or report.changed or not seen.issuperset(report.failed):
             _print(report, store, target.count(), seen, json=json)
         seen.update(report.failed)
         if not watch:
@@ -71,7 +69,7 @@ def index(
 
 
 class Bar:
-    """A progress bar on standard error."""
+    """A progress bar on standard error, as soon as there is something to do."""
 
     def __init__(self, title: str) -> None:
         self._title = title
@@ -89,14 +87,16 @@ class Bar:
             console=output(stderr=True),
         )
         self._task = self._bar.add_task(self._title)
-        self._bar.start()
         return self
 
     def __call__(self, done: int, total: int) -> None:
+        if total:
+            self._bar.start()
         self._bar.update(self._task, completed=done, total=total)
 
     def __exit__(self, *error: object) -> None:
-        self._bar.stop()
+        if self._bar.live.is_started:  # stopping prints a line
+            self._bar.stop()
 
 
 def _print(report: IndexReport, store: str, count: int, seen: set[Failure], *, json: bool) -> None:

@@ -83,7 +83,10 @@ def _show(hits: list[Hit], title: str, sheet: Path | None, open_: bool) -> None:
 
     if sheet is None:
         sheet = Path(tempfile.mkdtemp(prefix="unicross-")) / "hits.html"
-    sheet.write_text(render(title, hits), encoding="utf-8")
+    try:
+        sheet.write_text(render(title, hits), encoding="utf-8")
+    except OSError as error:
+        raise typer.BadParameter(f"--sheet {sheet}: cannot be written: {error.strerror}") from error
     typer.echo(f"the hits with their pictures: {sheet}", err=True)
     if open_:
         webbrowser.open(sheet.resolve().as_uri())
@@ -93,6 +96,7 @@ def as_dict(hit: Hit) -> dict[str, Any]:
     """A hit as plain data: the score, the columns, and the user columns beside them."""
     row = hit.row
     return {
+        **row.extra,
         "score": round(hit.score, 6),
         "id": row.id,
         "kind": row.kind,
@@ -101,7 +105,6 @@ def as_dict(hit: Hit) -> dict[str, Any]:
         "album": row.album,
         "size": row.size,
         "mtime": row.mtime,
-        **row.extra,
     }
 
 

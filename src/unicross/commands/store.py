@@ -42,10 +42,11 @@ def copy(
     """Copy a store, to another engine for instance: same ids, same vectors, same filters."""
     from unicross.store import open_store
     from unicross.store.copy import copy as run
+    from unicross.store.keep import keep_of
 
     old = open_store(source)
     new = open_store(target, create=old.info)
-    run(old, new)
+    run(old, new, keep_of(target))
     typer.echo(f"{target}: {new.count()} rows (in {source}: {old.count()})")
     old.close()
     new.close()
@@ -59,10 +60,11 @@ def rebuild(
     """Make a store anew from the embeddings that `unicross index` keeps as Parquet."""
     from unicross.store import open_store
     from unicross.store.copy import rebuild as run
-    from unicross.store.keep import Keep
+    from unicross.store.keep import Keep, keep_of
 
     kept = Keep(keep)
     new = open_store(target, create=kept.info)
-    run(kept, new)
+    own = keep_of(target)
+    run(kept, new, None if own is None or own.folder.resolve() == keep.resolve() else own)
     typer.echo(f"{target}: {new.count()} rows")
     new.close()

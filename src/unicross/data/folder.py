@@ -9,12 +9,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from unicross.data.images import IMAGE_SUFFIXES
 from unicross.data.rows import Problem, Row, read_lines
 from unicross.errors import DataError
 
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".ppm", ".pgm"}
-)
 SPLIT_FOLDERS = frozenset({"train", "val", "valid", "validation", "dev", "test"})
 
 

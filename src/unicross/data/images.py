@@ -31,6 +31,11 @@ Resize = Literal["squash", "crop"]
 Pixels = NDArray[np.uint8]
 AnyImage = ImageSource | Path | str | Image.Image | Pixels
 
+_KINDS = "jpg jpeg jpe jfif png webp gif bmp tif tiff avif jp2 ppm pgm heic heif"
+IMAGE_SUFFIXES = frozenset(f".{kind}" for kind in _KINDS.split())
+"""Files whose names end so, in any case, are taken for pictures; those that cannot be decoded (Pillow has no
+HEIC by itself) are reported, never passed over."""
+
 EMPTY = "the file is empty"
 GAP = 2
 """A picture is reduced by cheap means only down to this multiple of the wanted side; the rest is bicubic."""

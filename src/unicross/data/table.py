@@ -20,7 +20,7 @@ from unicross.data.rows import Problem, Row, describe, find_image, image_folders
 from unicross.errors import DataError
 
 IMAGE_COLUMNS = ("image", "image_path", "filepath", "file", "filename", "file_name", "path", "image_name")
-CAPTION_COLUMNS = ("caption", "captions", "text", "title", "description", "comment")
+CAPTION_COLUMNS = ("caption", "captions", "text", "sentence", "title", "description", "comment")
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 DELIMITERS = (",", "\t", "|", ";")
 
@@ -38,13 +38,43 @@ class Columns:
 def table_files(root: Path) -> list[Path]:
     """Tables at `root`: the file itself, or those in the folder, Kaggle's `captions.txt` among them."""
     if root.is_file():
-        return [root] if root.suffix.lower() in SUFFIXES or _is_text_table(root) else []
+        return [root] if root.suffix.lower() in SUFFIXES or is_text_table(root) else []
     files = [path for path in sorted(root.iterdir()) if path.suffix.lower() in SUFFIXES and path.is_file()]
-    return files + [path for path in [root / "captions.txt"] if path.is_file() and _is_text_table(path)]
+    return files + [path for path in [root / "captions.txt"] if path.is_file() and is_text_table(path)]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What a file says, before it is made rows."""
+
+    columns: Columns
+    names: Sequence[str]
+    """All columns, in the order of the file."""
+    records: Sequence[tuple[int, dict[str, Any]]]
+    """Cells by column, with the number of the line."""
+    problems: list[Problem]
 
 
 def read(path: Path) -> tuple[list[Row], list[Problem]]:
     """Rows of a table. Raises DataError where no column is known or the file cannot be parsed."""
+    table = read_table(path)
+    columns = table.columns
+    folders = image_folders(path.parent)
+    images: dict[str, Path] = {}
+    rows: list[Row] = []
+    for number, record in table.records:
+        image_name = cell(record, columns.image)
+        if image_name and image_name not in images:
+            images[image_name] = find_image(image_name, folders)
+        for caption in captions(record, columns.caption):
+            image_id = cell(record, columns.image_id) or image_name or f"{path.name}:{number}"
+            split = cell(record, columns.split) or None
+            rows.append(Row(f"{path}:{number}", image_id, images.get(image_name), caption, split))
+    return rows, table.problems
+
+
+def read_table(path: Path) -> Table:
+    """The records of a table. Raises DataError where no column is known or the file cannot be parsed."""
     problems: list[Problem] = []
     if path.suffix.lower() == ".jsonl":
         records = list(_json_records(path, problems))
@@ -60,24 +90,15 @@ def read(path: Path) -> tuple[list[Row], list[Problem]]:
             f"{path}: no image and no caption column among {', '.join(names)}. Name them in the "
             f"first line: {' or '.join(IMAGE_COLUMNS)}; {' or '.join(CAPTION_COLUMNS)}"
         )
-    folders = image_folders(path.parent)
-    images: dict[str, Path] = {}
-    rows: list[Row] = []
+    good = []
     for number, record in records:
-        where = f"{path}:{number}"
         objects = [name for name in used if isinstance(record.get(name), dict)]
         if objects:
             what = f"{objects[0]} must be text (a caption may be a list of texts), not an object"
-            problems.append(Problem("bad line", where, what))
-            continue
-        image_name = _cell(record, columns.image)
-        if image_name and image_name not in images:
-            images[image_name] = find_image(image_name, folders)
-        for caption in _captions(record, columns.caption):
-            image_id = _cell(record, columns.image_id) or image_name or f"{path.name}:{number}"
-            split = _cell(record, columns.split) or None
-            rows.append(Row(where, image_id, images.get(image_name), caption, split))
-    return rows, problems
+            problems.append(Problem("bad line", f"{path}:{number}", what))
+        else:
+            good.append((number, record))
+    return Table(columns, names, good, problems)
 
 
 def find_columns(names: Sequence[str]) -> Columns:
@@ -90,19 +111,20 @@ def find_columns(names: Sequence[str]) -> Columns:
     return Columns(first(IMAGE_COLUMNS), first(CAPTION_COLUMNS), first(["split"]), first(["image_id"]))
 
 
-def _cell(record: dict[str, Any], column: str | None) -> str:
+def cell(record: dict[str, Any], column: str | None) -> str:
+    """A cell as text, "" where there is none."""
     value = record.get(column) if column is not None else None
     return "" if value is None else str(value).strip()
 
 
-def _captions(record: dict[str, Any], column: str | None) -> list[str | None]:
+def captions(record: dict[str, Any], column: str | None) -> list[str | None]:
     """One entry a caption, "" for an empty one; [None] where JSON has none (null, or no such key)."""
     value = record.get(column) if column is not None else None
     if value is None:
         return [None]
     if isinstance(value, list):
         return ["" if caption is None else str(caption) for caption in value] or [""]
-    return [_cell(record, column)]
+    return [cell(record, column)]
 
 
 def _json_records(path: Path, problems: list[Problem]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -169,7 +191,7 @@ def _delimiter(header: str) -> str:
     return max(DELIMITERS, key=known)
 
 
-def _is_text_table(path: Path) -> bool:
+def is_text_table(path: Path) -> bool:
     """Whether a `.txt` file begins with a header of an image and a caption column."""
     if path.suffix.lower() != ".txt":
         return False

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from unicross.data.folder import IMAGE_SUFFIXES
+from unicross.data.images import IMAGE_SUFFIXES
 from unicross.data.items import as_unicode
 from unicross.data.rows import LISTS, Problem, Rows
 from unicross.data.shards import (

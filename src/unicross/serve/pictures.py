@@ -18,7 +18,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from unicross.data.images import upright_rgb
+from unicross.data.images import formats, upright_rgb
 
 FORMATS = {
     "JPEG": "image/jpeg",
@@ -30,7 +30,8 @@ FORMATS = {
     "TIFF": "image/tiff",
     "PPM": "image/x-portable-pixmap",
 }
-"""What is read, by Pillow's name; every other decoder stays out of reach of uploads."""
+"""What uploads may be, by Pillow's name; every other decoder stays out of their reach. Stored pictures may be
+whatever was indexed."""
 
 SHOWN = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP")
 """What browsers show; other files go out as JPEG."""
@@ -66,17 +67,20 @@ def read_upload(data: bytes, *, max_pixels: int, at_least: int) -> Image.Image:
     """
     if not data:
         raise PictureError(422, "the upload is empty: send the bytes of a picture")
-    return _decode(data, "the upload", max_pixels=max_pixels, at_least=at_least)
+    return _DECODERS.submit(_decode, data, "the upload", tuple(FORMATS), max_pixels, at_least).result()
 
 
-def _decode(data: bytes, name: str, *, max_pixels: int, at_least: int | None) -> Image.Image:
-    return _DECODERS.submit(_decode_here, data, name, max_pixels, at_least).result()
+def _stored(data: bytes, at_least: int | None) -> Image.Image:
+    """A picture that was indexed: of any kind and size that indexing takes."""
+    return _DECODERS.submit(_decode, data, "the picture", formats(), None, at_least).result()
 
 
-def _decode_here(data: bytes, name: str, max_pixels: int, at_least: int | None) -> Image.Image:
+def _decode(
+    data: bytes, name: str, kinds: tuple[str, ...], max_pixels: int | None, at_least: int | None
+) -> Image.Image:
     try:
-        with Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as image:
-            if image.width * image.height > max_pixels:
+        with Image.open(io.BytesIO(data), formats=kinds) as image:
+            if max_pixels is not None and image.width * image.height > max_pixels:
                 raise PictureError(
                     413, f"{name} has {image.width}×{image.height} pixels, more than {max_pixels} are refused"
                 )
@@ -88,9 +92,7 @@ def _decode_here(data: bytes, name: str, max_pixels: int, at_least: int | None) 
     except PictureError:
         raise
     except UnidentifiedImageError:
-        raise PictureError(
-            415, f"{name} is no picture of a kind that is read: {', '.join(FORMATS)}"
-        ) from None
+        raise PictureError(415, f"{name} is no picture of a kind that is read: {', '.join(kinds)}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise PictureError(413, f"{name} has too many pixels") from None
     except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
@@ -120,8 +122,7 @@ def relative(path: str, roots: Sequence[str]) -> str:
 class Pictures:
     """Stored pictures as they are sent out. Raises PictureError for what cannot be."""
 
-    def __init__(self, max_pixels: int) -> None:
-        self._max_pixels = max_pixels
+    def __init__(self) -> None:
         self._cache: OrderedDict[str, Served] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
@@ -130,14 +131,13 @@ class Pictures:
         """A file as it is if browsers show its kind, as JPEG if not."""
         data, tag = _read(path)
         try:
-            with Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as image:
+            with Image.open(io.BytesIO(data), formats=formats()) as image:
                 kind = image.format or ""
         except Exception:
             raise PictureError(415, "the file is no longer a picture") from None
         if kind in SHOWN:
             return Served(data, FORMATS[kind], tag)
-        whole = _decode(data, "the picture", max_pixels=self._max_pixels, at_least=None)
-        return Served(_jpeg(whole), "image/jpeg", tag)
+        return Served(_jpeg(_stored(data, None)), "image/jpeg", tag)
 
     def thumbnail(self, path: Path, side: int) -> Served:
         """A JPEG whose shorter side has about `side` pixels, kept in memory for the next time."""
@@ -148,7 +148,7 @@ class Pictures:
                 self._cache.move_to_end(key)
                 return self._cache[key]
         data, _ = _read(path)
-        image = _decode(data, "the picture", max_pixels=self._max_pixels, at_least=side)
+        image = _stored(data, side)
         scale = side / min(image.size)
         if scale < 1:
             image = image.resize(

@@ -72,7 +72,7 @@ class Service:
         self.store = store
         self._encoder = BatchedEncoder(model, metrics.batch.observe)
         self.searcher = Searcher(self._encoder, store)
-        self.pictures = Pictures(settings.max_pixels)
+        self.pictures = Pictures()
         self.drawing = anyio.CapacityLimiter(os.cpu_count() or 1)  # thumbnails leave room for searches
         self._facets: tuple[float, dict[str, Any]] | None = None
 

@@ -49,5 +49,5 @@ def open_store(address: str, create: StoreInfo | None = None) -> Store:
     if create is not None:
         store.info.check(create.fingerprint, address=address)
         if store.info.checkpoint != create.checkpoint:
-            store.remember(store.info.model_copy(update={"checkpoint": create.checkpoint}))
+            store.remember(checkpoint=create.checkpoint)
     return store

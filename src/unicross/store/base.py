@@ -90,6 +90,11 @@ class StoreInfo(BaseModel):
                 f"{self.fingerprint}), this one is {fingerprint}: use that one, or index into a new store"
             )
 
+    def updated(self, roots: Sequence[str] = (), checkpoint: str | None = None) -> StoreInfo:
+        """With these folders besides, and the checkpoint at its new place."""
+        both = tuple(dict.fromkeys((*self.roots, *roots)))
+        return self.model_copy(update={"roots": both, "checkpoint": checkpoint or self.checkpoint})
+
 
 def read_info(text: str, *, address: str) -> StoreInfo:
     """Parse what a store remembers. Raises StoreError."""
@@ -152,11 +157,13 @@ def _parse_value(column: str, text: str, columns: Columns) -> Value:
     try:
         if kind is bool:
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-        if column == "mtime" and re.match(r"\d{4}-\d", text):
-            return datetime.datetime.fromisoformat(text).timestamp()
+        if column == "mtime" and re.match(r"\d{4}($|-)", text):
+            day = text + "-01-01"[len(text) - 4 :] if len(text) in (4, 7) else text
+            return datetime.datetime.fromisoformat(day).timestamp()
         value: Value = kind(text)
     except (ValueError, KeyError, OverflowError, OSError):
-        raise QueryError(f"filter: {column} takes a value of type {kind.__name__}, got {text!r}") from None
+        what = "a date such as 2024-05-01" if column == "mtime" else f"a value of type {kind.__name__}"
+        raise QueryError(f"filter: {column} takes {what}, got {text!r}") from None
     if not isinstance(value, str) and not abs(value) < 2**63:
         raise QueryError(f"filter: {column} takes a number of ordinary size, got {text!r}")
     return value
@@ -202,7 +209,10 @@ def new_user_columns(rows: Iterable[Row], columns: Columns, *, address: str) -> 
                 check_user_column(name)
                 new[name] = type(value)
             elif kind is not type(value) or name in COLUMNS:
-                raise StoreError(f"column {name!r} of {address} holds {kind.__name__}, got {value!r}")
+                raise StoreError(
+                    f"column {name!r} of {address} holds {kind.__name__}, got {value!r}: rename the column, "
+                    "or index into a new store"
+                )
     return new
 
 
@@ -219,14 +229,15 @@ class Store(Protocol):
     def address(self) -> str: ...
 
     @property
-    def info(self) -> StoreInfo: ...
+    def info(self) -> StoreInfo:
+        """What the store remembers about itself; another process's changes are seen within seconds."""
 
     @property
     def columns(self) -> Columns:
         """All columns but the vector, user columns included, with their types."""
 
-    def remember(self, info: StoreInfo) -> None:
-        """Replace what the store remembers about itself."""
+    def remember(self, *, roots: Sequence[str] = (), checkpoint: str | None = None) -> None:
+        """Add indexed folders to what the store remembers, and where the checkpoint is now."""
 
     def upsert(self, rows: Sequence[Row]) -> None:
         """Put rows in, in place of those with the same ids. All of them or, when killed, none."""

@@ -1,12 +1,13 @@
 """Embedding a folder without a store, into kept Parquet: on this machine, or on a Ray cluster.
 
 For collections beyond one machine: every Ray worker holds the model and writes parts of its own into a folder
-that all of them reach, so no vector passes through the driver. A run that was cut off goes on where it
+that all of them reach, so no new vector passes through the driver. A run that was cut off goes on where it
 stopped. `unicross store rebuild` makes a store of any engine of the result.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -67,11 +68,10 @@ def embed_folder_ray(
         ray.init(include_dashboard=False, log_to_driver=False)
     try:
         size = min(CHUNK, -(-len(plan.fresh) // workers))
+        blocks = -(-len(plan.fresh) // size)  # so many that no task of Ray's own waits for the workers' CPUs
+        # a row goes as text: of mappings, Arrow would give every row all the others' columns
         rows = ray.data.from_items(
-            [{"row": asdict(row)} for row in plan.fresh],
-            override_num_blocks=-(
-                -len(plan.fresh) // size
-            ),  # no task of Ray's own waits for the workers' CPUs
+            [{"row": json.dumps(asdict(row))} for row in plan.fresh], override_num_blocks=blocks
         )
         answers = rows.map_batches(
             _Worker,
@@ -98,7 +98,7 @@ class _Worker:
         self._keep = Keep(Path(out), run)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        rows, failures = embed_rows(self._model, [Row(**cells) for cells in batch["row"]])
+        rows, failures = embed_rows(self._model, [Row(**json.loads(row)) for row in batch["row"]])
         self._keep.append(rows)
         return {"added": [len(rows)], "failed": [[asdict(failure) for failure in failures]]}
 

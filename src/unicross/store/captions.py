@@ -1,33 +1,34 @@
 """Texts to index beside the pictures, and user columns for their rows, from one file.
 
-captions.csv, .tsv, .jsonl   a column for the picture, one for the text; every other column becomes a
-                             user column of the picture's row (photographer, year, price ...)
+captions.csv, .tsv, .jsonl   as for training (`data/table.py`): a column for the picture, one for the text;
+                             every other column becomes a user column of the picture's row (photographer,
+                             year, price ...)
 *.token.txt                  Flickr's layout, `name.jpg#k<TAB>caption`
 any other .txt               a text a line, belonging to no picture
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from unicross.data.items import as_unicode
+from unicross.data.rows import read_lines
+from unicross.data.table import SUFFIXES, captions, cell, is_text_table, read_table
 from unicross.errors import DataError
 from unicross.store.base import Value, check_user_column
 
-IMAGE_COLUMNS = ("image", "image_name", "file", "filename", "file_name", "filepath", "path")
-TEXT_COLUMNS = ("caption", "captions", "text", "comment", "title", "description", "sentence")
 LONGEST_TEXT = 5_000
 """Characters of a text that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """One line of the file."""
+    """One text of the file."""
 
     image: str
     """The picture's path, relative to the indexed folder, or its name; empty for a text alone."""
@@ -38,26 +39,19 @@ class Caption:
 
 def read_captions(path: Path) -> list[Caption]:
     """All captions of a file. Raises DataError, with the line, for what cannot be understood."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"captions file not found: {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a readable UTF-8 text file: {error}") from error
-    lines = text.splitlines()
-    match path.suffix.lower():
-        case ".csv" | ".tsv" | ".jsonl":
-            return _table(path, lines)
-        case ".txt" | ".token" | "":
-            return list(_plain(path, lines))
-        case suffix:
-            raise DataError(
-                f"{path}: captions are read from .csv, .tsv, .jsonl and .txt, not from {suffix!r}"
-            )
+    if not path.is_file():
+        raise DataError(f"captions file not found: {path}")
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES or is_text_table(path):
+        return _table(path)
+    if suffix in (".txt", ".token", ""):
+        return list(_plain(path))
+    raise DataError(f"{path}: captions are read from .csv, .tsv, .jsonl and .txt, not from {suffix!r}")
 
 
-def _plain(path: Path, lines: Sequence[str]) -> Iterator[Caption]:
-    flickr = bool(lines) and re.match(r"[^\t]+#\d+\t", lines[0]) is not None
+def _plain(path: Path) -> Iterator[Caption]:
+    lines = read_lines(path)
+    flickr = re.match(r"[^\t]+#\d+\t", lines[0]) is not None
     for number, line in enumerate(lines, 1):
         if flickr and line.strip():
             match = re.fullmatch(r"([^\t]+)#\d+\t(.*)", line)
@@ -68,59 +62,27 @@ def _plain(path: Path, lines: Sequence[str]) -> Iterator[Caption]:
             yield Caption("", line.strip()[:LONGEST_TEXT])
 
 
-def _table(path: Path, lines: Sequence[str]) -> list[Caption]:
-    records = list(_json_lines(path, lines) if path.suffix.lower() == ".jsonl" else _csv(path, lines))
-    names = list(dict.fromkeys(name for _, record in records for name in record))
-    image = _pick(names, IMAGE_COLUMNS)
-    text = _pick(names, TEXT_COLUMNS)
-    if records and image is None and text is None:
-        raise DataError(
-            f"{path}: no column for the picture ({', '.join(IMAGE_COLUMNS)}) nor for the text "
-            f"({', '.join(TEXT_COLUMNS)}) among {', '.join(map(repr, names))}: rename one"
-        )
-    user = [name for name in names if name not in (image, text)]
+def _table(path: Path) -> list[Caption]:
+    table = read_table(path)
+    if table.problems:
+        raise DataError(f"{table.problems[0]}: correct the line")
+    image, text = table.columns.image, table.columns.caption
+    user = [name for name in table.names if name not in (image, text)]
     columns = {name: _column_name(path, name) for name in user}
-    types = {name: _common_type(record.get(name) for _, record in records) for name in user}
-    captions = []
-    for _, record in records:
-        extra = {
-            columns[name]: _cast(record[name], types[name])
-            for name in user
-            if record.get(name) not in (None, "")
-        }
-        said = str(record.get(text) or "").strip()[:LONGEST_TEXT] if text else ""
-        captions.append(Caption(str(record.get(image) or "").strip() if image else "", said, extra))
-    return captions
-
-
-def _csv(path: Path, lines: Sequence[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    reader = csv.DictReader([line + "\n" for line in lines], delimiter=delimiter, strict=True)
-    try:
-        for record in reader:
-            if None in record:
-                raise DataError(f"{path}:{reader.line_num}: more cells than columns: quote the caption")
-            yield reader.line_num, record
-    except csv.Error as error:
-        raise DataError(f"{path}:{reader.line_num}: {error}: correct the line") from None
-
-
-def _json_lines(path: Path, lines: Sequence[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{path}:{number}: not JSON ({error}): correct the line") from None
-        if not isinstance(record, dict):
-            raise DataError(f"{path}:{number}: not a JSON object: write {{'image': ..., 'caption': ...}}")
-        yield number, record
-
-
-def _pick(names: Sequence[str], wanted: Sequence[str]) -> str | None:
-    lower = {name.strip().lower(): name for name in names}
-    return next((lower[name] for name in wanted if name in lower), None)
+    types = {name: _common_type(record.get(name) for _, record in table.records) for name in user}
+    return [
+        Caption(
+            as_unicode(cell(record, image)),
+            as_unicode(said or "").strip()[:LONGEST_TEXT],
+            {
+                columns[name]: _cast(record[name], types[name])
+                for name in user
+                if record.get(name) not in (None, "")
+            },
+        )
+        for _, record in table.records
+        for said in captions(record, text)
+    ]
 
 
 def _column_name(path: Path, name: str) -> str:
@@ -142,7 +104,7 @@ def _common_type(values: Iterable[Any]) -> type:
 
 
 def _type(value: Any) -> type:
-    if isinstance(value, bool | int | float):
+    if isinstance(value, bool | float) or (isinstance(value, int) and abs(value) < 2**63):
         return type(value)
     if isinstance(value, str) and re.fullmatch(r"-?(0|[1-9]\d{0,17})", value.strip()):
         return int
@@ -153,6 +115,6 @@ def _type(value: Any) -> type:
 
 def _cast(value: Any, kind: type) -> Value:
     if kind is str:
-        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        return as_unicode(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
     result: Value = kind(value)
     return result

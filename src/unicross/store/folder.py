@@ -75,13 +75,24 @@ def _by_path(
     for caption in captions:
         path = str(root / caption.image) if caption.image else ""
         if path and path not in known:
-            same_name = by_name.get(Path(caption.image).name, [])
-            if len(same_name) != 1:
+            said_as = Path(caption.image).parts
+            may_be = [
+                file
+                for file in by_name.get(Path(caption.image).name, [])
+                if _ends_alike(said_as, Path(file).relative_to(root).parts)
+            ]
+            if len(may_be) != 1:
                 unknown.add(caption.image)
                 continue
-            path = same_name[0]
+            path = may_be[0]
         result.setdefault(path, []).append(caption)
     return result, sorted(unknown)
+
+
+def _ends_alike(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether one path is the end of the other: a bare name, or a path from further up or down."""
+    shared = min(len(one), len(other))
+    return tuple(one[-shared:]) == tuple(other[-shared:])
 
 
 def _unknown(captions: Path | None, names: Sequence[str]) -> list[Failure]:

@@ -61,8 +61,7 @@ def index(
     """
     store.info.check(model.fingerprint(), address=store.address)
     wanted = read_folder(folder, captions)
-    if wanted.root not in store.info.roots:
-        store.remember(store.info.model_copy(update={"roots": (*store.info.roots, wanted.root)}))
+    store.remember(roots=[wanted.root])
     if keep is not None:
         keep.describe(store.info)
     stored = _stored(store, wanted.root)
@@ -160,10 +159,13 @@ def _prune(
             f"{wanted.root} holds no picture any more but the store has {len(images)} of it: nothing was "
             "removed. Is a disk not mounted? If it is meant, delete the store"
         )
-    there = {row.path for row in wanted.images.values()} | {failure.path for failure in wanted.failures}
+    there = {row.path for row in wanted.images.values()}
+    unread = [Path(failure.path) for failure in wanted.failures]  # files, or whole folders
     alone = len(store.info.roots) == 1  # with more folders, nobody knows whose a text of no picture is
     gone = []
     for row in stored.values():
+        if row.path not in there and any(Path(row.path).is_relative_to(place) for place in unread):
+            continue
         unsaid = row.kind == "text" and wanted.texts is not None and row.id not in wanted.texts
         if (row.path and row.path not in there) or (unsaid and (row.path or alone)):
             gone.append(row.id)

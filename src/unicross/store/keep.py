@@ -22,12 +22,17 @@ from unicross.store.base import Row, StoreInfo, read_info
 from unicross.store.files import commit, write_atomically
 
 
+def keep_of(address: str) -> Keep | None:
+    """Where a store in a folder keeps its embeddings: beside its table. None for other stores."""
+    return Keep(Path(address) / "embeddings") if Path(address).is_dir() else None
+
+
 class Keep:
     """The kept embeddings in a folder. Raises StoreError."""
 
     def __init__(self, folder: Path, run: int | None = None) -> None:
         """`run`: the number of this run where several processes write in one; the next one otherwise."""
-        self._folder = folder
+        self.folder = folder
         self._writer, self._written = uuid.uuid4().hex[:8], 0
         try:
             self.run = run or max((int(part.stem[:8]) for part in self._parts()), default=0) + 1
@@ -37,22 +42,29 @@ class Keep:
     @property
     def info(self) -> StoreInfo:
         """Of the store whose embeddings these are."""
-        path = self._folder / "store.json"
+        path = self.folder / "store.json"
         try:
             return read_info(path.read_text(encoding="utf-8"), address=str(path))
         except (OSError, UnicodeDecodeError):
             raise StoreError(
-                f"{self._folder} holds no kept embeddings: give the folder that `unicross index` wrote, "
+                f"{self.folder} holds no kept embeddings: give the folder that `unicross index` wrote, "
                 "STORE/embeddings by default"
             ) from None
 
     def describe(self, info: StoreInfo) -> None:
-        """Note whose embeddings these are. Raises StoreError where they are another model's."""
-        path = self._folder / "store.json"
+        """Note whose embeddings these are, and of which folders besides those noted before.
+
+        Raises StoreError where they are another model's.
+        """
+        path = self.folder / "store.json"
         if path.exists():
-            self.info.check(info.fingerprint, address=str(self._folder))
-        self._folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, info.model_dump_json(indent=1).encode())
+            self.info.check(info.fingerprint, address=str(self.folder))
+            info = self.info.updated(info.roots, info.checkpoint)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, info.model_dump_json(indent=1).encode())
+        except OSError as error:
+            raise StoreError(f"{self.folder}: no place to keep embeddings: {error}") from error
 
     def append(self, rows: Sequence[Row]) -> None:
         """Keep rows with their vectors."""
@@ -94,10 +106,10 @@ class Keep:
                 yield rows
 
     def _parts(self) -> list[Path]:
-        return sorted(self._folder.glob("[0-9]*.parquet"))
+        return sorted(self.folder.glob("[0-9]*.parquet"))
 
     def _write(self, table: pa.Table) -> None:
-        path = self._folder / f"{self.run:08d}-{self._writer}-{self._written:06d}.parquet"
+        path = self.folder / f"{self.run:08d}-{self._writer}-{self._written:06d}.parquet"
         beside = path.with_suffix(".new")
         try:
             pq.write_table(table, beside, compression="zstd")

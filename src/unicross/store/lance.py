@@ -16,6 +16,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ class LanceStore:
                     f"--store {address}`"
                 )
             self._create(create)
-        self._info = read_info(_read(self._description), address=address)
+        self._info = (-math.inf, self._read_info())  # likewise
         try:
             self._db = lancedb.connect(self._folder, read_consistency_interval=FRESH)
             self._table = self._db.open_table("rows")
@@ -106,7 +107,14 @@ class LanceStore:
 
     @property
     def info(self) -> StoreInfo:
-        return self._info
+        read_at, info = self._info
+        if time.monotonic() - read_at > FRESH.total_seconds():
+            info = self._read_info()
+            self._info = (time.monotonic(), info)
+        return info
+
+    def _read_info(self) -> StoreInfo:
+        return read_info(_read(self._description), address=self.address)
 
     @property
     def columns(self) -> Columns:
@@ -117,37 +125,43 @@ class LanceStore:
             self._columns = (time.monotonic(), columns)
         return columns
 
-    def remember(self, info: StoreInfo) -> None:
+    def remember(self, *, roots: Sequence[str] = (), checkpoint: str | None = None) -> None:
         self._write_lock()
-        write_atomically(self._description, info.model_dump_json(indent=1).encode())
-        self._info = info
+        old = self._read_info()
+        new = old.updated(roots, checkpoint)
+        if new != old:
+            write_atomically(self._description, new.model_dump_json(indent=1).encode())
+        self._info = (time.monotonic(), new)
 
     def upsert(self, rows: Sequence[Row]) -> None:
         if not rows:
             return
         self._write_lock()
         new = new_user_columns(rows, self.columns, address=self.address)
-        if new:
-            self._table.add_columns({name: f"cast(NULL as {_SQL[kind]})" for name, kind in new.items()})
-            self._columns = (-math.inf, {})
-        last = {row.id: row for row in rows}  # within one call too, the last of an id wins
-        table = _to_arrow(list(last.values()), self._table.schema)
-        merge = self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
-        merge.execute(table)
+        with self._errors():
+            if new:
+                self._table.add_columns({name: f"cast(NULL as {_SQL[kind]})" for name, kind in new.items()})
+                self._columns = (-math.inf, {})
+            last = {row.id: row for row in rows}  # within one call too, the last of an id wins
+            table = _to_arrow(list(last.values()), self._table.schema)
+            merge = self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
+            merge.execute(table)
 
     def delete(self, ids: Sequence[str]) -> None:
         self._write_lock()
-        for start in range(0, len(ids), 1000):
-            self._table.delete(f"id IN ({_literals(ids[start : start + 1000])})")
+        with self._errors():
+            for start in range(0, len(ids), 1000):
+                self._table.delete(f"id IN ({_literals(ids[start : start + 1000])})")
 
     def search(self, vector: Vector, k: int, *, offset: int = 0, where: Where = ()) -> list[Hit]:
         check_depth(k, offset)
-        query = self._table.search(np.asarray(vector, dtype=np.float32)).distance_type("cosine")
-        query = query.limit(offset + k).refine_factor(REFINE).ef(max(EXPLORED, REFINE * (offset + k)))
-        query = query.select([*self.columns, "_distance"])
-        if where:
-            query = query.where(self._sql(where), prefilter=True)
-        hits = [Hit(_to_row(cells), 1.0 - cells["_distance"]) for cells in query.to_arrow().to_pylist()]
+        with self._errors():
+            query = self._table.search(np.asarray(vector, dtype=np.float32)).distance_type("cosine")
+            query = query.limit(offset + k).refine_factor(REFINE).ef(max(EXPLORED, REFINE * (offset + k)))
+            query = query.select([*self.columns, "_distance"])
+            if where:
+                query = query.where(self._sql(where), prefilter=True)
+            hits = [Hit(_to_row(cells), 1.0 - cells["_distance"]) for cells in query.to_arrow().to_pylist()]
         hits.sort(key=lambda hit: (-hit.score, hit.row.id))
         return hits[offset:]
 
@@ -155,25 +169,34 @@ class LanceStore:
         found: dict[str, Row] = {}
         for start in range(0, len(ids), 1000):
             some = ids[start : start + 1000]
-            query = self._table.search().where(f"id IN ({_literals(some)})").limit(len(some))
-            found |= {row.id: row for row in _to_rows(query.to_arrow())}
+            with self._errors():
+                query = self._table.search().where(f"id IN ({_literals(some)})").limit(len(some))
+                found |= {row.id: row for row in _to_rows(query.to_arrow())}
         return [found[id] for id in ids if id in found]
 
     def count(self, where: Where = ()) -> int:
-        return int(self._table.count_rows(self._sql(where) if where else None))
+        with self._errors():
+            return int(self._table.count_rows(self._sql(where) if where else None))
 
     def scan(self, where: Where = (), *, vectors: bool = False) -> Iterator[Row]:
-        query = self._table.search().select([*self.columns, *(["vector"] if vectors else [])])
-        if where:
-            query = query.where(self._sql(where))
-        for batch in query.limit(max(1, self._table.count_rows())).to_batches(batch_size=4096):
+        with self._errors():
+            query = self._table.search().select([*self.columns, *(["vector"] if vectors else [])])
+            if where:
+                query = query.where(self._sql(where))
+            batches = iter(query.limit(max(1, self._table.count_rows())).to_batches(batch_size=4096))
+        while True:
+            with self._errors():
+                batch = next(batches, None)
+            if batch is None:
+                return
             yield from _to_rows(pa.Table.from_batches([batch]))
 
     def values(self, column: str, limit: int, where: Where = ()) -> list[tuple[Value, int]]:
-        query = self._table.search().select([column]).limit(max(1, self._table.count_rows()))
-        if where:
-            query = query.where(self._sql(where))
-        cells = query.to_arrow()[column]
+        with self._errors():
+            query = self._table.search().select([column]).limit(max(1, self._table.count_rows()))
+            if where:
+                query = query.where(self._sql(where))
+            cells = query.to_arrow()[column]
         counts = [
             (c["values"], c["counts"]) for c in cells.value_counts().to_pylist() if c["values"] is not None
         ]
@@ -181,17 +204,18 @@ class LanceStore:
 
     def optimize(self) -> None:
         self._write_lock()
-        indexed = {index.name for index in self._table.list_indices()}
-        if self._table.count_rows() >= INDEX_FROM:
-            configs = {
-                "vector": lancedb.index.HnswSq(distance_type="cosine"),
-                "id": lancedb.index.BTree(),
-                "kind": lancedb.index.Bitmap(),
-            }
-            for column, config in configs.items():
-                if f"{column}_idx" not in indexed:
-                    self._table.create_index(column, config=config)
-        self._table.optimize(cleanup_older_than=datetime.timedelta(hours=1))
+        with self._errors():
+            indexed = {index.name for index in self._table.list_indices()}
+            if self._table.count_rows() >= INDEX_FROM:
+                configs = {
+                    "vector": lancedb.index.HnswSq(distance_type="cosine"),
+                    "id": lancedb.index.BTree(),
+                    "kind": lancedb.index.Bitmap(),
+                }
+                for column, config in configs.items():
+                    if f"{column}_idx" not in indexed:
+                        self._table.create_index(column, config=config)
+            self._table.optimize(cleanup_older_than=datetime.timedelta(hours=1))
 
     def close(self) -> None:
         self._lock.release()
@@ -207,6 +231,16 @@ class LanceStore:
                 parts.append(f"{column} {condition.operator} {_literals([condition.value])}")
         return " AND ".join(parts)
 
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, ValueError, OSError) as error:  # what LanceDB raises, a full disk among it
+            raise StoreError(
+                f"{self.address}: {error}. If the table is damaged, make a new store from its embeddings: "
+                f"`unicross store rebuild {self.address}/embeddings NEW`"
+            ) from error
+
     def _write_lock(self) -> None:
         """Only one process writes at a time; the lock goes with `close` or with the process."""
         if not self._lock.is_locked:
@@ -216,6 +250,9 @@ class LanceStore:
                 raise StoreError(
                     f"{self.address} is being written by another process: wait until it is done"
                 ) from None
+            with self._errors():
+                self._table.checkout_latest()  # the one who held the lock before may just have written
+            self._columns = (-math.inf, {})
 
 
 def _read(path: Path) -> str:

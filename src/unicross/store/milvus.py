@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -51,6 +53,8 @@ LONGEST = 65_535
 REQUEST = 1_000
 """Rows in one request; a request of theirs holds at most 64 MB."""
 TIMEOUT_S = 60.0
+FRESH_S = 2.0
+"""How long what others changed about the store may stay unseen."""
 
 _ADDRESS = re.compile(r"(https?://[^/]+|.+\.db)/([A-Za-z_]\w*)")
 _TYPES: Mapping[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
@@ -79,12 +83,7 @@ class MilvusStore:
             self._create(create)
         with self._errors():
             self._client.load_collection(self._name)
-            properties = self._client.describe_collection(self._name).get("properties", {})
-        if PROPERTY not in properties:
-            raise StoreError(f"{address}: this collection was not made by unicross: give another name")
-        about = json.loads(properties[PROPERTY])
-        self._info = read_info(json.dumps(about["info"]), address=address)
-        self._user: dict[str, type] = {name: _TYPES[kind] for name, kind in about["columns"].items()}
+        self._about = (-math.inf, *self._read_about())  # when it was read, and what was read
 
     def _create(self, info: StoreInfo) -> None:
         with self._errors():
@@ -111,25 +110,44 @@ class MilvusStore:
 
     @property
     def info(self) -> StoreInfo:
-        return self._info
+        return self._recent()[0]
 
     @property
     def columns(self) -> Columns:
-        return {**COLUMNS, **self._user}
+        return {**COLUMNS, **self._recent()[1]}
 
-    def remember(self, info: StoreInfo) -> None:
-        self._remember(info, self._user)
+    def remember(self, *, roots: Sequence[str] = (), checkpoint: str | None = None) -> None:
+        info, user = self._read_about()
+        self._write_about(info.updated(roots, checkpoint), user)
 
-    def _remember(self, info: StoreInfo, user: dict[str, type]) -> None:
+    def _recent(self) -> tuple[StoreInfo, dict[str, type]]:
+        read_at, info, user = self._about
+        if time.monotonic() - read_at > FRESH_S:
+            info, user = self._read_about()
+            self._about = (time.monotonic(), info, user)
+        return info, user
+
+    def _read_about(self) -> tuple[StoreInfo, dict[str, type]]:
+        """What the store remembers and its user columns, as they are now."""
+        with self._errors():
+            properties = self._client.describe_collection(self._name).get("properties", {})
+        if PROPERTY not in properties:
+            raise StoreError(f"{self.address}: this collection was not made by unicross: give another name")
+        about = json.loads(properties[PROPERTY])
+        info = read_info(json.dumps(about["info"]), address=self.address)
+        return info, {name: _TYPES[kind] for name, kind in about["columns"].items()}
+
+    def _write_about(self, info: StoreInfo, user: dict[str, type]) -> None:
         about = {"info": info.model_dump(), "columns": {name: kind.__name__ for name, kind in user.items()}}
         with self._errors():
             self._client.alter_collection_properties(self._name, {PROPERTY: json.dumps(about)})
-        self._info, self._user = info, user
+        self._about = (time.monotonic(), info, user)
 
     def upsert(self, rows: Sequence[Row]) -> None:
-        new = new_user_columns(rows, self.columns, address=self.address)
-        if new:
-            self._remember(self._info, {**self._user, **new})
+        if new_user_columns(rows, self.columns, address=self.address):
+            info, user = self._read_about()
+            new = new_user_columns(rows, {**COLUMNS, **user}, address=self.address)
+            self._write_about(info, {**user, **new})
         last = list({row.id: row for row in rows}.values())
         for start in range(0, len(last), REQUEST):
             entities = [_entity(row) for row in last[start : start + REQUEST]]
