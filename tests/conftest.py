@@ -1,6 +1,7 @@
-"""For every test: hypothesis draws the same examples each time and never judges by the clock; a data set."""
+"""For every test: the same random numbers each time, hypothesis without a clock, a data set."""
 
 import pytest
+import torch
 from hypothesis import settings
 
 import tiny
@@ -9,6 +10,11 @@ settings.register_profile("unicross", deadline=None, derandomize=True)
 settings.load_profile("unicross")
 
 pytest_plugins = ["milvus_server"]
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="module")

@@ -35,14 +35,17 @@ CUT = 5
 """The step at which a run is cut short."""
 
 
-def recipe(photos: Path, stages: Any = STAGES, dropout: float = 0.0, **train: Any) -> Recipe:
+def recipe(
+    photos: Path, stages: Any = STAGES, dropout: float = 0.0, patch_dropout: float = 0.0, **train: Any
+) -> Recipe:
     """Three kinds of stages; batches of 7 do not divide by two, and items alone add to them."""
-    views = {"pictures": 2, "captions": 2}
+    views = {"pictures": 2, "captions": 2, "image": {"patch_dropout": patch_dropout}}
     options = {"batch_size": 7, "ema": 0.9} | train
     return tiny.recipe(photos, *stages, train=options, model={"dropout": dropout}, views=views)
 
 
-SHARDED: dict[str, Any] = {"shard": True, "ema": None, "stages": [ALL]}
+SHARDED: dict[str, Any] = {"shard": True, "ema": None, "stages": [ALL], "patch_dropout": 0.01}
+"""So little that no patch is left out: which ones would be, each process draws for itself."""
 RUNS: dict[str, dict[str, Any]] = {
     "whole": {},
     "micro": {"micro_batch": 2},

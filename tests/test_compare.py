@@ -208,6 +208,20 @@ def test_runs_on_other_pairs_are_refused(fake, recipes, tmp_path):
         compare(recipes, [0], tmp_path, overrides=GIVEN, steps=fake.steps)
 
 
+def test_runs_on_data_that_changed_meanwhile_are_refused(fake, recipes, tmp_path):
+    def train(recipe, folder, resume):
+        fake.train(recipe, folder, resume)
+        (folder / "data.json").write_text(data)
+
+    steps = Steps(train, fake.evaluate)
+    data = '{"train": {"number": 24}}'
+    compare(recipes[:1], [0], tmp_path, overrides=GIVEN, steps=steps)
+    compare(recipes, [0], tmp_path, overrides=GIVEN, steps=steps)
+    data = '{"train": {"number": 12}}'
+    with pytest.raises(DataError, match=r"the data changed between .*plain.*seed-0 and .*seed-1"):
+        compare(recipes, [0, 1], tmp_path, overrides=GIVEN, steps=steps)
+
+
 def test_a_failing_run_is_named(fake, recipes, tmp_path):
     def fail(*_):
         raise TrainingError("the loss is nan")

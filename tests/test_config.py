@@ -121,6 +121,23 @@ def test_missing_parts_are_named():
     says("stages.0", stages=["clip"])
 
 
+def test_an_override_that_would_reach_no_stage_is_refused():
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("iucc", ["data.root=x", "batches.cluster_size=16"])
+    assert "stage 'sharpen' has its own batches.cluster_size" in str(caught.value)
+    assert "write stages.1.batches.cluster_size=..." in str(caught.value)
+    recipe = load_recipe("iucc", ["data.root=x", "stages.1.batches.cluster_size=16", "views.image.flip=0"])
+    assert recipe.stages[1].batches.cluster_size == 16
+    assert all(stage.views.image.flip == 0 for stage in recipe.stages)
+
+
+def test_clusters_without_an_image_text_loss_are_refused():
+    says(
+        "serve the image-text loss: give it a weight, or set kind=random",
+        stages=[tiny.UNI | {"batches": {"kind": "clustered", "cluster_size": 3}}],
+    )
+
+
 def test_values_left_open_are_listed_with_how_to_give_them():
     raw = tiny.raw_recipe("???", model={"image": {"model_type": "???"}})
     says("values missing: model.image.model_type, data.root", raw)

@@ -189,6 +189,17 @@ def test_pretrained_encoders_take_other_sizes(kind, tmp_path):
     assert "position" in changed[0]
 
 
+def test_an_encoder_of_one_size_only_says_which(tmp_path):
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    beit = AutoConfig.for_model(
+        "beit", **small, image_size=32, patch_size=8, use_relative_position_bias=True, out_indices=[1]
+    )
+    AutoModel.from_config(beit).save_pretrained(tmp_path)
+    assert image_backbone(str(tmp_path), 32).config.image_size == 32
+    with pytest.raises(RecipeError, match=r"cannot see 48 pixels: set model\.image_size=32"):
+        image_backbone(str(tmp_path), 48)
+
+
 def test_the_image_part_of_a_two_tower_model_is_taken(tmp_path):
     small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
     clip = AutoConfig.for_model(

@@ -15,7 +15,7 @@ from unicross.data.captions import Captions
 from unicross.data.items import ImageFile, Item, Items
 from unicross.device import autocast
 from unicross.training import loop, planning, state, train
-from unicross.training.cost import step_forwards
+from unicross.training.cost import step_forwards, tower_cost
 from unicross.training.dataset import make_dataset, read_splits
 from unicross.training.prepare import make_batch
 from unicross.training.rounds import epoch_plan
@@ -231,3 +231,25 @@ def test_captions_are_tokenised_once(photos, monkeypatch):
     _, _, data = prepared(photos, tiny.ALIGN)
     monkeypatch.setattr(Captions, "_encode", None)
     make_batch(data, np.arange(4), tiny.recipe(photos, tiny.UNI).stages[0], None, 0, (0,))
+
+
+def test_layers_that_share_weights_cost_as_often_as_they_are_passed():
+    plain = tower_cost(tiny.model(), 10.0)
+    shared = tower_cost(tiny.model(text=tiny.BERT | {"model_type": "albert", "embedding_size": 32}), 10.0)
+    assert shared.text == pytest.approx(plain.text, rel=0.1)
+    assert shared.image == plain.image
+
+
+def test_a_new_best_forgets_the_evaluation_of_the_old_one(photos, tmp_path):
+    run = tmp_path / "run"
+    heard = []
+
+    def listener(event):
+        heard.append(event["kind"])
+        if event["kind"] == "eval":  # as `unicross evaluate` leaves it, of the best so far
+            (run / "evaluation.json").write_text("{}")
+
+    train(tiny.recipe(photos, tiny.ALIGN), run, listener=listener)
+    assert "eval" in heard
+    assert (run / "best").exists()
+    assert not (run / "evaluation.json").exists()

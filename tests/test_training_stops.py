@@ -166,6 +166,19 @@ def test_running_out_of_memory_says_what_to_set(photos, tmp_path, monkeypatch):
         train(tiny.recipe(photos, tiny.ALIGN), tmp_path / "run")
 
 
+def test_what_fails_before_it_begins_leaves_the_folder_free(photos, tmp_path):
+    for broken in (
+        tiny.recipe(tmp_path / "typo", tiny.ALIGN),
+        tiny.recipe(photos, tiny.ALIGN, model={"dropout": 0.0}, views={"text": "dropout"}).model_copy(
+            update={"stages": tiny.recipe(photos, tiny.UNI | {"views": {"text": "dropout"}}).stages}
+        ),
+    ):
+        with pytest.raises((DataError, RecipeError)):
+            train(broken, tmp_path / "run")
+    train(tiny.recipe(photos, tiny.ALIGN), tmp_path / "run")
+    assert (tmp_path / "run" / "summary.json").is_file()
+
+
 def test_a_folder_that_holds_something_is_refused(photos, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(CheckpointError, match="is not empty: choose another folder with --out"):

@@ -104,24 +104,27 @@ def awake_pairs(
 def uni_modal_batches(
     pairs: Indices, images: Indices, texts: Indices, batch_size: int, rng: np.random.Generator
 ) -> Plan:
-    """Batches for a stage without an image-text loss: each holds about `batch_size` images and as many texts.
+    """Batches for a stage without an image-text loss: each holds up to `batch_size` images (by
+    rounding, one more) and as many texts.
 
     `pairs` have both, `images` and `texts` are alone. Every item is used once, so the scarcer modality is
     spread thin.
     """
     longest = len(pairs) + max(len(images), len(texts))
-    count = max(1, longest // batch_size)
+    count = max(1, -(-longest // batch_size))
     parts = [np.array_split(rng.permutation(kind), count) for kind in (pairs, images, texts)]
     return [np.concatenate(batch) for batch in zip(*parts, strict=True)]
 
 
 def with_unpaired(plan: Plan, images: Indices, texts: Indices, count: int, rng: np.random.Generator) -> Plan:
-    """Add up to `count` images alone and `count` texts alone to each batch, each at most once an epoch."""
-    images, texts = rng.permutation(images), rng.permutation(texts)
-    return [
-        np.concatenate([batch, images[i * count : (i + 1) * count], texts[i * count : (i + 1) * count]])
-        for i, batch in enumerate(plan)
+    """Add up to `count` images alone and `count` texts alone to each batch, each at most once an epoch.
+
+    Where there are fewer, they are spread evenly.
+    """
+    parts = [
+        np.array_split(rng.permutation(kind)[: count * len(plan)], len(plan)) for kind in (images, texts)
     ]
+    return [np.concatenate(batch) for batch in zip(plan, *parts, strict=True)]
 
 
 def false_negatives(

@@ -53,3 +53,8 @@ def main() -> None:
     except UnicrossError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, without importing torch
+            raise
+        typer.echo("error: out of memory on the device: lower --batch-size, or use --device cpu", err=True)
+        sys.exit(1)

@@ -27,8 +27,7 @@ from unicross.errors import DataError, RecipeError, TrainingError, UnicrossError
 from unicross.evaluation import Result
 from unicross.metrics import Difference, paired_bootstrap
 from unicross.recipe import dump_recipe, load_recipe
-
-EVALUATION, SUMMARY = "evaluation.json", "summary.json"
+from unicross.training.folder import DATA, EVALUATION, RECIPE, SUMMARY
 
 SAME_COMPUTE = 0.02
 """A recipe within this share of the dearest one's compute counts as equal."""
@@ -95,6 +94,7 @@ def compare(
             for runs in measured
         ]
     _check_same_pairs([*measured, *matched])
+    _check_same_data([*measured, *matched])
     firsts = list(dict.fromkeys([measured[0], matched[0]]))
     rows = []
     for own, equal in zip(measured, matched, strict=True):
@@ -119,7 +119,7 @@ def run_folder(recipe: Recipe, stem: str, out: Path) -> Path:
     A run is known by the recipe in it, value by value, whatever the file was called; new ones are named by
     the file's `stem` and a hash of the recipe without its seed.
     """
-    for known in sorted(out.glob(f"*/seed-{recipe.seed}/recipe.yaml")):
+    for known in sorted(out.glob(f"*/seed-{recipe.seed}/{RECIPE}")):
         with contextlib.suppress(RecipeError):  # of a version with other keys: another recipe
             if load_recipe(known) == recipe:
                 return known.parent
@@ -161,7 +161,7 @@ def _run(
         if (folder / SUMMARY).is_file():
             progress(f"{name}: finished before, in {folder}")
         else:
-            resume = (folder / "recipe.yaml").is_file()
+            resume = (folder / RECIPE).is_file()
             progress(f"{name}: {'resuming' if resume else 'training'} {recipe.epochs} epochs in {folder}")
             try:
                 steps.train(recipe, folder, resume)
@@ -186,7 +186,10 @@ def _read_summary(path: Path) -> _Summary:
 
 
 def _lengthened(runs: _Runs, target: float) -> _Entry:
-    """The recipe with so many more epochs of its last stage that it spends at least the target compute."""
+    """The recipe with so many more epochs of its last stage that it spends the target compute.
+
+    Whole epochs: 2 % less are taken for equal, and as much as an epoch more may be spent.
+    """
     recipe = runs.entry.recipe
     last = recipe.stages[-1]
     per_epoch = float(
@@ -226,6 +229,22 @@ def _check_same_pairs(all_runs: Sequence[_Runs]) -> None:
                     f"{folder} was evaluated on {result.n_images} images that are not the "
                     f"{first.results[0].n_images} of {first.folders[0]}: give all recipes the "
                     "same data.root and data.split.val"
+                )
+
+
+def _check_same_data(all_runs: Sequence[_Runs]) -> None:
+    """Raise DataError where runs that name the same data were trained on others."""
+    first: dict[str, tuple[Path, str]] = {}
+    for runs in all_runs:
+        for folder in runs.folders:
+            if not (folder / DATA).is_file():
+                continue
+            now = (folder, (folder / DATA).read_text(encoding="utf-8"))
+            before = first.setdefault(runs.entry.recipe.data.model_dump_json(), now)
+            if before[1] != now[1]:
+                raise DataError(
+                    f"the data changed between {before[0]} and {now[0]}, which name the same ones: delete "
+                    "the runs of the old data, and they are trained again"
                 )
 
 

@@ -225,6 +225,10 @@ class Stage(Strict):
                     f"the {loss} loss moves nothing: all of {', '.join(sorted(parts))} are frozen; "
                     "freeze less, or set its weight to 0"
                 )
+        if self.batches.kind == "clustered" and self.losses.image_text == 0:
+            raise ValueError(
+                "clusters are of pairs and serve the image-text loss: give it a weight, or set kind=random"
+            )
         if self.batches.pseudo > 0 and self.losses.image_text == 0:
             raise ValueError("batches.pseudo serves the image-text loss: give it a weight, or set pseudo=0")
         if self.batches.rest > 0 and self.losses.image_text == 0:
@@ -255,6 +259,7 @@ class Stage(Strict):
 class Train(Strict):
     batch_size: int = Field(128, ge=2)
     precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Of training; whatever embeds goes by `auto`: bf16 where the processor multiplies it natively."""
     micro_batch: int | None = Field(None, ge=1)
     """Items that pass the towers at a time; the gradient is that of the whole batch. None: all at once."""
     clip_norm: Positive | None = 1.0

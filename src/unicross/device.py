@@ -26,7 +26,7 @@ def autocast(device: torch.device, precision: Literal["auto", "bf16", "fp32"]) -
     """bf16 autocast where asked for, or where `auto` and the processor multiplies bf16 natively."""
     if precision == "auto":
         native = (
-            torch.cuda.is_bf16_supported()
+            torch.cuda.is_bf16_supported(including_emulation=False)
             if device.type == "cuda"
             else bool(torch.cpu.get_capabilities().get("avx512_bf16"))
         )

@@ -47,6 +47,7 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path}: a recipe is a mapping with model, data and stages")
     for text in overrides:
         _override(raw, text)
+        _check_reaches(raw, text)
     return make_recipe(raw, where=str(path))
 
 
@@ -109,6 +110,23 @@ def _override(raw: dict[str, Any], text: str) -> None:
         node[_index(node, last, text)] = value
     else:
         node[last] = value
+
+
+def _check_reaches(raw: dict[str, Any], text: str) -> None:
+    """Raise RecipeError for a default where a stage has a value of its own: it would change nothing there."""
+    *parents, last = text.partition("=")[0].split(".")
+    if not parents or parents[0] not in STAGE_DEFAULTS or not isinstance(raw.get("stages"), list):
+        return
+    for number, stage in enumerate(raw["stages"]):
+        node = stage
+        for part in parents:
+            node = node.get(part) if isinstance(node, dict) else None
+        if isinstance(node, dict) and last in node:
+            key = ".".join([*parents, last])
+            raise RecipeError(
+                f"override {text!r}: stage {stage.get('name', number)!r} has its own {key}: "
+                f"write stages.{number}.{key}=..."
+            )
 
 
 def _index(node: list[Any], part: str, text: str) -> int:

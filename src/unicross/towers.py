@@ -59,11 +59,16 @@ def image_backbone(source: Source, image_size: int) -> PreTrainedModel:
         return backbone
     weights = backbone.state_dict()
     old_size, config.image_size = config.image_size, image_size
-    resized = _build(config)
-    for name, target in resized.state_dict().items():
-        if weights[name].shape != target.shape and "position" in name:
-            weights[name] = resize_positions(weights[name], old_size // config.patch_size, target)
-    resized.load_state_dict(weights)
+    try:
+        resized = _build(config)
+        for name, target in resized.state_dict().items():
+            if weights[name].shape != target.shape and "position" in name:
+                weights[name] = resize_positions(weights[name], old_size // config.patch_size, target)
+        resized.load_state_dict(weights)
+    except (RuntimeError, KeyError) as error:  # tables of relative positions, and whatever else has a size
+        raise RecipeError(
+            f"{source}: this encoder cannot see {image_size} pixels: set model.image_size={old_size}"
+        ) from error
     return resized
 
 

@@ -35,6 +35,7 @@ def evaluate(
     from unicross.model import TwoTower
     from unicross.recipe import load_recipe
     from unicross.training.dataset import read_validation
+    from unicross.training.folder import EVALUATION
 
     kept = next(
         (p for p in (checkpoint / "recipe.yaml", checkpoint / "best" / "recipe.yaml") if p.is_file()), None
@@ -50,7 +51,7 @@ def evaluate(
         _print(result)
     if (checkpoint / "best").exists() and folds == 1 and not overrides:
         try:
-            result.save(checkpoint / "evaluation.json")
+            result.save(checkpoint / EVALUATION)
         except OSError as error:
             typer.echo(f"not kept for `unicross report`: {error}", err=True)
 

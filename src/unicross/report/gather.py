@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
-from unicross.compare import EVALUATION, SUMMARY
 from unicross.comparison import COMPARISON, Comparison, Row, Spread
 from unicross.config import Recipe
 from unicross.errors import DataError
 from unicross.evaluation import Result
 from unicross.recipe import dump_recipe, load_recipe
+from unicross.training.folder import EVALUATION, SUMMARY
 
 Event = dict[str, Any]
 

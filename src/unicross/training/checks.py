@@ -12,6 +12,7 @@ from unicross.config import Losses, Recipe, Stage
 from unicross.errors import DataError, RecipeError, TrainingError
 from unicross.model import TwoTower
 from unicross.training.dataset import Dataset
+from unicross.training.sharding import part_again
 
 NO_LEARNING = 0.02
 """Mean image-text loss this near chance, ln(candidates), after an epoch: nothing was learned."""
@@ -81,6 +82,8 @@ def _can_drop_patches(model: TwoTower) -> bool:
             model.image(pixel_values=torch.zeros(1, 3, side, side, device=model.device), patch_dropout=0.5)
     except (RuntimeError, ValueError):  # rotary positions of all patches; not one module of embeddings
         return False
+    finally:
+        part_again(model)  # the optimiser takes what it finds
     return True
 
 

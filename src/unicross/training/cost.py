@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from unicross.config import Stage
-from unicross.model import TwoTower
+from unicross.model import Tower, TwoTower
 
 BACKWARD = 2
 """Cost of a backward pass in forwards."""
@@ -31,14 +31,17 @@ class TowerCost:
 def tower_cost(model: TwoTower, text_tokens: float) -> TowerCost:
     """Twice the weights of the layers for each token; `text_tokens` is the mean length of a caption."""
 
-    def layer_weights(tower: str) -> int:
-        named = model.get_submodule(tower).named_parameters()
-        return sum(p.numel() for name, p in named if ".layer" in name and p.ndim >= 2)
+    def layer_weights(tower: Tower) -> int:
+        backbone = tower.backbone
+        once = sum(p.numel() for name, p in backbone.named_parameters() if "layer" in name and p.ndim >= 2)
+        groups = getattr(backbone.config, "num_hidden_groups", None)  # ALBERT's layers share weights
+        return once * int(backbone.config.num_hidden_layers) // groups if groups else once
 
     config = model.image.backbone.config
     image_tokens = (config.image_size // config.patch_size) ** 2 + model.image.prefix
     return TowerCost(
-        image=2e-9 * layer_weights("image") * image_tokens, text=2e-9 * layer_weights("text") * text_tokens
+        image=2e-9 * layer_weights(model.image) * image_tokens,
+        text=2e-9 * layer_weights(model.text) * text_tokens,
     )
 
 

@@ -12,11 +12,15 @@ from unicross.data.items import Items
 from unicross.errors import CheckpointError, RecipeError
 from unicross.recipe import dump_recipe, load_recipe
 
-RECIPE, SUMMARY, DATA = "recipe.yaml", "summary.json", "data.json"
+RECIPE, SUMMARY, DATA, EVALUATION = "recipe.yaml", "summary.json", "data.json", "evaluation.json"
 
 
-def claim(run: Path, recipe: Recipe, resume: bool) -> Path:
-    """Make the run folder and write its recipe, or check that the one that is there can be gone on with.
+CACHE = "cache"
+"""Where decoded pictures are kept; they may be there before the run is, from a try that failed."""
+
+
+def check_claim(run: Path, recipe: Recipe, resume: bool) -> Path:
+    """Check that a folder can be that of a new run, or of one to go on with; no file is written yet.
 
     Raises CheckpointError for a folder that is not empty or, on resuming, no run; RecipeError for a resumed
     run of another recipe.
@@ -31,15 +35,20 @@ def claim(run: Path, recipe: Recipe, resume: bool) -> Path:
             )
         return run
     try:
-        if run.exists() and any(run.iterdir()):
+        if run.exists() and any(child.name != CACHE for child in run.iterdir()):
             raise CheckpointError(
                 f"{run} is not empty: choose another folder with --out, or go on with --resume {run}"
             )
         run.mkdir(parents=True, exist_ok=True)
-        _write(run / RECIPE, dump_recipe(recipe))
     except OSError as error:
         raise CheckpointError(f"{run}: cannot be used as a run folder: {error}") from error
     return run
+
+
+def claim(run: Path, recipe: Recipe, **splits: Items) -> None:
+    """Make a folder that of a run, once all else fits: write what its data are, and its recipe."""
+    claim_data(run, **splits)
+    _write(run / RECIPE, dump_recipe(recipe))
 
 
 def kept_recipe(run: Path) -> Recipe:

@@ -27,7 +27,7 @@ from unicross.training.cost import step_forwards, tower_cost
 from unicross.training.dataset import Dataset, cached_side, make_dataset, read_splits, validate
 from unicross.training.distributed import check_same, from_first, is_first, joined, size
 from unicross.training.events import EventLog, Listener
-from unicross.training.folder import claim, claim_data, write_summary
+from unicross.training.folder import CACHE, check_claim, claim, claim_data, write_summary
 from unicross.training.optim import freeze, schedule_shape, set_rates, warming_up
 from unicross.training.planning import plan_epoch
 from unicross.training.prepare import ahead, make_batch, to_device
@@ -66,7 +66,7 @@ def train(
     """
     try:
         with joined(device) as own:
-            run = from_first(lambda: claim(run, recipe, resume))
+            run = from_first(lambda: check_claim(run, recipe, resume))
             return _train(recipe, run, resume, listener if is_first() else None, own)
     except torch.OutOfMemoryError as error:
         raise TrainingError(
@@ -83,19 +83,22 @@ def _train(
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
     train_items, val_items, problems = read_splits(recipe)
-    from_first(lambda: claim_data(run, train=train_items, val=val_items))
+    if resume:
+        from_first(lambda: claim_data(run, train=train_items, val=val_items))
     model = make_model(recipe, train_items, device)
 
     def decoding(what: str, done: int, total: int) -> None:
         if listener is not None:
             listener({"kind": what, "done": done, "total": total})
 
-    build = partial(make_dataset, model=model, data=recipe.data, where=run / "cache", progress=decoding)
+    build = partial(make_dataset, model=model, data=recipe.data, where=run / CACHE, progress=decoding)
     data, bad = build(train_items, side=cached_side(recipe.data, recipe.model))
     val, bad_val = build(val_items, side=recipe.model.image_size) if val_items else (None, [])
     kept = [part.items.ids.to_pylist() for part in (data, val) if part is not None]
     check_same(list(chain.from_iterable(kept)), recipe.data.root)
     check_recipe_fits(recipe, data, val, model)
+    if not resume:
+        from_first(lambda: claim(run, recipe, train=train_items, val=val_items))
     state = State(model, recipe, len(data.items))
     going_on = resume and (run / "last").exists()
     if going_on:
@@ -150,6 +153,8 @@ class _Loop:
             freeze(self.model, stage.freeze)
             while progress.epoch < stage.epochs:
                 self._epoch(stage)
+            if stage.losses.image_text == 0:
+                self.state.bank.forget_features()  # none of its steps made new ones
             progress.stage, progress.epoch = progress.stage + 1, 0
             self.state.round = self.state.partner = self.state.awake = None
         if self.val is None:

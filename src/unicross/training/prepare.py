@@ -124,7 +124,8 @@ def _judged(
     masked = None if guard is None else torch.from_numpy(judge.masked(pairs, guard))
     if losses.soft == 0 or losses.image_text == 0:
         return masked, None
-    return masked, torch.from_numpy(soft_targets(judge.alike(pairs), losses.soft, losses.soft_temperature))
+    match = torch.from_numpy(soft_targets(judge.alike(pairs), losses.soft, losses.soft_temperature))
+    return masked, match if masked is None else match.masked_fill(masked, 0)
 
 
 def _text_views(

@@ -196,10 +196,10 @@ def epoch_plan(
 def steps_per_epoch(data: Dataset, stage: Stage, batch_size: int) -> int:
     """How many batches `epoch_plan` makes."""
     pairs = awake_count(len(data.pairs), stage.batches.rest, batch_size)
-    if stage.losses.image_text == 0 and stage.batches.kind == "random":
+    if stage.losses.image_text == 0:
         images = len(data.images_alone) if stage.losses.image_image > 0 else 0
         texts = len(data.texts_alone) if stage.losses.text_text > 0 else 0
-        pairs += max(images, texts)
+        return max(1, -(-(pairs + max(images, texts)) // batch_size))
     return max(1, pairs // batch_size)
 
 

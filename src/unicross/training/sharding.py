@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from unicross.model import TwoTower
@@ -30,6 +30,13 @@ def shard(model: TwoTower, device: torch.device) -> None:
             spread = fully_shard(module, mesh=mesh)
             spread.set_gradient_divide_factor(1.0)
             spread.set_force_sum_reduction_for_comms(True)  # gloo cannot multiply on the way
+
+
+def part_again(model: TwoTower) -> None:
+    """Let each process keep its parts only, after a forward that no backward follows; whole models stay."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def gathered(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

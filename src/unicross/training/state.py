@@ -20,6 +20,7 @@ from unicross.model import TwoTower
 from unicross.recipe import dump_recipe
 from unicross.training.checkpoint import load_training, optimizer_tensors, publish, save_training
 from unicross.training.distributed import is_first, size, spread_weights
+from unicross.training.folder import EVALUATION
 from unicross.training.optim import freeze, make_optimizer
 from unicross.training.rounds import Bank, FrozenText, Judge, Round
 from unicross.training.sharding import gathered, shard
@@ -100,6 +101,7 @@ class State:
 
         if is_first():
             publish(run, "best", f"best-{self.progress.step:08d}", write)
+            (run / EVALUATION).unlink(missing_ok=True)  # of the best before
 
     def publish_last(self, run: Path) -> None:
         """Write RUN/last, from which `restore` goes on, in the first process. Raises CheckpointError."""
