@@ -28,9 +28,11 @@ def slow_info_nce(similarities, positive, ignored):
     queries = []
     for row, matches, left_out in zip(similarities, positive, ignored, strict=True):
         keys = [j for j in range(len(row)) if matches[j] or not left_out[j]]
-        total = sum(math.exp(row[j]) for j in keys)
         mine = [j for j in keys if matches[j]]
-        queries.append(sum(-math.log(math.exp(row[j]) / total) for j in mine) / len(mine))
+        others = sum(math.exp(row[j]) for j in keys if not matches[j])
+        queries.append(
+            sum(-math.log(math.exp(row[j]) / (math.exp(row[j]) + others)) for j in mine) / len(mine)
+        )
     return queries
 
 
@@ -116,17 +118,26 @@ def test_nt_xent_is_the_special_case_of_two_views():
 
 
 def test_captions_of_one_image_are_never_each_others_negatives():
-    """Two captions of an image that lie on top of each other cost ln 2 each, however sharp: no negatives."""
-    image, texts = unit(1, 4, 9), unit(1, 4, 10).repeat(2, 1)
-    loss = symmetric(image, texts, torch.tensor([7]), torch.tensor([7, 7]), 100.0)
-    assert loss.item() == pytest.approx(math.log(2) / 2, abs=1e-5)  # image to texts ln 2, text to image 0
+    """Nor is the nearer one pushed away for the other's sake, and without negatives they cost nothing."""
+    image, texts = unit(1, 4, 9), unit(3, 4, 10).requires_grad_()
+    ids = torch.tensor([7, 7, 8])
+    alone = symmetric(image, texts[:2], ids[:1], ids[:2], 100.0)
+    assert alone.item() == 0
+    of_image, _ = cross_modal(image, texts, ids[:1], ids, 100.0)
+    of_image.sum().backward()
+    assert texts.grad is not None
+    towards = (texts.grad * image).sum(dim=1)
+    assert (towards[:2] <= 0).all()  # descent brings both captions nearer
+    assert towards[2] > 0
 
 
 def test_uniform_similarities_cost_the_logarithm_of_the_number_of_keys():
     same = torch.ones(4, 3) / math.sqrt(3)
     assert symmetric(same, same, torch.arange(4), torch.arange(4), 10.0).item() == pytest.approx(math.log(4))
     ids = torch.tensor([0, 0, 1, 1])
-    assert uni_modal(same, ids, 0.1).tolist() == pytest.approx([math.log(3)] * 4, rel=1e-6)
+    assert uni_modal(same, ids, 0.1).tolist() == pytest.approx(
+        [math.log(3)] * 4, rel=1e-6
+    )  # 1 and 2 negatives
 
 
 def test_masked_pairs_get_no_gradient():

@@ -1,10 +1,11 @@
 """The one loss of this project: multi-positive InfoNCE, cross-modal and uni-modal.
 
 Image-text, image-image and text-text are the same function. Positives are pairs with equal ids
-(`image_id` as a number), so two captions of one image are never each other's negatives. Several positives
-of an anchor are averaged outside the logarithm (Khosla et al. 2020, "Supervised Contrastive Learning",
-eq. 2); with one positive it is InfoNCE (van den Oord et al. 2018), so CLIP's loss (Radford et al. 2021)
-and NT-Xent (Chen et al. 2020) are special cases.
+(`image_id` as a number), so two captions of one image are never each other's negatives: each positive of an
+anchor stands against the negatives alone, and the mean of that is the loss (Feeney & Hughes 2024, "SINCERE").
+With all positives in each denominator (Khosla et al. 2020, "Supervised Contrastive Learning", eq. 2) an
+anchor would push its nearer caption away. With one positive it is InfoNCE (van den Oord et al. 2018), so
+CLIP's loss (Radford et al. 2021) and NT-Xent (Chen et al. 2020) are special cases.
 
 Pure functions on tensors: no model, no rank, no configuration. Each returns the losses of its anchors; a
 training step takes their mean.
@@ -25,23 +26,26 @@ def info_nce(
 
     Args:
         similarities: [Q, K] logits (already divided by the temperature).
-        match: [Q, K] the keys that match each query: bool, or how much each does (not negative). Every row
-            needs at least one.
+        match: [Q, K] bool, the keys that match each query; or float, how much each does (not negative), a
+            target for the softmax over all keys. Every row needs at least one above zero.
         ignored: [Q, K] bool, pairs that are neither positives nor negatives. A positive is never ignored.
         log_weights: [Q, K] logarithm of how often each pair counts in the softmax's denominator.
 
     Returns:
-        [Q] the loss of each query: the mean over positives p, weighted by how much they match, of
-        -log softmax(similarities)[p].
+        [Q] the loss of each query: the mean over its positives p of -log softmax(similarities)[p], the
+        softmax over p and all negatives; for a float `match` the cross-entropy against it.
     """
     logits = similarities.float()
     positive = match > 0
     counted = logits if log_weights is None else logits + log_weights
     if ignored is not None:
         counted = counted.masked_fill(ignored & ~positive, -torch.inf)
-    log_total = counted.logsumexp(dim=1)  # [Q]
-    positive_mean = torch.where(positive, match * logits, 0.0).sum(dim=1) / match.sum(dim=1)  # [Q]
-    return log_total - positive_mean
+    if match.dtype == torch.bool:
+        log_others = counted.masked_fill(positive, -torch.inf).logsumexp(dim=1, keepdim=True)  # [Q, 1]
+        log_total = torch.logaddexp(logits, log_others)  # [Q, K]
+    else:
+        log_total = counted.logsumexp(dim=1, keepdim=True)  # [Q, 1]
+    return torch.where(positive, match * (log_total - logits), 0.0).sum(dim=1) / match.sum(dim=1)
 
 
 def cross_modal(

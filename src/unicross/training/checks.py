@@ -15,7 +15,7 @@ from unicross.training.dataset import Dataset
 from unicross.training.sharding import part_again
 
 NO_LEARNING = 0.02
-"""Mean image-text loss this near chance, ln(candidates), after an epoch: nothing was learned."""
+"""Mean image-text loss this near chance, ln(1 + negatives), after an epoch: nothing was learned."""
 LOOKED_AT = 10
 """Steps at the end of an epoch over which that mean is taken, at most; fewer than three say nothing."""
 
@@ -62,12 +62,10 @@ def check_finite(figures: Mapping[str, float], step: int, stage: str) -> None:
 
 def nothing_learned(image_text: Sequence[float], batch: int, stage: Stage) -> str | None:
     """A sentence where an epoch's image-text losses stay at chance for batches of `batch` pairs."""
-    items = max(batch, stage.batches.gallery or 0)
-    keys = items * math.sqrt(
-        stage.views.pictures * stage.views.captions
-    )  # of the mean of both directions: each has the other's views
+    others = max(batch, stage.batches.gallery or 0) - 1
+    chance = mean(math.log(1 + others * views) for views in (stage.views.pictures, stage.views.captions))
     last = image_text[-LOOKED_AT:]
-    if len(last) < 3 or abs(mean(last) - math.log(keys)) >= NO_LEARNING:
+    if len(last) < 3 or abs(mean(last) - chance) >= NO_LEARNING:
         return None
     return (
         f"the image-text loss stays at {mean(last):.2f}, which is chance: nothing is matched yet. "
