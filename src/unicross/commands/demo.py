@@ -10,6 +10,8 @@ import typer
 RECIPES = ("demo_clip", "demo")
 TESTED = 1000
 """Pictures to test on."""
+ENOUGH = 4000
+"""With fewer the recipes make less than 500 steps, and towers that begin at random have learned little."""
 
 
 def demo(
@@ -36,6 +38,8 @@ def demo(
     data, store = out / "data", out / "store"
     console.print(f"[bold]1. Drawing {items} pictures to train on and {TESTED} to test on[/], in {data}")
     write_demo_set(data, items, TESTED, seed)
+    if items < ENOUGH:
+        console.print(f"[yellow]note:[/] {items} pictures teach little: --items 10000 teaches more")
 
     console.print("[bold]2. Training sole CLIP and the method[/] on the same pictures, for the same compute")
     with Listening(console) as listening:
