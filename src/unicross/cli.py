@@ -56,5 +56,8 @@ def main() -> None:
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, without importing torch
             raise
-        typer.echo("error: out of memory on the device: lower --batch-size, or use --device cpu", err=True)
+        typer.echo(
+            "error: out of memory on the device: use --device cpu, or give evaluate a lower --batch-size",
+            err=True,
+        )
         sys.exit(1)
