@@ -278,7 +278,7 @@ class TestSplits:
     def test_set_aside_is_a_partition_that_depends_on_ids_only(
         self, n: int, share: float, seed: int, shuffle: random.Random
     ) -> None:
-        items = [Item(f"{index}.jpg", None, ("x",)) for index in range(n)]
+        items = [Item(f"{index}.jpg", ImageFile(Path("a.jpg")), ("x",)) for index in range(n)]
         if not 0 < round(share * n) < n:
             return
         rest, aside = set_aside(items, share, seed)
@@ -290,12 +290,23 @@ class TestSplits:
         assert set(ids(set_aside(again, len(aside), seed)[1])) == set(ids(aside))
 
     def test_set_aside_differs_by_seed(self) -> None:
-        items = [Item(str(index), None, ("x",)) for index in range(100)]
+        items = [Item(str(index), ImageFile(Path("a.jpg")), ("x",)) for index in range(100)]
         assert ids(set_aside(items, 20, 0)[1]) != ids(set_aside(items, 20, 1)[1])
+
+    def test_what_is_alone_is_not_set_aside(self) -> None:
+        pairs = [Item(f"{n}.jpg", ImageFile(Path("a.jpg")), ("x",)) for n in range(20)]
+        alone = [Item(f"t{n}", None, ("x",)) for n in range(50)]
+        alone += [Item(f"i{n}.jpg", ImageFile(Path("b.jpg")), ()) for n in range(50)]
+        rest, aside = set_aside([*alone, *pairs], 0.1, 0)
+        assert len(aside) == 2
+        assert set(ids(aside)) <= {pair.image_id for pair in pairs}
+        assert len(rest) == 118
+        with pytest.raises(DataError, match="cannot set aside 20 of 20 pairs"):
+            set_aside([*alone, *pairs], 20, 0)
 
     @pytest.mark.parametrize("amount", [0, 3, 10, -1, 0.01])
     def test_set_aside_must_leave_something_on_both_sides(self, amount: float) -> None:
-        items = [Item(str(index), None, ("x",)) for index in range(3)]
+        items = [Item(str(index), ImageFile(Path("a.jpg")), ("x",)) for index in range(3)]
         with pytest.raises(DataError, match="cannot set aside"):
             set_aside(items, amount, 0)
 

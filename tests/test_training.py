@@ -14,6 +14,7 @@ from training_parts import CPU, prepared
 from unicross.data.captions import Captions
 from unicross.data.items import ImageFile, Item, Items
 from unicross.device import autocast
+from unicross.errors import CheckpointError
 from unicross.training import loop, planning, state, train
 from unicross.training.cost import step_forwards, tower_cost
 from unicross.training.dataset import make_dataset, read_splits
@@ -28,6 +29,23 @@ ALL = tiny.SHARPEN | {"losses": {"image_text": 1.0, "image_image": 0.5, "text_te
 def start_weights(recipe):
     items, _, _ = read_splits(recipe)
     return state.make_model(recipe, items, CPU).state_dict()
+
+
+def test_a_run_can_begin_with_the_weights_of_another(photos, tmp_path):
+    train(tiny.recipe(photos, tiny.ALIGN), tmp_path / "first")
+    first = load_file(tmp_path / "first" / "best" / "model.safetensors")
+    begin = {"train": {"start_from": str(tmp_path / "first")}}
+    other = tiny.recipe(photos, tiny.ALIGN, **begin, model={"image_size": 48}, data={"max_tokens": 8})
+    model = state.make_model(other, read_splits(other)[0], CPU)
+    assert all(torch.equal(tensor, first[name]) for name, tensor in model.state_dict().items())
+    assert (model.config.image_size, model.max_tokens) == (48, 8)
+    train(other, tmp_path / "second")
+    assert "summary.json" in {path.name for path in (tmp_path / "second").iterdir()}
+
+    wider = tiny.recipe(photos, tiny.ALIGN, **begin, model={"dim": 24})
+    with pytest.raises(CheckpointError, match=r"first/best: .*model.dim is 16 there, 24 here"):
+        train(wider, tmp_path / "third")
+    assert not (tmp_path / "third" / "recipe.yaml").exists()
 
 
 def test_frozen_parts_keep_their_weights_to_the_bit(photos, tmp_path):

@@ -257,6 +257,9 @@ class Stage(Strict):
 
 
 class Train(Strict):
+    start_from: str | None = None
+    """A run or checkpoint folder with whose weights, heads and temperature training begins; its towers and
+    heads must be those of `model`. None: the towers' own weights, and new heads."""
     batch_size: int = Field(128, ge=2)
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Of training; whatever embeds goes by `auto`: bf16 where the processor multiplies it natively."""

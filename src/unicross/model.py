@@ -48,6 +48,8 @@ from unicross.towers import (
 MAX_SCALE = 100.0
 """Largest 1 / temperature (Radford et al. 2021)."""
 WEIGHTS, SETTINGS = "model.safetensors", "model.json"
+PARTS = ("image", "text", "dim", "image_pool", "text_pool", "uni_heads", "uni_dim")
+"""What weights belong to, of a `ModelConfig`."""
 
 Floats = NDArray[np.float32]
 
@@ -169,10 +171,18 @@ class TwoTower(nn.Module):
         )
 
     @classmethod
-    def load(cls, path: Path | str, device: str | torch.device | None = None) -> Self:
+    def load(
+        cls,
+        path: Path | str,
+        device: str | torch.device | None = None,
+        *,
+        config: ModelConfig | None = None,
+        max_tokens: int | None = None,
+    ) -> Self:
         """A model from a checkpoint folder, or from the best checkpoint of a run folder, in eval mode.
 
-        Raises CheckpointError where there is none or it cannot be read.
+        `config` and `max_tokens` replace the checkpoint's own, for training that begins with its weights.
+        Raises CheckpointError where there is none, it cannot be read, or `config` has other towers or heads.
         """
         folder = Path(path)
         if not (folder / SETTINGS).is_file() and (folder / "best" / SETTINGS).is_file():
@@ -183,12 +193,15 @@ class TwoTower(nn.Module):
             )
         try:
             settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+            saved = ModelConfig.model_validate(settings["model"])
+            if config is not None:
+                _check_parts(folder, saved, config)
             model = cls(
-                ModelConfig.model_validate(settings["model"]),
+                config or saved,
                 backbone_from_folder(folder / "image"),
                 backbone_from_folder(folder / "text"),
                 load_tokenizer(folder / "text"),
-                max_tokens=settings["max_tokens"],
+                max_tokens=max_tokens or settings["max_tokens"],
                 mean=settings["mean"],
                 std=settings["std"],
             )
@@ -328,6 +341,17 @@ class TwoTower(nn.Module):
                 yield
         finally:
             self.train(training)
+
+
+def _check_parts(folder: Path, saved: ModelConfig, config: ModelConfig) -> None:
+    there, here = saved.model_dump(include=set(PARTS)), config.model_dump(include=set(PARTS))
+    differing = [
+        f"model.{key} is {there[key]!r} there, {here[key]!r} here" for key in PARTS if there[key] != here[key]
+    ]
+    if differing:
+        raise CheckpointError(
+            f"{folder}: its weights need the model that they are of: {'; '.join(differing)}"
+        )
 
 
 def _numpy(tensor: Tensor) -> Floats:

@@ -73,22 +73,25 @@ def load_items(
 
 
 def set_aside(items: Sequence[Item], amount: int | float, seed: int) -> tuple[Items, Items]:
-    """Split items into (the rest, those set aside), both in their order.
+    """Split items into (the rest, pairs set aside), both in their order; what is alone stays in the rest.
 
-    `amount` is a count, or a share of the items where it is below 1. Which items go depends on their ids
+    `amount` is a count, or a share of the pairs where it is below 1. Which pairs go depends on their ids
     and the seed alone, not on their order. Raises DataError where nothing would be set aside or left.
     """
-    count = round(amount * len(items)) if amount < 1 else int(amount)
-    if not 0 < count < len(items):
+    items = Items.of(items)
+    paired = items.has_image & items.has_text
+    pairs = int(paired.sum())
+    count = round(amount * pairs) if amount < 1 else int(amount)
+    if not 0 < count < pairs:
         raise DataError(
-            f"cannot set aside {amount} of {len(items)} items: give a smaller count, or a share below 1"
+            f"cannot set aside {amount} of {pairs} pairs: give a smaller count, or a share below 1"
         )
 
-    items = Items.of(items)
     digests = (hashlib.sha256(f"{seed}:{image_id.as_py()}".encode()).digest()[:8] for image_id in items.ids)
     ranks = np.frombuffer(b"".join(digests), ">u8")
+    order = np.argsort(ranks, kind="stable")
     aside = np.zeros(len(items), dtype=bool)
-    aside[np.argsort(ranks, kind="stable")[:count]] = True
+    aside[order[paired[order]][:count]] = True
     return items.select(np.flatnonzero(~aside)), items.select(np.flatnonzero(aside))
 
 

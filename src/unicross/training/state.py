@@ -170,8 +170,12 @@ def _averaged(model: TwoTower, decay: float | None) -> AveragedModel | None:
 def make_model(recipe: Recipe, items: Items, device: torch.device) -> TwoTower:
     """A new model on the device, equal in all processes, made ready to be trained. Raises CheckpointError."""
     torch.manual_seed(recipe.seed)
-    captions = (text.as_py() for text in items.texts)
-    model = TwoTower.create(recipe.model, max_tokens=recipe.data.max_tokens, captions=captions)
+    start, max_tokens = recipe.train.start_from, recipe.data.max_tokens
+    if start is None:
+        captions = (text.as_py() for text in items.texts)
+        model = TwoTower.create(recipe.model, max_tokens=max_tokens, captions=captions)
+    else:
+        model = TwoTower.load(start, "cpu", config=recipe.model, max_tokens=max_tokens)
     spread_weights(model)
     prefer_fast_attention(model, device)
     if recipe.train.shard and size() > 1:
