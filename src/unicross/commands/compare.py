@@ -22,7 +22,7 @@ def compare(
 ) -> None:
     """Train RECIPES with every seed and set them against the first, with paired bootstrap intervals.
 
-    Say which data with overrides: `unicross compare clip iucc data.root=photos --seeds 0,1,2`.
+    Say which data with overrides: `unicross compare clip iucc data.root=photos data.split.val=0.1`.
     """
     from unicross.commands.show import Listening, output
     from unicross.compare import compare as run

@@ -24,7 +24,10 @@ def index(
     checkpoint: Annotated[Path, typer.Argument(help="The trained model.")],
     folder: Annotated[Path, typer.Argument(help="The folder of pictures; its folders are searched too.")],
     store: Annotated[
-        str, typer.Option(help="Where the store is or shall be: a folder, or http://host:port/collection.")
+        str,
+        typer.Option(
+            help="The store, or where it shall be: a folder, http://host:port/collection or FILE.db/collection."
+        ),
     ],
     captions: Annotated[
         Path | None, typer.Option(help="Texts to add: .csv, .tsv, .jsonl, or .txt (docs/search.md).")

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 def search(
-    store: Annotated[str, typer.Argument(help="The store: a folder, or http://host:port/collection.")],
+    store: Annotated[
+        str, typer.Argument(help="The store: a folder, http://host:port/collection or FILE.db/collection.")
+    ],
     words: Annotated[str | None, typer.Argument(help="What to look for, in words.")] = None,
     image: Annotated[Path | None, typer.Option(help="What to look for, as a picture.")] = None,
     like: Annotated[str | None, typer.Option(help='A stored id ("more like this").')] = None,

@@ -11,7 +11,9 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def serve(
-    store: Annotated[str, typer.Argument(help="The store: a folder, or http://host:port/collection.")],
+    store: Annotated[
+        str, typer.Argument(help="The store: a folder, http://host:port/collection or FILE.db/collection.")
+    ],
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 for all networks of this machine.")
     ] = "127.0.0.1",
@@ -21,7 +23,11 @@ def serve(
         typer.Option(envvar="UNICROSS_API_KEY", help="Answer only with this key (header X-API-Key)."),
     ] = None,
     allow_host: Annotated[
-        list[str] | None, typer.Option(help="Host name under which it may be asked, besides this machine's.")
+        list[str] | None,
+        typer.Option(
+            help="Host name under which it may be asked, besides localhost and --host. With an open --host and "
+            "none given: any."
+        ),
     ] = None,
     max_upload_mb: Annotated[float, typer.Option(help="Largest picture taken, in megabytes.")] = 20,
     max_megapixels: Annotated[float, typer.Option(help="Largest picture taken, in megapixels.")] = 50,

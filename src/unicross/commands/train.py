@@ -22,7 +22,7 @@ def train(
     resume: Annotated[Path | None, typer.Option(help="Go on with this run, which was cut short.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; the best there is by default.")] = None,
 ) -> None:
-    """Train RECIPE, for instance `unicross train clip data.root=photos train.batch_size=64`."""
+    """Train RECIPE, for instance `unicross train clip data.root=photos data.split.val=0.1`."""
     from unicross.commands.show import Listening
     from unicross.recipe import load_recipe
     from unicross.training import train as run
