@@ -26,7 +26,7 @@ def index(
     store: Annotated[
         str,
         typer.Option(
-            help="The store, or where it shall be: a folder, http://host:port/collection or FILE.db/collection."
+            help="The store, there or to be: a folder, http://host:port/collection or FILE.db/collection."
         ),
     ],
     captions: Annotated[

@@ -25,8 +25,8 @@ def serve(
     allow_host: Annotated[
         list[str] | None,
         typer.Option(
-            help="Host name under which it may be asked, besides localhost and --host. With an open --host and "
-            "none given: any."
+            help="Host name under which it may be asked, besides localhost and --host. With an open "
+            "--host and none given: any."
         ),
     ] = None,
     max_upload_mb: Annotated[float, typer.Option(help="Largest picture taken, in megabytes.")] = 20,
