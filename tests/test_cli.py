@@ -59,6 +59,13 @@ def test_train_evaluate_index_search(run, recipe_file, photos, tmp_path):
     assert "image to text" in out
     assert "over 8 images and 24 captions" in out
 
+    code, out, err = run("evaluate", folder, "data.split.val=train")
+    assert code == 0, err
+    assert "trained on 24 of these 24 items" in err
+    code, out, err = run("evaluate", folder, "model.image_size=64")
+    assert code == 2
+    assert "changes nothing in an evaluation" in err
+
     code, out, err = run("index", folder, photos / "images", "--store", store, "--json")
     assert code == 0, err
     assert json.loads(out)["added"] == 32
@@ -112,6 +119,8 @@ def test_runs_get_a_folder_of_their_own(run, recipe_file, photos, tmp_path, monk
         (["train", "clip"], "values missing: data.root"),
         (["train", "clip", "data.root=x", "train.batchsize=3"], "unknown key train.batchsize"),
         (["train", "clip", "data.root=/nowhere", "--out", "RUN"], "/nowhere"),
+        (["train", "demo", "data.root=x", "data.split.val=1.5"], "data.split.val: give a split's name"),
+        (["compare", "clip", "data.root=x", "data.split.val=null"], "clip has no validation split"),
         (
             ["train", "clip", "data.root=x", "--out", "RUN", "--device", "toaster"],
             "device 'toaster' cannot be used",
@@ -139,10 +148,13 @@ def test_errors_are_one_line_and_exit_code_1(run, tmp_path, arguments, message, 
         (["train"], "give either a recipe or --resume RUN"),
         (["train", "clip", "--resume", "x"], "give either a recipe or --resume RUN"),
         (["train", "--resume", "x", "--out", "y"], "--out goes with a recipe"),
+        (["train", "--resume", "x", "seed=3"], "--resume takes no overrides"),
         (["train", "clip", "--speed", "3"], "No such option"),
         (["evaluate"], "Missing argument"),
         (["evaluate", "x", "--folds", "0"], "--folds"),
         (["search", "store"], "say what to look for"),
+        (["search", "store", "a dog", "--weight", ".2"], "--weight is between words and --image"),
+        (["serve", "store", "--port", "99999"], "--port"),
     ],
 )
 def test_usage_errors_exit_with_2(run, arguments, message):

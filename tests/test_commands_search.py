@@ -16,7 +16,7 @@ from unicross.commands.embed import embed
 from unicross.commands.index import index
 from unicross.commands.search import search
 from unicross.commands.store import app as store_app
-from unicross.errors import StoreError, UnicrossError
+from unicross.errors import DataError, StoreError, UnicrossError
 from unicross.store import open_store
 
 app = typer.Typer()
@@ -72,6 +72,18 @@ def test_search_says_what_is_missing(home: Path) -> None:
     with pytest.raises(StoreError, match="not there any more"):
         run("search", "s", "red")
     assert "red.png" in run("search", "s", "red", "--model", "moved", "--json").stdout
+
+
+def test_a_folder_without_pictures_is_a_mistake(home: Path) -> None:
+    (home / "empty").mkdir()
+    with pytest.raises(DataError, match="empty: no pictures in it"):
+        run("index", "model", "empty", "--store", "s")
+
+
+def test_a_store_is_not_copied_to_itself(home: Path) -> None:
+    run("index", "model", "photos", "--store", "s")
+    with pytest.raises(StoreError, match="cannot be copied to itself"):
+        run("store", "copy", "s", str(home / "s"))
 
 
 def test_unreadable_files_are_listed(home: Path) -> None:

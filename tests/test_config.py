@@ -245,7 +245,11 @@ def test_the_last_of_two_equal_overrides_holds(path):
         ("stages.3.epochs=1", "'3' is not a position in a list of 3 (0 is the first)"),
         ("stages.align.epochs=1", "'align' is not a position in a list of 3"),
         ("stages.-1.epochs=1", "'-1' is not a position in a list of 3"),
-        ("train.batchsize=4", "unknown key train.batchsize"),
+        ("train.batchsize=4", "unknown key train.batchsize: batch_size?"),
+        ("data.0.x=4", "the recipe has no list at data"),
+        ("optim.head_lr=.inf", "stages.0.optim.head_lr"),
+        ("data.split.val=true", "give a split's name, a count, a share"),
+        ("data.split.val=0", "give a split's name, a count, a share"),
         ("optim.speed=4", "unknown key stages.0.optim.speed"),
     ],
 )
@@ -271,6 +275,12 @@ def test_files_that_are_no_recipe(tmp_path, content):
     with pytest.raises(RecipeError, match=str(path)) as caught:
         load_recipe(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_key_that_is_given_twice_is_refused(path):
+    path.write_text(path.read_text() + "\nseed: 4\nseed: 5\n")
+    with pytest.raises(RecipeError, match="'seed' is given twice"):
+        load_recipe(path)
 
 
 def test_a_file_that_is_not_utf8(tmp_path):

@@ -223,6 +223,20 @@ def test_a_changed_picture_keeps_its_caption(model: FakeModel, store: Store, pho
     assert row_of(store, "red.png").caption == "what it was"
 
 
+def test_a_file_of_columns_alone_leaves_captions_as_they_are(
+    model: FakeModel, store: Store, photos: Path
+) -> None:
+    captions, columns = photos.parent / "captions.csv", photos.parent / "columns.csv"
+    captions.write_text("image,caption,author\nred.png,what it was,Ann\n")
+    columns.write_text("image,year\nred.png,1999\n")
+    index(model, photos, store, captions=captions)
+    before = store.count()
+    report = index(model, photos, store, captions=columns, prune=True)
+    row = row_of(store, "red.png")
+    assert (row.caption, row.extra) == ("what it was", {"author": "Ann", "year": 1999})
+    assert (report.updated, report.removed, store.count()) == (1, 0, before)
+
+
 def test_two_folders_in_one_store_do_not_prune_each_other(
     model: FakeModel, store: Store, photos: Path, tmp_path: Path
 ) -> None:

@@ -45,7 +45,7 @@ def test_a_run_can_begin_with_the_weights_of_another(photos, tmp_path):
     wider = tiny.recipe(photos, tiny.ALIGN, **begin, model={"dim": 24})
     with pytest.raises(CheckpointError, match=r"first/best: .*model.dim is 16 there, 24 here"):
         train(wider, tmp_path / "third")
-    assert not (tmp_path / "third" / "recipe.yaml").exists()
+    assert not (tmp_path / "third").exists()
 
 
 def test_frozen_parts_keep_their_weights_to_the_bit(photos, tmp_path):

@@ -53,6 +53,9 @@ def main() -> None:
     except UnicrossError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)
+    except OSError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, without importing torch
             raise

@@ -81,6 +81,9 @@ def compare(
     labels = [entry.label for entry in entries]
     if len(set(labels)) < len(labels):
         raise RecipeError(f"recipes need different file names, got {', '.join(labels)}: rename one")
+    for entry in entries:
+        if entry.recipe.data.split.val is None:
+            raise DataError(f"{entry.label} has no validation split: name one, or data.split.val=0.1")
     out.mkdir(parents=True, exist_ok=True)
 
     measured = [_run(entry, seeds, out, steps, progress) for entry in entries]

@@ -107,12 +107,16 @@ def table(comparison: Comparison) -> Table:
         shown.add_column(row.label, justify="right")
     shown.add_row("epochs", *(str(row.epochs) for row in rows))
     shown.add_row("minutes", *(f"{row.minutes:.1f}" for row in rows))
-    shown.add_row("forwards", *(f"{(row.image_forwards + row.text_forwards) / 1000:.0f}k" for row in rows))
+    shown.add_row("forwards", *(f"{row.image_forwards + row.text_forwards:,.0f}" for row in rows))
     for name in COMPARED:
-        shown.add_row(name.replace("/", " "), *(spread_text(row.metrics[name]) for row in rows))
+        shown.add_row(
+            name.replace("/", " ").replace("rsum", "rSum"), *(spread_text(row.metrics[name]) for row in rows)
+        )
     for label in dict.fromkeys(label for row in rows for label in row.against):
         differences = [row.against[label]["rsum"] if label in row.against else None for row in rows]
-        shown.add_row(f"rsum less {label}'s", *(difference_text(d) if d else "" for d in differences))
+        shown.add_row(f"rSum less {label}'s", *(difference_text(d) if d else "" for d in differences))
+    if comparison.match == "epochs" and len({row.epochs for row in rows}) > 1:
+        shown.caption = "their epochs differ: each recipe has its own; --match compute adds equal compute"
     return shown
 
 

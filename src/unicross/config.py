@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
-Weight = Annotated[float, Field(ge=0.0)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 Pooling = Literal["cls", "mean", "pooler"]
 Format = Literal["flickr", "karpathy", "table", "tar", "parquet", "arrow", "folder"]
@@ -63,11 +63,18 @@ class ModelConfig(Strict):
     """Dropout of the text tower while training; None keeps what its configuration says."""
 
 
+def _aside(val: Any) -> Any:
+    wrong = isinstance(val, bool) or (isinstance(val, float) and not 0 < val < 1)
+    if wrong or (isinstance(val, int) and val < 1):
+        raise ValueError(f"give a split's name, a count, a share between 0 and 1, or null (got {val!r})")
+    return val
+
+
 class SplitConfig(Strict):
     """Names of splits; `val` may also be a count, or a share below 1, of items to set aside from train."""
 
     train: str | None = "train"
-    val: str | float | int | None = "val"
+    val: Annotated[str | float | int | None, BeforeValidator(_aside)] = "val"
 
 
 class DataConfig(Strict):
@@ -171,7 +178,7 @@ class Batches(Strict):
     """Embeddings of a round: those that training steps computed last, or all of them computed anew."""
     judge: Literal["model", "frozen_text"] = "model"
     """Who says which items are alike: the model of the last round, or captions under the untrained tower."""
-    guard: Annotated[float, Field(gt=0.0)] | None = 0.95
+    guard: Positive | None = 0.95
     """Mask a negative whose similarity exceeds this share of the anchor's positive similarity; None: off."""
     gallery: int | None = Field(None, ge=2)
     """Weigh negatives as a sample of so many items; None: as they are. See `losses.sample_weights`."""

@@ -291,6 +291,8 @@ class TwoTower(nn.Module):
 
         Raises DataError for a picture that cannot be decoded.
         """
+        if isinstance(images, str | Path):
+            raise DataError("encode_images takes a list of pictures: put the one picture into a list")
         size, resize = self.config.image_size, self.config.resize
         parts = [
             self.encode_pixels(load_squares(images[start : start + batch_size], size, resize))
@@ -314,6 +316,8 @@ class TwoTower(nn.Module):
         """Texts -> unit embeddings [N, D]. Longer ones are cut at the model's `max_tokens`."""
         if isinstance(texts, str):
             raise DataError("encode_texts takes a list of texts: put the one text into a list")
+        if strange := [text for text in texts if not isinstance(text, str)]:
+            raise DataError(f"encode_texts takes texts, got {strange[0]!r}")
         result = np.zeros((len(texts), self.dim), np.float32)
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # like lengths together: less padding
         for start in range(0, len(order), batch_size):

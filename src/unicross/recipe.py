@@ -5,6 +5,7 @@ What a recipe may say is in `config`.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,18 @@ MANDATORY = "???"
 SHIPPED = Path(__file__).parent / "recipes"
 
 STAGE_DEFAULTS = ("losses", "views", "batches", "optim")
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is given twice, of which YAML's own rule would keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {twice[0]!r} is given twice", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
 
 
 def recipe_path(name: Path | str) -> Path:
@@ -40,7 +53,7 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = recipe_path(path)
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise RecipeError(f"{path}: not a readable YAML file: {_one_line(error)}") from error
     if not isinstance(raw, dict):
@@ -102,7 +115,9 @@ def _override(raw: dict[str, Any], text: str) -> None:
         here = ".".join(parents[: depth + 1])
         if isinstance(node, list):
             node = node[_index(node, part, text)]
-        elif isinstance(node, dict):
+        elif part.isdigit():
+            raise RecipeError(f"override {text!r}: the recipe has no list at {'.'.join(parents[:depth])}")
+        else:
             node = node.setdefault(part, {})
         if not isinstance(node, dict | list):
             raise RecipeError(f"override {text!r}: {here} is a single value and has no keys of its own")
@@ -141,6 +156,12 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
+def _keys() -> set[str]:
+    """All keys that a recipe may hold, at any depth."""
+    parts = Recipe.model_json_schema()["$defs"].values()
+    return {*Recipe.model_fields, *(key for part in parts for key in part.get("properties", ()))}
+
+
 def _explain(error: ValidationError) -> str:
     parts = []
     problems = error.errors()
@@ -151,7 +172,8 @@ def _explain(error: ValidationError) -> str:
         where = ".".join(str(key) for key in loc) or "recipe"
         match problem["type"]:
             case "extra_forbidden":
-                parts.append(f"unknown key {where}")
+                alike = difflib.get_close_matches(str(loc[-1]), _keys(), n=1)
+                parts.append(f"unknown key {where}" + (f": {alike[0]}?" if alike else ""))
             case "missing":
                 parts.append(f"missing key {where}")
             case "value_error":

@@ -270,7 +270,13 @@ def prefix_tokens(backbone: PreTrainedModel, pool: Pooling) -> int:
             f"model_type {backbone.config.model_type!r} cannot be an image tower: it has no square "
             "image_size and patch_size. Take a ViT, DeiT, DINOv2, CLIP or SigLIP vision encoder"
         )
-    output = _check_pooler(backbone, pool, pixel_values=torch.zeros(1, 3, side, side))
+    try:
+        output = _check_pooler(backbone, pool, pixel_values=torch.zeros(1, 3, side, side))
+    except (RuntimeError, ValueError) as error:
+        raise RecipeError(
+            f"model_type {backbone.config.model_type!r} cannot see pictures of {side} px in patches of "
+            f"{patch}: {_first_line(error)}"
+        ) from error
     return int(output.last_hidden_state.shape[1]) - (side // patch) ** 2
 
 

@@ -12,7 +12,7 @@ def compare(
     recipes: Annotated[list[str], typer.Argument(help="Recipes and KEY=VALUE overrides of all of them.")],
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0,1,2",
     match: Annotated[
-        str, typer.Option(help="epochs, or compute: lengthen the cheaper recipes too.")
+        str, typer.Option(help="epochs, as the recipes have them, or compute: lengthen the cheaper ones too.")
     ] = "epochs",
     out: Annotated[Path, typer.Option(help="Where the runs are kept; finished ones are reused.")] = Path(
         "runs/compare"

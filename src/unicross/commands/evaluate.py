@@ -11,6 +11,9 @@ import typer
 if TYPE_CHECKING:
     from unicross.evaluation import Result
 
+DATA_KEYS = ("data.root=", "data.format=", "data.split.val=", "data.split.train=", "data.on_error=")
+"""Overrides that an evaluation heeds."""
+
 
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or a run folder with one in it.")],
@@ -34,7 +37,7 @@ def evaluate(
     from unicross.evaluation import evaluate as run
     from unicross.model import TwoTower
     from unicross.recipe import load_recipe
-    from unicross.training.dataset import read_validation
+    from unicross.training.dataset import read_validation, seen_in_training
     from unicross.training.folder import EVALUATION
 
     kept = next(
@@ -42,9 +45,17 @@ def evaluate(
     )
     if kept is None:
         raise CheckpointError(f"{checkpoint}: no recipe.yaml in it: give a run folder or a checkpoint of one")
+    for text in overrides or ():
+        if not text.startswith(DATA_KEYS):
+            raise typer.BadParameter(
+                f"{text!r} changes nothing in an evaluation: give {', '.join(DATA_KEYS)}"
+            )
     recipe = load_recipe(kept, overrides or ())
     model = TwoTower.load(checkpoint, device)
-    result = run(model, read_validation(recipe), folds=folds, batch_size=batch_size)
+    items = read_validation(recipe)
+    if overrides and (seen := seen_in_training(load_recipe(kept), recipe, items)):
+        typer.echo(f"note: the model was trained on {seen} of these {len(items)} items", err=True)
+    result = run(model, items, folds=folds, batch_size=batch_size)
     if json:
         typer.echo(json_module.dumps({**result.metrics, **_sizes(result)}, indent=2))
     else:

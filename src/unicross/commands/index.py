@@ -49,6 +49,7 @@ def index(
     What is there and unchanged is skipped, so run it again whenever pictures came, changed or went; a run
     that was cut off goes on where it stopped.
     """
+    from unicross.errors import DataError
     from unicross.model import TwoTower
     from unicross.store import StoreInfo, open_store
     from unicross.store.index import index as run
@@ -66,6 +67,8 @@ def index(
             _print(report, store, target.count(), seen, json=json)
         seen.update(report.failed)
         if not watch:
+            if not report.found:
+                raise DataError(f"{folder}: no pictures in it: give the folder that holds them")
             break
         time.sleep(every)
     target.close()

@@ -23,7 +23,9 @@ def search(
     image: Annotated[Path | None, typer.Option(help="What to look for, as a picture.")] = None,
     like: Annotated[str | None, typer.Option(help='A stored id ("more like this").')] = None,
     minus: Annotated[list[str] | None, typer.Option(help="Words whose meaning is taken away.")] = None,
-    weight: Annotated[float, typer.Option(help="With words and --image: the picture's share.")] = 0.5,
+    weight: Annotated[
+        float | None, typer.Option(help="With words and --image: the picture's share, .5 if not said.")
+    ] = None,
     texts: Annotated[bool, typer.Option("--texts", help="Find texts instead of pictures.")] = False,
     where: Annotated[
         list[str] | None, typer.Option(help="Filter, such as album=beach or mtime>=2024-05-01.")
@@ -43,6 +45,8 @@ def search(
     """Find pictures (or --texts) in a store by words, by a picture, by both, or like a stored one."""
     if sum((words is not None, image is not None, like is not None)) == 0 or (like and (words or image)):
         raise typer.BadParameter("say what to look for: words, --image FILE, both of them, or --like ID")
+    if weight is not None and (words is None or image is None):
+        raise typer.BadParameter("--weight is between words and --image: give both")
     from unicross.search import open_searcher
     from unicross.store import parse_where
 
@@ -53,7 +57,7 @@ def search(
         "where": parse_where(where or (), searcher.store.columns),
         "offset": offset,
     }
-    hits = _find(searcher, words, image, like, weight, k, options)
+    hits = _find(searcher, words, image, like, 0.5 if weight is None else weight, k, options)
     if sheet or open_:
         _show(hits, words or (str(image) if image else f"like {like}"), sheet, open_)
     if json:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +19,9 @@ def serve(
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 for all networks of this machine.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0: one that is free.")
+    ] = 8080,
     api_key: Annotated[
         str | None,
         typer.Option(envvar="UNICROSS_API_KEY", help="Answer only with this key (header X-API-Key)."),
@@ -62,14 +66,19 @@ def serve(
         timeout_s=timeout,
     )
     app = create_app(open_searcher(store, model=model, device=device), settings)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listening = socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise StoreError(f"cannot listen on {host}, port {port}: {error}: give another --port") from error
     shown = f"[{host}]" if ":" in host else host
-    typer.echo(f"{store} at http://{shown}:{port} (Ctrl+C stops)", err=True)
-    uvicorn.run(
+    typer.echo(f"{store} at http://{shown}:{listening.getsockname()[1]} (Ctrl+C stops)", err=True)
+    config = uvicorn.Config(
         app,
-        host=host,
-        port=port,
         log_level="warning",
         server_header=False,
         timeout_keep_alive=10,
         timeout_graceful_shutdown=10,
     )
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[listening])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from statistics import fmean
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -36,35 +38,41 @@ class Listening:
             transient=True,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._loss = self._speed = 0.0
+        self._losses: list[float] = []
 
     def __enter__(self) -> Self:
-        self._progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        if self._progress.live.is_started:  # stopping prints a line
+            self._progress.stop()
 
     def __call__(self, event: Event) -> None:
+        self._progress.start()
         match event["kind"]:
             case "decoding":
                 self._advance("decoding", event["done"], event["total"], "")
             case "start":
                 self._tasks.clear()
+                self._losses.clear()
                 self._epochs = event["epochs"]
                 self._advance("training", event["step"], event["steps"], "")
                 self._say(f"[dim]{event['items']} items, {event['steps']} steps, run in {event['run']}[/]")
             case "step":
-                self._loss, self._speed = event["loss"], event["pairs_per_second"]
-                figures = f"{event['stage']}  loss {self._loss:.3f}  {self._speed:.0f} pairs/s"
+                self._losses.append(event["loss"])
+                figures = (
+                    f"{event['stage']}  loss {event['loss']:.3f}  {event['pairs_per_second']:.0f} pairs/s"
+                )
                 self._progress.update(self._tasks["training"], completed=event["step"], figures=figures)
             case "round":
                 self._say(_round_line(event))
             case "epoch":
                 head = f"epoch {event['epoch']}/{self._epochs} [bold]{event['stage']}[/]"
-                self._say(f"{head}  loss {self._loss:.3f}  {event['pairs_per_second']:.0f} pairs/s")
+                loss = fmean(self._losses) if self._losses else math.nan
+                self._losses.clear()
+                self._say(f"{head}  loss {loss:.3f}  {event['pairs_per_second']:.0f} pairs/s")
             case "eval":
                 self._say(
                     "  ".join(

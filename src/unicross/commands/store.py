@@ -37,13 +37,18 @@ def info(
 @app.command()
 def copy(
     source: Annotated[str, typer.Argument(help="The store to copy.")],
-    target: Annotated[str, typer.Argument(help="Another store, of any engine; made where there is none.")],
+    target: Annotated[
+        str, typer.Argument(help="Another store, of any engine; made where there is none, else added to.")
+    ],
 ) -> None:
     """Copy a store, to another engine for instance: same ids, same vectors, same filters."""
+    from unicross.errors import StoreError
     from unicross.store import open_store
     from unicross.store.copy import copy as run
     from unicross.store.keep import keep_of
 
+    if source == target or (Path(source).exists() and Path(source).resolve() == Path(target).resolve()):
+        raise StoreError(f"{source}: a store cannot be copied to itself: give another place")
     old = open_store(source)
     new = open_store(target, create=old.info)
     run(old, new, keep_of(target))
@@ -55,9 +60,9 @@ def copy(
 @app.command()
 def rebuild(
     keep: Annotated[Path, typer.Argument(help="The folder of kept embeddings (STORE/embeddings).")],
-    target: Annotated[str, typer.Argument(help="The new store, of any engine.")],
+    target: Annotated[str, typer.Argument(help="The store, new or to be added to, of any engine.")],
 ) -> None:
-    """Make a store anew from the embeddings that `unicross index` keeps as Parquet."""
+    """Make a store of the embeddings that `unicross index` keeps, or `unicross embed` wrote, as Parquet."""
     from unicross.store import open_store
     from unicross.store.copy import rebuild as run
     from unicross.store.keep import Keep, keep_of

@@ -11,7 +11,7 @@ import typer
 def train(
     recipe: Annotated[
         str | None,
-        typer.Argument(help="A recipe file, or a shipped one's name: clip, iucc, few, slip, lit."),
+        typer.Argument(help="A recipe file, or a shipped one's name: clip, iucc, few, demo, ..."),
     ] = None,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values laid over the recipe.")
@@ -29,6 +29,8 @@ def train(
     from unicross.training.distributed import is_first
     from unicross.training.folder import kept_recipe
 
+    if resume is not None and recipe is not None and "=" in recipe:
+        raise typer.BadParameter("--resume takes no overrides: a run goes on with its own recipe")
     if (recipe is None) == (resume is None):
         raise typer.BadParameter("give either a recipe or --resume RUN")
     if resume is not None:

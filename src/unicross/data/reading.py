@@ -98,7 +98,8 @@ def set_aside(items: Sequence[Item], amount: int | float, seed: int) -> tuple[It
 def _detect(root: Path, format: Format | None) -> tuple[Format, Path]:
     """The format and the file (for `folder`, the folder) to read."""
     if not root.exists():
-        raise DataError(f"{root}: no such file or folder: give an existing one as data.root")
+        where = "" if root.is_absolute() else f" in {Path.cwd()}"
+        raise DataError(f"{root}: no such file or folder{where}: give an existing one as data.root")
     if format is not None and root.is_dir() == (format == "folder"):
         return format, root  # whatever its name
     candidates = [(kind, path) for kind, path in _candidates(root) if format in (None, kind)]

@@ -12,9 +12,10 @@ from unicross.errors import UnicrossError
 
 
 def write_report(folder: Path, out: Path | None = None) -> Path:
-    """Write the page of a comparison's folder or of a run folder; `out` is `folder/report.html` by default.
+    """Write the page of a comparison's folder or of a run folder.
 
-    Parts for which the folder holds nothing are left out, and the page says why. Returns where it is.
+    `out` is a file, or a folder to hold `report.html`; None: `folder`. Parts for which the folder holds
+    nothing are left out, and the page says why. Returns where it is.
     Raises DataError for a folder that is neither, UnicrossError where matplotlib or jinja2 is missing.
     """
     try:
@@ -25,7 +26,8 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
         ) from error
     from unicross.report.gather import gather
 
-    out = out or folder / "report.html"
+    out = out or folder
+    out = out / "report.html" if out.is_dir() else out
     html = render(gather(folder))
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f"{out.name}.{os.getpid()}.part")

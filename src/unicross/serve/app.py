@@ -131,6 +131,13 @@ def _picture(request: Request, served: Served) -> Response:
 
 
 async def _read_body(request: Request, settings: Settings) -> bytes:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind.startswith("multipart/") or kind == "application/json":
+        raise HTTPException(
+            415,
+            f"the body is {kind}: send the picture's bytes as they are (curl --data-binary @FILE), "
+            "and words as ?q=",
+        )
     limit = settings.max_upload_bytes
     too_large = HTTPException(413, f"the upload has more than {limit} bytes: send a smaller picture")
     declared = request.headers.get("content-length", "0")

@@ -86,8 +86,9 @@ class StoreInfo(BaseModel):
         """Raise StoreError unless the store was filled by the model with this fingerprint."""
         if fingerprint != self.fingerprint:
             raise StoreError(
-                f"the store {address} was filled by another model ({self.checkpoint}, fingerprint "
-                f"{self.fingerprint}), this one is {fingerprint}: use that one, or index into a new store"
+                f"the store {address} was filled by another model ({self.checkpoint} when its fingerprint "
+                f"was {self.fingerprint}; this one's is {fingerprint}): use that one, or index into a new "
+                "store. A run that went on has a new best model"
             )
 
     def updated(self, roots: Sequence[str] = (), checkpoint: str | None = None) -> StoreInfo:

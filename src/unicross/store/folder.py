@@ -20,7 +20,7 @@ class Wanted:
     described: frozenset[str]
     """Ids of the pictures of which the captions file says something."""
     texts: Mapping[str, Row] | None
-    """None without a captions file."""
+    """None without a captions file, or where it only holds columns."""
     failures: tuple[Failure, ...]
     """What could not be looked at, and captions of pictures that are not there."""
 
@@ -29,13 +29,14 @@ def read_folder(folder: Path, captions: Path | None) -> Wanted:
     """Walk a folder and read its captions. Raises DataError where one of them cannot be used."""
     files, failures = walk(folder)
     root = folder.resolve()
-    said, unknown = _by_path(root, files, read_captions(captions) if captions else [])
+    entries = read_captions(captions) if captions else []
+    said, unknown = _by_path(root, files, entries)
     images = [_image(file, said.get(str(file.path), ())) for file in files]
     return Wanted(
         str(root),
         {row.id: row for row in images},
         frozenset(row.id for row in images if row.path in said),
-        _texts(files, said) if captions else None,
+        _texts(files, said) if any(entry.text for entry in entries) else None,
         (*failures, *_unknown(captions, unknown)),
     )
 

@@ -31,6 +31,8 @@ def _silent(done: int, total: int, /) -> None:
 class IndexReport:
     """What a run of `index` did, in rows; `failed` lists what could not be taken and why."""
 
+    found: int = 0
+    """Pictures in the folder and texts in the captions file."""
     added: int = 0
     updated: int = 0
     unchanged: int = 0
@@ -66,7 +68,8 @@ def index(
         keep.describe(store.info)
     stored = _stored(store, wanted.root)
     plan = plan_changes(wanted, stored)
-    report = IndexReport(unchanged=plan.unchanged, failed=list(wanted.failures))
+    found = len(wanted.images) + len(wanted.texts or ())
+    report = IndexReport(found=found, unchanged=plan.unchanged, failed=list(wanted.failures))
     _retell(store, keep, plan.told, report)
     _embed(model, store, keep, plan.fresh, stored, report, progress)
     if prune:
@@ -94,6 +97,8 @@ def plan_changes(wanted: Wanted, stored: Mapping[str, Row]) -> Plan:
         old = stored.get(row.id)
         if old is not None and row.kind == "image" and row.id not in wanted.described:
             row = replace(row, caption=old.caption, extra=old.extra)
+        elif old is not None and row.kind == "image" and wanted.texts is None:  # only columns are told
+            row = replace(row, caption=old.caption, extra={**old.extra, **row.extra})
         if old is None or (old.size, old.mtime) != (row.size, row.mtime):
             fresh.append(row)
         elif replace(old, vector=None) != row:

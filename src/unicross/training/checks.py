@@ -6,9 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from unicross.config import Losses, Recipe, Stage
+from unicross.data.table import CAPTION_COLUMNS, IMAGE_COLUMNS
 from unicross.errors import DataError, RecipeError, TrainingError
 from unicross.model import TwoTower
 from unicross.training.dataset import Dataset
@@ -16,6 +19,8 @@ from unicross.training.sharding import part_again
 
 NO_LEARNING = 0.02
 """Mean image-text loss this near chance, ln(1 + negatives), after an epoch: nothing was learned."""
+MANY_CUT = 0.01
+"""Share of captions that may be cut without a word."""
 LOOKED_AT = 10
 """Steps at the end of an epoch over which that mean is taken, at most; fewer than three say nothing."""
 
@@ -27,7 +32,8 @@ def check_recipe_fits(recipe: Recipe, data: Dataset, val: Dataset | None, model:
     if val is not None and not len(val.pairs):
         raise DataError(
             f"none of the {len(val.items)} validation items in {recipe.data.root} has both an image and a "
-            "caption: name another split with data.split.val=..., or none with data.split.val=null"
+            f"caption ({_holdings(val)}): name another split with data.split.val=..., or none with "
+            "data.split.val=null"
         )
     drops = any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in model.text.backbone.modules())
     for stage in recipe.stages:
@@ -35,7 +41,8 @@ def check_recipe_fits(recipe: Recipe, data: Dataset, val: Dataset | None, model:
         if missing:
             raise DataError(
                 f"stage {stage.name!r} wants the losses {', '.join(missing)}, but {recipe.data.root} holds "
-                "fewer than two items for them: give captions and images, or set their weight to 0"
+                f"fewer than two items for them ({_holdings(data)}): give captions and images, or set their "
+                "weight to 0"
             )
         if stage.losses.text_text > 0 and stage.views.text == "dropout" and not drops:
             raise RecipeError(
@@ -58,6 +65,17 @@ def check_finite(figures: Mapping[str, float], step: int, stage: str) -> None:
             "optim.text_lr and optim.head_lr, lengthen optim.warmup, or train with train.precision=fp32, "
             "in a new run"
         )
+
+
+def cut_captions(lengths: NDArray[np.integer], max_tokens: int) -> str | None:
+    """A sentence where more than one caption in a hundred is as long as is kept, so probably cut."""
+    share = float(np.mean(lengths >= max_tokens)) if len(lengths) else 0.0
+    if share <= MANY_CUT:
+        return None
+    return (
+        f"{share:.0%} of the captions have {max_tokens} tokens or more, and what is beyond is not read: "
+        "data.max_tokens=... reads more"
+    )
 
 
 def nothing_learned(image_text: Sequence[float], batch: int, stage: Stage) -> str | None:
@@ -83,6 +101,16 @@ def _can_drop_patches(model: TwoTower) -> bool:
     finally:
         part_again(model)  # the optimiser takes what it finds
     return True
+
+
+def _holdings(data: Dataset) -> str:
+    pairs, images, texts = len(data.pairs), len(data.images_alone), len(data.texts_alone)
+    there = f"{pairs} pairs, {images} images alone, {texts} texts alone"
+    if pairs == texts == 0:
+        there += f"; a table's captions are looked for in a column called {', '.join(CAPTION_COLUMNS)}"
+    if pairs == images == 0:
+        there += f"; a table's images are looked for in a column called {', '.join(IMAGE_COLUMNS)}"
+    return there
 
 
 def _unfed(losses: Losses, data: Dataset) -> list[str]:

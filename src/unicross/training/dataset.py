@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
@@ -88,6 +89,13 @@ def read_validation(recipe: Recipe) -> Items:
     if not items:
         raise DataError("the recipe has no validation split: name one, for instance data.split.val=test")
     return items
+
+
+def seen_in_training(trained: Recipe, recipe: Recipe, items: Items) -> int:
+    """How many of the items, those that `recipe` measures on, `trained` trains on; 0 for other data."""
+    if Path(trained.data.root).resolve() != Path(recipe.data.root).resolve():
+        return 0
+    return int(pc.sum(pc.is_in(items.ids, value_set=read_splits(trained)[0].ids)).as_py() or 0)
 
 
 def make_dataset(

@@ -26,7 +26,8 @@ def check_claim(run: Path, recipe: Recipe, resume: bool) -> Path:
     run of another recipe.
     """
     if resume:
-        before = kept_recipe(run)
+        last = run / "last" / RECIPE
+        before = load_recipe(last) if last.is_file() else kept_recipe(run)
         if before != recipe:
             changed = "; ".join(_differences(before, recipe))
             raise RecipeError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -20,9 +21,9 @@ from torch import Tensor
 from unicross.config import Recipe, Stage
 from unicross.data.rows import Problem
 from unicross.device import autocast
-from unicross.errors import TrainingError
+from unicross.errors import TrainingError, UnicrossError
 from unicross.model import TwoTower
-from unicross.training.checks import check_finite, check_recipe_fits, nothing_learned
+from unicross.training.checks import check_finite, check_recipe_fits, cut_captions, nothing_learned
 from unicross.training.cost import step_forwards, tower_cost
 from unicross.training.dataset import Dataset, cached_side, make_dataset, read_splits, validate
 from unicross.training.distributed import check_same, from_first, is_first, joined, size
@@ -68,6 +69,10 @@ def train(
         with joined(device) as own:
             run = from_first(lambda: check_claim(run, recipe, resume))
             return _train(recipe, run, resume, listener if is_first() else None, own)
+    except UnicrossError:
+        with suppress(OSError):  # unless there is something in it
+            run.rmdir()
+        raise
     except torch.OutOfMemoryError as error:
         raise TrainingError(
             f"{run}: out of memory: set train.micro_batch (the gradient stays that of the whole batch) or "
@@ -107,7 +112,7 @@ def _train(
     try:
         loop = _Loop(run, state, data, val, log, partial(make_model, recipe, train_items, device))
         if not going_on:
-            loop.tell_problems(problems + bad + bad_val)
+            loop.tell_notes(problems + bad + bad_val)
         return loop.go()
     finally:
         if log is not None:
@@ -179,7 +184,7 @@ class _Loop:
         where = {"step": progress.step, "epoch": progress.turn, "stage": stage.name}
         self.log.emit({"kind": kind, **where, **values})
 
-    def tell_problems(self, problems: list[Problem]) -> None:
+    def tell_notes(self, problems: list[Problem]) -> None:
         if size() > 1 and self.recipe.data.cache == "memory":
             self.emit(
                 "note",
@@ -189,6 +194,8 @@ class _Loop:
             self.emit(
                 "note", text="train.shard has no effect on a single process: start several with torchrun"
             )
+        if cut := cut_captions(self.data.captions.lengths(), self.recipe.data.max_tokens):
+            self.emit("note", text=cut)
         if problems and self.log is not None:
             path = self.run / "skipped.txt"
             path.write_text("".join(f"{problem}\n" for problem in problems), encoding="utf-8")
