@@ -109,6 +109,23 @@ def test_runs_get_a_folder_of_their_own(run, recipe_file, photos, tmp_path, monk
     assert made.name.startswith("tiny-20")
 
 
+def test_data_are_looked_at_without_training(run, photos, tmp_path):
+    code, out, err = run("data", photos, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert (found["format"], found["problems"]) == ("table", [])
+    assert {name: part["pairs"] for name, part in found["splits"].items()} == {"train": 24, "val": 8}
+    assert found["splits"]["val"]["captions"] == 24
+
+    table = tmp_path / "few.csv"
+    table.write_text(f"image,caption\n{photos}/images/000.png,one square\ngone.png,one square\n")
+    code, out, err = run("data", table)
+    assert code == 1
+    assert "1 missing image" in out
+    assert "one square" in out
+    assert run("data", table, "--format", "zip")[0] == 2
+
+
 # -- mistakes ---------------------------------------------------------------------------------------
 
 

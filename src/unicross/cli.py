@@ -8,6 +8,7 @@ import typer
 
 from unicross import __version__
 from unicross.commands.compare import compare
+from unicross.commands.data import data
 from unicross.commands.demo import demo
 from unicross.commands.embed import embed
 from unicross.commands.evaluate import evaluate
@@ -26,7 +27,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, evaluate, compare, report, index, embed, search, serve, demo):
+for command in (data, train, evaluate, compare, report, index, embed, search, serve, demo):
     app.command()(command)
 app.add_typer(store, name="store")
 

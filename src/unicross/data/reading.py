@@ -25,6 +25,8 @@ from unicross.errors import DataError
 SAME_SPLIT = frozenset({"val", "dev", "valid", "validation"})
 """Names of the same split: one may be asked for by another."""
 
+NO_SPLITS = "(no splits)"
+
 LOOKED_FOR = """\
   flickr:   Flickr8k.token.txt or results_20130124.token
   karpathy: dataset*.json
@@ -70,6 +72,28 @@ def load_items(
         reason = f"all of it has problems: {describe(problems)}" if problems else "the files hold none"
         raise DataError(f"{root}: no items{f' in split {split!r}' if split else ''}: {reason}")
     return Loaded(items, problems)
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a source holds, before anything is trained on it."""
+
+    format: Format
+    path: Path
+    splits: dict[str, Items]
+    """By name; where the data have none, all of them under "(no splits)". What has no split is in none."""
+    problems: list[Problem]
+
+
+def survey(root: Path | str, *, format: Format | None = None) -> Survey:
+    """Read and check all splits. Raises DataError where nothing can be read."""
+    kind, path = _detect(Path(root), format)
+    rows, problems = _read(kind, path)
+    splits = {}
+    for name in rows.splits or (NO_SPLITS,):
+        splits[name], found = assemble(rows, {name} if rows.splits else None)
+        problems += found
+    return Survey(kind, path, splits, list(dict.fromkeys(problems)))
 
 
 def set_aside(items: Sequence[Item], amount: int | float, seed: int) -> tuple[Items, Items]:
