@@ -4,6 +4,8 @@ import json
 
 import pytest
 import torch
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HFValidationError
 from transformers import AutoConfig, AutoModel
 
 import tiny
@@ -16,7 +18,7 @@ from unicross.towers import (
     image_backbone,
     load_tokenizer,
     mean_std,
-    require_folder,
+    require_source,
     resize_positions,
     text_backbone,
     train_tokenizer,
@@ -328,8 +330,23 @@ def test_a_trained_tokenizer_frames_lowers_and_keeps_words(tmp_path):
     assert load_tokenizer(tmp_path)("a red block")["input_ids"] == ids
 
 
-def test_a_path_that_is_not_there_is_refused_before_a_hub_is_asked() -> None:
+def test_a_path_that_is_not_there_is_refused_before_a_hub_is_asked(tmp_path):
     with pytest.raises(CheckpointError, match="no such folder"):
-        require_folder("/no/such/tower")
-    require_folder("some-user/some-model")
-    require_folder({"model_type": "vit"})
+        require_source("/no/such/tower")
+    require_source({"model_type": "vit"})
+    require_source(str(tmp_path))
+
+
+def test_a_hub_that_is_not_there_is_told_at_once(monkeypatch):
+    asked = []
+
+    def model_info(_, name, **__):
+        asked.append(name)
+        raise ConnectionError("no network") if "cross" in name else HFValidationError("no such name")
+
+    monkeypatch.setattr(HfApi, "model_info", model_info)
+    with pytest.raises(CheckpointError, match=r"unicross/none: .*hub cannot be reached \(no network\)"):
+        require_source("unicross/none")
+    require_source("some-user/none")  # the hub answers
+    require_source("not a name")
+    assert asked[:2] == ["unicross/none", "some-user/none"]

@@ -40,7 +40,7 @@ from unicross.towers import (
     load_tokenizer,
     mean_std,
     prefix_tokens,
-    require_folder,
+    require_source,
     text_backbone,
     train_tokenizer,
 )
@@ -154,7 +154,7 @@ class TwoTower(nn.Module):
         Raises CheckpointError where a tower cannot be loaded, RecipeError for one that cannot be built.
         """
         for source in (config.image, config.text):
-            require_folder(source)
+            require_source(source)
         if isinstance(config.text, dict):
             tokenizer = train_tokenizer(captions, config.text.get("vocab_size", 8192))
         else:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, StrictDataclassError
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import (
@@ -39,10 +40,25 @@ IMAGENET_MEAN_STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def require_folder(source: Source) -> None:
-    """Raise CheckpointError for what is written as a path and is not there, before a hub is asked for it."""
-    if isinstance(source, str) and source.startswith(("/", "./", "../", "~")) and not Path(source).exists():
+def require_source(source: Source) -> None:
+    """Raise CheckpointError for a path that is not there, or a hub name where the hub cannot be reached.
+
+    Loading would tell as much, but only after a minute of trying again.
+    """
+    if not isinstance(source, str) or Path(source).exists():
+        return
+    if source.startswith(("/", "./", "../", "~")):
         raise CheckpointError(f"{source}: no such folder: give one with a Hugging Face model, or a hub name")
+    try:
+        if not isinstance(try_to_load_from_cache(source, "config.json"), str):
+            HfApi().model_info(source, timeout=10)
+    except (HfHubHTTPError, HFValidationError):
+        return  # the hub answers: loading says what is wrong
+    except Exception as error:  # whatever its transport raises
+        raise CheckpointError(
+            f"{source}: no such folder, not in the Hugging Face cache, and the hub cannot be reached "
+            f"({_first_line(error)}): give the folder of a model"
+        ) from error
 
 
 def image_backbone(source: Source, image_size: int) -> PreTrainedModel:
