@@ -283,6 +283,14 @@ def test_a_key_that_is_given_twice_is_refused(path):
         load_recipe(path)
 
 
+def test_yaml_may_repeat_itself_by_anchors(path):
+    raw = yaml.safe_load(path.read_text())
+    del raw["stages"]
+    one, two = "&one {name: a, epochs: 1, losses: {image_text: 1.0}}", "{<<: *one, name: b}"
+    path.write_text(f"{yaml.safe_dump(raw)}stages:\n- {one}\n- {two}\n")
+    assert [(stage.name, stage.epochs) for stage in load_recipe(path).stages] == [("a", 1), ("b", 1)]
+
+
 def test_a_file_that_is_not_utf8(tmp_path):
     (tmp_path / "odd.yaml").write_bytes(b"seed: \xff\xfe")
     with pytest.raises(RecipeError, match=r"odd.yaml: not a readable YAML file"):

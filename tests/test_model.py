@@ -203,6 +203,14 @@ def test_a_fingerprint_follows_weights_and_settings(model, tmp_path):
     assert TwoTower.load(tmp_path).fingerprint() != print_of
 
 
+def test_one_text_or_picture_is_not_a_list_of_them(model):
+    for encode, one in ((model.encode_texts, "a dog"), (model.encode_images, "dog.jpg")):
+        with pytest.raises(DataError, match=r"takes a list .*into a list"):
+            encode(one)
+    with pytest.raises(DataError, match="takes texts, got None"):
+        model.encode_texts([None])
+
+
 def test_a_run_folder_loads_its_best(model, tmp_path):
     (tmp_path / "best").mkdir()
     model.save(tmp_path / "best")

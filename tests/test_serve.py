@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 from fastapi.testclient import TestClient
 
 from serving import make_searcher
+from unicross.commands.serve import serve
+from unicross.errors import StoreError
 from unicross.search import Searcher
 from unicross.serve.app import create_app
 from unicross.serve.batching import BatchedEncoder
@@ -311,3 +314,19 @@ def test_what_takes_too_long_is_given_up(searcher: Searcher) -> None:
         assert (status, "too long" in message) == (503, True)
         slow.go_on.set()
         assert client.get("/search", params={"q": "red"}).status_code == 200
+
+
+def test_forms_are_told_to_send_the_picture_itself(client: TestClient) -> None:
+    forms: list[dict[str, Any]] = [{"files": {"file": png("red")}}, {"json": {"q": "red"}}]
+    for form in forms:
+        status, said = refusal(client.post("/search", **form))
+        assert status == 415
+        assert "send the picture's bytes as they are" in said
+
+
+def test_a_port_that_is_taken_is_a_sentence(searcher: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unicross.search.open_searcher", lambda *_, **__: searcher)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(StoreError, match=f"cannot listen on 127.0.0.1, port {port}: .*another --port"):
+            serve("store", port=port, max_upload_mb=1, max_megapixels=1, timeout=1)

@@ -337,6 +337,11 @@ def test_a_path_that_is_not_there_is_refused_before_a_hub_is_asked(tmp_path):
     require_source(str(tmp_path))
 
 
+def test_patches_larger_than_the_picture_are_refused():
+    with pytest.raises(RecipeError, match="cannot see pictures of 32 px in patches of 100"):
+        tiny.model(image=tiny.VIT | {"patch_size": 100})
+
+
 def test_a_hub_that_is_not_there_is_told_at_once(monkeypatch):
     asked = []
 

@@ -15,6 +15,7 @@ from unicross.errors import CheckpointError, DataError, RecipeError, TrainingErr
 from unicross.model import TwoTower
 from unicross.training import checkpoint, loop, train
 from unicross.training.dataset import read_splits
+from unicross.training.folder import kept_recipe
 from unicross.training.step import backward
 
 PLAIN = partial(autocast, CPU, "fp32")
@@ -177,6 +178,22 @@ def test_what_fails_before_it_begins_leaves_the_folder_free(photos, tmp_path):
             train(broken, tmp_path / "run")
     train(tiny.recipe(photos, tiny.ALIGN), tmp_path / "run")
     assert (tmp_path / "run" / "summary.json").is_file()
+
+
+def test_a_recipe_that_was_edited_meanwhile_is_refused(photos, tmp_path):
+    train(tiny.recipe(photos, tiny.ALIGN), tmp_path / "run")
+    kept = tmp_path / "run" / "recipe.yaml"
+    kept.write_text(kept.read_text().replace("epochs: 1", "epochs: 3"))
+    with pytest.raises(RecipeError, match=r"stages\.0\.epochs was 1, is 3"):
+        train(kept_recipe(tmp_path / "run"), tmp_path / "run", resume=True)
+
+
+def test_captions_that_are_cut_are_told(photos, tmp_path):
+    train(tiny.recipe(photos, tiny.ALIGN, data={"max_tokens": 5}), tmp_path / "cut")
+    (note,) = tiny.events(tmp_path / "cut", "note")
+    assert "100% of the captions have 5 tokens or more" in note["text"]
+    train(tiny.recipe(photos, tiny.ALIGN), tmp_path / "whole")
+    assert tiny.events(tmp_path / "whole", "note") == []
 
 
 def test_a_folder_that_holds_something_is_refused(photos, tmp_path):

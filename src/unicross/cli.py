@@ -51,10 +51,7 @@ def main() -> None:
     """Run the command line: errors of ours are one line and exit code 1, usage errors exit code 2."""
     try:
         app()
-    except UnicrossError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(1)
-    except OSError as error:
+    except (UnicrossError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)
     except RuntimeError as error:

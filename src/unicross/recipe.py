@@ -19,6 +19,9 @@ from unicross.errors import RecipeError
 MANDATORY = "???"
 """A value that the recipe leaves to the user."""
 
+MERGE = "tag:yaml.org,2002:merge"
+"""Of YAML's key `<<`, which may stand several times."""
+
 SHIPPED = Path(__file__).parent / "recipes"
 
 STAGE_DEFAULTS = ("losses", "views", "batches", "optim")
@@ -28,7 +31,7 @@ class _Loader(yaml.SafeLoader):
     """Refuses a key that is given twice, of which YAML's own rule would keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        keys = [key.value for key, _ in node.value if key.tag != MERGE]
         if twice := [key for key in keys if keys.count(key) > 1]:
             raise yaml.constructor.ConstructorError(
                 None, None, f"the key {twice[0]!r} is given twice", node.start_mark

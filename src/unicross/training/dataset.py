@@ -92,8 +92,13 @@ def read_validation(recipe: Recipe) -> Items:
 
 
 def seen_in_training(trained: Recipe, recipe: Recipe, items: Items) -> int:
-    """How many of the items, those that `recipe` measures on, `trained` trains on; 0 for other data."""
-    if Path(trained.data.root).resolve() != Path(recipe.data.root).resolve():
+    """How many of the items, those that `recipe` measures on, `trained` trains on; 0 for other data.
+
+    Splits of other names share nothing (reading checks that), so their training items are not read.
+    """
+    val, train = recipe.data.split.val, trained.data.split.train
+    apart = isinstance(val, str) and train is not None and not {*val.split("+")} & {*train.split("+")}
+    if apart or Path(trained.data.root).resolve() != Path(recipe.data.root).resolve():
         return 0
     return int(pc.sum(pc.is_in(items.ids, value_set=read_splits(trained)[0].ids)).as_py() or 0)
 

@@ -70,8 +70,9 @@ def train(
             run = from_first(lambda: check_claim(run, recipe, resume))
             return _train(recipe, run, resume, listener if is_first() else None, own)
     except UnicrossError:
-        with suppress(OSError):  # unless there is something in it
-            run.rmdir()
+        if not resume:
+            with suppress(OSError):  # unless there is something in it
+                run.rmdir()
         raise
     except torch.OutOfMemoryError as error:
         raise TrainingError(
