@@ -30,7 +30,7 @@ ALL = tiny.SHARPEN | {
     "epochs": 2,
     "batches": {"kind": "clustered", "cluster_size": 3, "unpaired": 1, "pseudo": 2, "rest": 0.1},
 }
-STAGES = (tiny.UNI, tiny.ALIGN, ALL)
+STAGES = (tiny.UNI, tiny.ALIGN | {"heads_first": True}, ALL)
 CUT = 5
 """The step at which a run is cut short."""
 

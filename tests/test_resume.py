@@ -17,7 +17,7 @@ from unicross.training.state import State
 
 STAGES = (
     tiny.UNI,
-    tiny.ALIGN,
+    tiny.ALIGN | {"heads_first": True},
     tiny.SHARPEN
     | {
         "epochs": 3,
@@ -67,7 +67,7 @@ def killed_at(photos, run, ema, kind, number, **changes):
 def told(run):
     """All that a run says of itself but for its speed."""
     clock = ("pairs_per_second", "seconds")
-    events = [e for kind in ("step", "epoch", "round", "eval") for e in tiny.events(run, kind)]
+    events = [e for kind in ("step", "epoch", "heads", "round", "eval") for e in tiny.events(run, kind)]
     return [{key: value for key, value in event.items() if key not in clock} for event in events]
 
 
@@ -84,6 +84,7 @@ def assert_equal_runs(run, other):
     [
         ("step", 2, 1e-9, 0.9),  # in the first epoch, a checkpoint after every step
         ("epoch", 1, 5, None),  # at a stage's end, before its validation and checkpoint
+        ("heads", 1, 5, 0.9),  # heads fitted, no step taken with them
         ("eval", 2, 5, None),  # validated, not yet kept
         ("round", 1, 5, 0.9),  # at the beginning of the clustered stage
         ("step", 8, 1e-9, None),  # in the middle of a clustered epoch

@@ -219,6 +219,9 @@ class Stage(Strict):
     fresh: bool = False
     """Begin with the weights as they came, under a new schedule; the model so far only makes the first round
     (clusters, pseudo-pairs), as a teacher does for its student."""
+    heads_first: bool = False
+    """Before the first step, fit the cross heads and the temperature to the towers as they are, which sees
+    each picture and caption once (Kumar et al. 2022, "LP-FT")."""
     freeze: tuple[Part, ...] = ()
     views: Views = Views()
     batches: Batches = Batches()
@@ -235,6 +238,12 @@ class Stage(Strict):
         if self.batches.kind == "clustered" and self.losses.image_text == 0:
             raise ValueError(
                 "clusters are of pairs and serve the image-text loss: give it a weight, or set kind=random"
+            )
+        if self.heads_first and self.losses.image_text == 0:
+            raise ValueError("heads_first serves the image-text loss: give it a weight, or leave it out")
+        if self.heads_first and (held := {"image_head", "text_head", "temperature"} & set(self.freeze)):
+            raise ValueError(
+                f"heads_first moves {', '.join(sorted(held))}: do not freeze that, or leave heads_first out"
             )
         if self.batches.pseudo > 0 and self.losses.image_text == 0:
             raise ValueError("batches.pseudo serves the image-text loss: give it a weight, or set pseudo=0")
@@ -307,6 +316,8 @@ class Recipe(Strict):
             raise ValueError(f"stage {names[0]!r} is the first and fresh anyway: leave `fresh` out there")
         if self.train.shard and any(stage.fresh for stage in self.stages):
             raise ValueError("train.shard and fresh stages do not go together: set one of them only")
+        if self.train.shard and any(stage.heads_first for stage in self.stages):
+            raise ValueError("train.shard and heads_first do not go together: set one of them only")
         if self.train.shard and len({frozenset(stage.freeze) for stage in self.stages}) > 1:
             raise ValueError(
                 "train.shard needs the same `freeze` in all stages: train them as runs of their own"

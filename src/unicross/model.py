@@ -277,14 +277,18 @@ class TwoTower(nn.Module):
     def encode_pixels(self, pixels: NDArray[np.uint8]) -> Floats:
         """Squares [B, S, S, 3] of this model's size -> unit embeddings [B, D]."""
         with self._inference():
-            tensor = (
-                torch.from_numpy(np.require(pixels, requirements="W"))
-                .to(self.device)
-                .permute(0, 3, 1, 2)
-                .float()
-                / 255
-            )
-            return _numpy(self.image.embed(self.image(pixel_values=self.normalise(tensor))))
+            return _numpy(self.image.embed(self._pooled_pixels(pixels)))
+
+    def pool_pixels(self, pixels: NDArray[np.uint8]) -> Floats:
+        """Squares [B, S, S, 3] -> the image tower's pooled features, unit vectors [B, H]."""
+        with self._inference():
+            return _numpy(F.normalize(self._pooled_pixels(pixels).float(), dim=-1))
+
+    def _pooled_pixels(self, pixels: NDArray[np.uint8]) -> Tensor:
+        whole = torch.from_numpy(np.require(pixels, requirements="W")).to(self.device)
+        shown = self.normalise(whole.permute(0, 3, 1, 2).float() / 255)
+        pooled: Tensor = self.image(pixel_values=shown)
+        return pooled
 
     def encode_images(self, images: Sequence[AnyImage], batch_size: int = 64) -> Floats:
         """Paths, sources of bytes, PIL images or [H, W, 3] uint8 arrays -> unit embeddings [N, D].

@@ -68,6 +68,8 @@ class Listening:
                 self._progress.update(self._tasks["training"], completed=event["step"], figures=figures)
             case "round":
                 self._say(_round_line(event))
+            case "heads":
+                self._say(f"  heads fitted to the towers in {event['seconds']:.0f} s")
             case "epoch":
                 head = f"epoch {event['epoch']}/{self._epochs} [bold]{event['stage']}[/]"
                 loss = fmean(self._losses) if self._losses else math.nan

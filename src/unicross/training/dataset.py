@@ -137,9 +137,13 @@ def cached_side(data: DataConfig, model: ModelConfig) -> int:
 
 
 def embed_images(
-    model: TwoTower, data: Dataset, items: Indices, batch_size: int = 128
+    model: TwoTower, data: Dataset, items: Indices, batch_size: int = 128, *, pooled: bool = False
 ) -> NDArray[np.float32]:
-    """Unit embeddings [len(items), D] of the items' pictures, seen whole; each process embeds its share."""
+    """Unit embeddings [len(items), D] of the items' pictures, seen whole, or the tower's own (`pooled`).
+
+    Each process embeds its share.
+    """
+    encode = model.pool_pixels if pooled else model.encode_pixels
     size = model.config.image_size
     own = items[share(len(items))]
     parts = []
@@ -147,7 +151,7 @@ def embed_images(
         pixels = data.pixels[own[start : start + batch_size]]
         if pixels.shape[1] != size:
             pixels = _resized(pixels, size)
-        parts.append(model.encode_pixels(pixels))
+        parts.append(encode(pixels))
     return gather_array(np.concatenate(parts), len(items)) if parts else np.zeros((0, model.dim), np.float32)
 
 

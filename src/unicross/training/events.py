@@ -1,7 +1,8 @@
 """What a run tells: events, written to `metrics.jsonl` and TensorBoard and shown by whoever listens.
 
-An event is a flat mapping with a `kind`: `step` (losses, learning rate), `epoch` (speed), `round` (clusters),
-`eval` (validation metrics), `note` (a sentence for the user), `start`, `decoding`.
+An event is a flat mapping with a `kind`: `step` (losses, learning rate), `epoch` (speed), `heads` (fitted
+before a stage), `round` (clusters), `eval` (validation metrics), `note` (a sentence for the user), `start`,
+`decoding`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import Any, TextIO
 Event = Mapping[str, Any]
 Listener = Callable[[Event], None]
 
-LOGGED = ("step", "epoch", "round", "eval", "note")
-AHEAD = ("round",)
+LOGGED = ("step", "epoch", "heads", "round", "eval", "note")
+AHEAD = ("heads", "round")
 """Kinds that speak of the steps to come: a run that resumes at their step tells them again."""
 
 

@@ -15,9 +15,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from unicross.batches import Plan
 from unicross.config import Recipe, Stage
 from unicross.data.rows import Problem
 from unicross.device import autocast
@@ -29,6 +31,7 @@ from unicross.training.dataset import Dataset, cached_side, make_dataset, read_s
 from unicross.training.distributed import check_same, from_first, is_first, joined, size
 from unicross.training.events import EventLog, Listener
 from unicross.training.folder import CACHE, check_claim, claim, claim_data, write_summary
+from unicross.training.heads import fit_heads
 from unicross.training.optim import freeze, schedule_shape, set_rates, warming_up
 from unicross.training.planning import plan_epoch
 from unicross.training.prepare import ahead, make_batch, to_device
@@ -204,11 +207,9 @@ class _Loop:
 
     def _epoch(self, stage: Stage) -> None:
         progress = self.progress
-        plan, figures = plan_epoch(self.state, self.data)
+        plan, figures = self._plan(stage)
         if figures:
             self.emit("round", **figures)
-        if stage.fresh and progress.epoch == progress.batch == 0:
-            self.state.start_over(self.new_model())
         self.model.train()
         judge, partner = self.state.judge, self.state.partner
         cluster = None if self.state.round is None else self.state.round.cluster
@@ -260,6 +261,28 @@ class _Loop:
         )
         self._validate()
         self._save()
+
+    def _plan(self, stage: Stage) -> tuple[Plan, dict[str, float]]:
+        """What `plan_epoch` gives, and at the beginning of a stage the model made ready for it.
+
+        A fresh stage's first round is its teacher's; of any other, heads come before clusters.
+        """
+        begins = self.progress.epoch == self.progress.batch == 0
+        if begins and stage.heads_first and not stage.fresh:
+            self._fit_heads()
+        plan, figures = plan_epoch(self.state, self.data)
+        if begins and stage.fresh:
+            self.state.start_over(self.new_model())
+            if stage.heads_first:
+                self._fit_heads()
+        return plan, figures
+
+    def _fit_heads(self) -> None:
+        began = time.monotonic()
+        seed = int(np.random.SeedSequence([self.recipe.seed, self.progress.stage]).generate_state(1)[0])
+        self.progress.count(fit_heads(self.model, self.data, seed))
+        self.state.follow()
+        self.emit("heads", seconds=time.monotonic() - began)
 
     def _step(self, stage: Stage, batch: Batch) -> dict[str, Tensor]:
         """Move the model by one batch. Returns the unweighted losses by name, and `grad_norm`."""

@@ -91,6 +91,11 @@ class State:
         self.average = _averaged(self.model, self.recipe.train.ema)
         self.bank.forget()
 
+    def follow(self) -> None:
+        """Average anew from the weights as they are, and forget what the bank knows of older heads."""
+        self.average = _averaged(self.model, self.recipe.train.ema)
+        self.bank.forget_features()
+
     def publish_best(self, run: Path) -> None:
         """Write RUN/best, in the first process. Raises CheckpointError."""
         weights = gathered(self.judged.state_dict())

@@ -1,0 +1,89 @@
+"""Heads that are fitted before the towers move."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import tiny
+from training_parts import CPU, prepared
+from unicross.errors import RecipeError
+from unicross.training import heads, loop, train
+from unicross.training.dataset import read_splits, validate
+from unicross.training.heads import fit_heads
+from unicross.training.state import make_model
+
+FIRST = tiny.ALIGN | {"heads_first": True}
+
+
+def test_only_heads_and_temperature_move_and_retrieval_gets_better(photos):
+    _, model, data = prepared(photos, FIRST, alone=2)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    rsum = validate(model, data).metrics["rsum"]
+    spent = fit_heads(model, data, seed=0)
+    moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert moved == {"image.cross.weight", "text.cross.weight", "log_scale"}
+    assert spent == {"image": 24, "text": 72}  # images and texts alone have nothing to say here
+    assert validate(model, data).metrics["rsum"] > rsum + 60
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_equal_seeds_give_equal_heads_of_a_sample(photos, monkeypatch):
+    monkeypatch.setattr(heads, "MOST_PAIRS", 10)
+    fitted = []
+    for seed in (0, 0, 1):
+        _, model, data = prepared(photos, FIRST)
+        assert fit_heads(model, data, seed) == {"image": 10, "text": 30}
+        fitted.append(model.image.cross.weight.detach().numpy())
+    assert np.array_equal(fitted[0], fitted[1])
+    assert not np.array_equal(fitted[0], fitted[2])
+
+
+def test_a_stage_fits_heads_once_and_its_clusters_are_made_with_them(photos, tmp_path, monkeypatch):
+    order = []
+
+    def watched(name, make):
+        def call(*args, **kwargs):
+            order.append(name)
+            return make(*args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(loop, "fit_heads", watched("heads", loop.fit_heads))
+    monkeypatch.setattr(loop, "plan_epoch", watched("plan", loop.plan_epoch))
+    stage = tiny.SHARPEN | {"epochs": 2, "heads_first": True}
+    recipe = tiny.recipe(photos, tiny.ALIGN, stage)
+    with_heads = train(recipe, tmp_path / "run")
+    assert order == ["plan", "heads", "plan", "plan"]
+    assert [event["stage"] for event in tiny.events(tmp_path / "run", "heads")] == ["sharpen"]
+    without = train(tiny.recipe(photos, tiny.ALIGN, stage | {"heads_first": False}), tmp_path / "without")
+    more = {tower: with_heads["forwards"][tower] - without["forwards"][tower] for tower in ("image", "text")}
+    assert more == {"image": 24 + 24, "text": 72 + 72}  # and the round is embedded with the new heads
+
+
+def test_a_fresh_stage_fits_heads_to_the_first_weights(photos, tmp_path):
+    still = {"optim": {"image_lr": 0, "text_lr": 0, "head_lr": 0, "weight_decay": 0}}
+    student = tiny.ALIGN | {"name": "student", "fresh": True, "heads_first": True} | still
+    train(tiny.recipe(photos, tiny.ALIGN, student, train={"ema": 0.5}), tmp_path / "run")
+    recipe, _, data = prepared(photos, FIRST)
+    model = make_model(recipe, read_splits(recipe)[0], CPU)
+    fit_heads(model, data, int(np.random.SeedSequence([recipe.seed, 1]).generate_state(1)[0]))
+    kept = load_file(tmp_path / "run" / "last" / "model.safetensors")
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("stage", "sentence"),
+    [
+        (tiny.UNI | {"heads_first": True}, "heads_first serves the image-text loss"),
+        (FIRST | {"freeze": ["image_head"]}, "heads_first moves image_head"),
+    ],
+)
+def test_heads_first_needs_heads_that_move(stage, sentence):
+    with pytest.raises(RecipeError, match=sentence):
+        tiny.recipe("photos", stage)
+
+
+def test_heads_first_and_sharding_do_not_go_together():
+    with pytest.raises(RecipeError, match="heads_first do not go together"):
+        tiny.recipe("photos", FIRST, train={"shard": True})
