@@ -44,7 +44,12 @@ def recipe(
     return tiny.recipe(photos, *stages, train=options, model={"dropout": dropout}, views=views)
 
 
-SHARDED: dict[str, Any] = {"shard": True, "ema": None, "stages": [ALL], "patch_dropout": 0.01}
+SHARDED: dict[str, Any] = {
+    "shard": True,
+    "ema": None,
+    "stages": [ALL | {"heads_first": True}],
+    "patch_dropout": 0.01,
+}
 """So little that no patch is left out: which ones would be, each process draws for itself."""
 RUNS: dict[str, dict[str, Any]] = {
     "whole": {},

@@ -82,8 +82,3 @@ def test_a_fresh_stage_fits_heads_to_the_first_weights(photos, tmp_path):
 def test_heads_first_needs_heads_that_move(stage, sentence):
     with pytest.raises(RecipeError, match=sentence):
         tiny.recipe("photos", stage)
-
-
-def test_heads_first_and_sharding_do_not_go_together():
-    with pytest.raises(RecipeError, match="heads_first do not go together"):
-        tiny.recipe("photos", FIRST, train={"shard": True})

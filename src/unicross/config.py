@@ -316,8 +316,6 @@ class Recipe(Strict):
             raise ValueError(f"stage {names[0]!r} is the first and fresh anyway: leave `fresh` out there")
         if self.train.shard and any(stage.fresh for stage in self.stages):
             raise ValueError("train.shard and fresh stages do not go together: set one of them only")
-        if self.train.shard and any(stage.heads_first for stage in self.stages):
-            raise ValueError("train.shard and heads_first do not go together: set one of them only")
         if self.train.shard and len({frozenset(stage.freeze) for stage in self.stages}) > 1:
             raise ValueError(
                 "train.shard needs the same `freeze` in all stages: train them as runs of their own"

@@ -10,6 +10,7 @@ Letters: N pairs, C captions of them, B batch, H a tower's width, D the shared s
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from unicross.losses import cross_modal
 from unicross.model import MAX_SCALE, TwoTower
 from unicross.training.dataset import Dataset, embed_captions, embed_images
 from unicross.training.distributed import from_first
+from unicross.training.sharding import gathered, part_again, part_like
 
 MOST_PAIRS = 20_000
 """More than so many say nothing new to a linear map; a sample of them is seen."""
@@ -46,31 +48,43 @@ def fit_heads(model: TwoTower, data: Dataset, seed: int) -> dict[str, int]:
     image = embed_images(model, data, pairs, pooled=True)
     text = embed_captions(model, data, captions, pooled=True)
     first = np.searchsorted(data.captions.item[captions], pairs)
-    fitted = from_first(lambda: _fitted(model, image, text, first, data.captions.counts[pairs], seed))
+    part_again(model)
+    moved = {
+        "image": model.image.cross.weight,
+        "text": model.text.cross.weight,
+        "log_scale": model.log_scale,
+    }
+    start, counts = gathered(moved), data.captions.counts[pairs]
+    fitted = from_first(lambda: _fitted(start, image, text, first, counts, model.device, seed))
     with torch.no_grad():
-        for parameter, value in zip(_moved(model), fitted, strict=True):
-            parameter.copy_(value)
+        for name, parameter in moved.items():
+            parameter.copy_(part_like(fitted[name], parameter))
     return {"image": len(pairs), "text": len(captions)}
 
 
-def _moved(model: TwoTower) -> tuple[Tensor, Tensor, Tensor]:
-    return model.image.cross.weight, model.text.cross.weight, model.log_scale
-
-
 def _fitted(
-    model: TwoTower, image: Floats, text: Floats, first: Indices, counts: Indices, seed: int
-) -> list[Tensor]:
-    """Image head [D, H], text head [D, H] and log scale, on the host.
+    start: Mapping[str, Tensor],
+    image: Floats,
+    text: Floats,
+    first: Indices,
+    counts: Indices,
+    device: torch.device,
+    seed: int,
+) -> dict[str, Tensor]:
+    """Heads `image` and `text` [D, H] and the `log_scale` of the temperature, on the host, from `start`.
 
     `image` [N, H], `text` [C, H]; item i has the captions from `first[i]` [N], `counts[i]` [N] of them.
     """
-    device, rng = model.device, np.random.default_rng(seed)
-    dropped = torch.Generator(device).manual_seed(seed)
+    rng, dropped = np.random.default_rng(seed), torch.Generator(device).manual_seed(seed)
     images, texts = torch.from_numpy(image).to(device), torch.from_numpy(text).to(device)
-    moved = [value.detach().clone().requires_grad_() for value in _moved(model)]
-    image_head, text_head, log_scale = moved
+    moved = {name: value.detach().to(device, copy=True).requires_grad_() for name, value in start.items()}
+    image_head, text_head, log_scale = moved["image"], moved["text"], moved["log_scale"]
     optimizer = torch.optim.AdamW(
-        [{"params": moved[:2], "weight_decay": DECAY}, {"params": moved[2:], "weight_decay": 0.0}], lr=RATE
+        [
+            {"params": [image_head, text_head], "weight_decay": DECAY},
+            {"params": [log_scale], "weight_decay": 0.0},
+        ],
+        lr=RATE,
     )
     size = min(BATCH, len(image))
     steps = max(EPOCHS * len(image) // size, LEAST_STEPS)
@@ -96,7 +110,7 @@ def _fitted(
         (of_images.mean() + of_texts.mean()).div(2).backward()
         optimizer.step()
         schedule.step()
-    return [value.detach().cpu() for value in moved]
+    return {name: value.detach().cpu() for name, value in moved.items()}
 
 
 def _without_some(features: Tensor, generator: torch.Generator) -> Tensor:
