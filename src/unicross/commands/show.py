@@ -68,8 +68,10 @@ class Listening:
                 self._progress.update(self._tasks["training"], completed=event["step"], figures=figures)
             case "round":
                 self._say(_round_line(event))
+            case "fitting":
+                self._say("[dim]fitting heads to the towers: they read each picture and caption once[/]")
             case "heads":
-                self._say(f"  heads fitted to the towers in {event['seconds']:.0f} s")
+                self._say(f"  heads fitted in {event['seconds']:.0f} s")
             case "epoch":
                 head = f"epoch {event['epoch']}/{self._epochs} [bold]{event['stage']}[/]"
                 loss = fmean(self._losses) if self._losses else math.nan

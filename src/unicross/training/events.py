@@ -2,7 +2,7 @@
 
 An event is a flat mapping with a `kind`: `step` (losses, learning rate), `epoch` (speed), `heads` (fitted
 before a stage), `round` (clusters), `eval` (validation metrics), `note` (a sentence for the user), `start`,
-`decoding`.
+`decoding`, `fitting` (heads are about to be).
 """
 
 from __future__ import annotations

@@ -279,6 +279,7 @@ class _Loop:
 
     def _fit_heads(self) -> None:
         began = time.monotonic()
+        self.emit("fitting")
         seed = int(np.random.SeedSequence([self.recipe.seed, self.progress.stage]).generate_state(1)[0])
         self.progress.count(fit_heads(self.model, self.data, seed))
         self.state.follow()
