@@ -23,7 +23,7 @@ from results import keep
 from unicross.config import ModelConfig
 from unicross.device import autocast
 from unicross.model import Tower, TwoTower
-from unicross.training.speed import compile_layers, prefer_fast_attention
+from unicross.training.speed import compile_layers, prefer_fast_kernels
 
 PRODUCTS = ("aten::mm", "aten::addmm")
 WARM, TIMES = 3, 12
@@ -80,7 +80,7 @@ def _tower(arguments: argparse.Namespace, name: str, inputs: dict[str, Tensor]) 
 def _made(arguments: argparse.Namespace, name: str, *, compiled: bool = False, bf16: bool = False) -> Tower:
     config = ModelConfig(image=arguments.image, text=arguments.text, image_size=arguments.size, dropout=0)
     model = TwoTower.create(config, max_tokens=40).train()
-    prefer_fast_attention(model, torch.device("cpu"))
+    prefer_fast_kernels(model, torch.device("cpu"))
     if compiled:
         compile_layers(model)
     tower = model.image if name == "image" else model.text

@@ -33,7 +33,7 @@ from unicross.device import autocast, pick_device
 from unicross.model import TwoTower
 from unicross.recipe import dump_recipe
 from unicross.training import train
-from unicross.training.speed import compile_layers, prefer_fast_attention
+from unicross.training.speed import compile_layers, prefer_fast_kernels
 
 WARM = 3
 OPEN_CLIP = {
@@ -84,7 +84,7 @@ def main() -> None:
 
 def _bare(recipe: Recipe, captions: list[str], device: torch.device, steps: int) -> float:
     model = TwoTower.create(recipe.model, max_tokens=recipe.data.max_tokens).to(device).train()
-    prefer_fast_attention(model, device)
+    prefer_fast_kernels(model, device)
     if recipe.train.compile:
         compile_layers(model)
     size, batch = recipe.model.image_size, recipe.train.batch_size

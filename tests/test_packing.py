@@ -73,3 +73,25 @@ def test_attention_dropout_is_drawn_where_the_tower_trains():
     assert can_pack(text.train())
     one, other = (packed_features(text, ids, mask, [np.array([4, 4])]) for _ in range(2))
     assert not torch.equal(one, other)
+
+
+def test_compiled_layers_take_packs_of_any_lengths_in_one_graph():
+    text = tower("bert")
+    batches = [
+        [np.array(group) for group in groups] for groups in (((2, 3), (9,)), ((3, 3), (7,)), ((2, 5), (8,)))
+    ]
+    found = []
+    for compiled in (False, True):
+        if compiled:
+            torch.compiler.reset()
+            for layer in text.backbone.encoder.layer:
+                layer.compile(dynamic=True, fullgraph=True, backend="eager")
+        for number, groups in enumerate(batches):
+            lengths = np.concatenate(groups)
+            mask = torch.from_numpy((np.arange(lengths.max()) < lengths[:, None]).astype(np.int64))
+            ids = torch.arange(7, 7 + mask.numel()).reshape(mask.shape) * mask
+            seen = "fail_on_recompile" if compiled and number > 0 else "default"
+            with torch.no_grad(), torch.compiler.set_stance(seen):
+                found.append(packed_features(text, ids, mask, groups))
+    for eager, compiled in zip(found[:3], found[3:], strict=True):
+        torch.testing.assert_close(compiled, eager, atol=1e-5, rtol=1e-5)

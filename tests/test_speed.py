@@ -6,7 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import tiny
 from unicross.training import loop, train
-from unicross.training.speed import SDPA
+from unicross.training.speed import SDPA, TilesAsProduct, prefer_fast_kernels
 
 
 class Reads(TorchDispatchMode):
@@ -34,6 +34,30 @@ def test_attention_on_gpus_computes_the_same_without_a_look_at_the_mask(padded):
     torch.testing.assert_close(found[SDPA][0], found["sdpa"][0])
     assert found[SDPA][1] == 0
     assert found["sdpa"][1] > 0  # what this is about; where it is 0, transformers' own will do
+
+
+@pytest.mark.parametrize("side", [16, 18])  # 18: the last two pixels are in no tile
+def test_patches_as_a_product_are_those_of_the_convolution(side):
+    model = tiny.model()
+    patches = next(module for module in model.image.modules() if isinstance(module, torch.nn.Conv2d))
+    pictures = torch.randn(2, 3, side, side, dtype=torch.float64)
+    patches.double()
+    names, made, gradients = list(model.state_dict()), [], []
+    for _ in range(2):
+        made.append(patches(pictures))
+        gradients.append(torch.autograd.grad(made[-1].square().sum(), list(patches.parameters())))
+        prefer_fast_kernels(model, torch.device("cpu"))
+    assert type(patches) is TilesAsProduct
+    torch.testing.assert_close(made[1], made[0])
+    torch.testing.assert_close(gradients[1], gradients[0])
+    assert list(model.state_dict()) == names
+
+
+def test_convolutions_that_overlap_stay_what_they_are():
+    model = tiny.model()
+    model.image.backbone.stem = torch.nn.Conv2d(3, 4, kernel_size=4, stride=2)
+    prefer_fast_kernels(model, torch.device("cpu"))
+    assert type(model.image.backbone.stem) is torch.nn.Conv2d
 
 
 @pytest.mark.gpu

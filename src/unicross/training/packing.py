@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -29,42 +28,51 @@ PACKED = "packed"
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where the tokens of some texts are: one after another in a pack, and in a padded table [b, l]."""
+    """Where the tokens of some texts are: one after another in a pack, and in padded tables [b, l] of groups.
 
-    tokens: slice  # in the pack of all texts
-    token_at: Tensor  # [b, l] the token at each place; any where there is padding
-    place_of: Tensor  # [tokens] among the b * l places
-    seen: Tensor  # [b, 1, 1, l] bool, no padding
+    The places of all tables are numbered through, P of them.
+    """
+
+    tables: tuple[tuple[int, int], ...]  # [b, l] of each group
+    token_at: Tensor  # [P] the token at each place; any where there is padding
+    place_of: Tensor  # [T]
+    seen: tuple[Tensor, ...]  # [b, 1, 1, l] bool, no padding, for each group
 
     @classmethod
-    def of(cls, lengths: NDArray[np.integer], on_device: Tensor, first: int) -> Self:
-        """Of texts of so many tokens, known here and on the device [b], the first at `first` of the pack.
+    def of(cls, groups: Sequence[NDArray[np.integer]], on_device: Tensor) -> Self:
+        """Of texts that follow each other, of so many tokens, known here by group and on the device [B].
 
         Made on the device: it is neither waited for nor sent more than it has.
         """
-        count, longest, device = int(lengths.sum()), int(lengths.max()), on_device.device
-        place = torch.arange(longest, device=device)  # [l]
-        starts = on_device.cumsum(0) - on_device  # [b] of each text in the pack
-        rows = torch.arange(len(lengths), device=device) * longest  # [b] of each text in the table
-        shift = torch.repeat_interleave(rows - starts, on_device, output_size=count)  # [tokens]
+        device = on_device.device
+        tables = tuple((len(lengths), int(lengths.max())) for lengths in groups)
+        tokens = int(sum(lengths.sum() for lengths in groups))
+        starts = on_device.cumsum(0) - on_device  # [B] of each text in the pack
+        token_at, rows, seen = list[Tensor](), list[Tensor](), list[Tensor]()
+        text = place = 0
+        for count, longest in tables:
+            texts = slice(text, text + count)
+            column = torch.arange(longest, device=device)  # [l]
+            token_at.append((starts[texts, None] + column).flatten())
+            rows.append(place + torch.arange(count, device=device) * longest)  # [b] where each text begins
+            seen.append((column < on_device[texts, None])[:, None, None])
+            text, place = text + count, place + count * longest
+        shift = torch.repeat_interleave(torch.cat(rows) - starts, on_device, output_size=tokens)  # [T]
         return cls(
-            tokens=slice(first, first + count),
-            token_at=(starts[:, None] + place).clamp(max=count - 1),
-            place_of=torch.arange(count, device=device) + shift,
-            seen=(place < on_device[:, None])[:, None, None],
+            tables=tables,
+            token_at=torch.cat(token_at).clamp(max=tokens - 1),
+            place_of=torch.arange(tokens, device=device) + shift,
+            seen=tuple(seen),
         )
 
-    def padded(self, pack: Tensor) -> Tensor:
-        """[T, ...] -> [b, l, ...]"""
-        rows = pack[self.tokens].index_select(0, self.token_at.flatten())
-        return rows.unflatten(0, self.token_at.shape)
+    def padded(self, pack: Tensor) -> list[Tensor]:
+        """[T, ...] -> [b, l, ...] for each group"""
+        rows = pack.index_select(0, self.token_at).split([count * longest for count, longest in self.tables])
+        return [part.unflatten(0, table) for part, table in zip(rows, self.tables, strict=True)]
 
-    def packed(self, table: Tensor) -> Tensor:
-        """[b, l, ...] -> [tokens, ...]"""
-        return table.flatten(0, 1).index_select(0, self.place_of)
-
-
-_groups: ContextVar[Sequence[Places]] = ContextVar("groups of the texts that are passing a tower")
+    def packed(self, tables: Sequence[Tensor]) -> Tensor:
+        """[b, l, ...] for each group -> [T, ...]"""
+        return torch.cat([table.flatten(0, 1) for table in tables]).index_select(0, self.place_of)
 
 
 def _attention(
@@ -75,17 +83,18 @@ def _attention(
     _mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
+    *,
+    places: Places,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Attention within each text. Query, key and value are [1, A, T, d]; returns [1, T, A, d]."""
     attend = _plain if query.device.type == "cpu" else F.scaled_dot_product_attention
-    rows = [part[0].transpose(0, 1) for part in (query, key, value)]  # [T, A, d]
-    found = []
-    for group in _groups.get():
-        q, k, v = (group.padded(part).transpose(1, 2) for part in rows)  # [b, A, l, d]
-        mixed = attend(q, k, v, attn_mask=group.seen, dropout_p=dropout, scale=scaling)
-        found.append(group.packed(mixed.transpose(1, 2)))
-    return torch.cat(found)[None], None
+    queries, keys, values = (places.padded(part[0].transpose(0, 1)) for part in (query, key, value))
+    mixed = []
+    for *table, seen in zip(queries, keys, values, places.seen, strict=True):
+        q, k, v = (part.transpose(1, 2) for part in table)  # [b, A, l, d]
+        mixed.append(attend(q, k, v, attn_mask=seen, dropout_p=dropout, scale=scaling).transpose(1, 2))
+    return places.packed(mixed)[None], None
 
 
 def _plain(
@@ -96,7 +105,7 @@ def _plain(
     return F.dropout(scores.masked_fill(~attn_mask, -torch.inf).softmax(dim=-1), dropout_p) @ v
 
 
-AttentionInterface.register(PACKED, torch.compiler.disable(_attention))
+AttentionInterface.register(PACKED, _attention)
 AttentionMaskInterface.register(PACKED, lambda *_, **__: None)
 
 
@@ -108,29 +117,28 @@ def packed_features(tower: Tower, ids: Tensor, mask: Tensor, groups: Sequence[ND
             attention pads within groups.
     """
     on_device = mask.sum(dim=1)  # [B]
-    whole = Places.of(np.concatenate(groups), on_device, 0)
-    places, text, token = list[Places](), 0, 0
-    for lengths in groups:
-        places.append(Places.of(lengths, on_device[text : text + len(lengths)], token))
-        text, token = text + len(lengths), places[-1].tokens.stop
-    with _packing(tower, whole, places):
-        hidden = tower.backbone(input_ids=ids).last_hidden_state[0]  # [T, H]
-    return tower.pooled(whole.padded(hidden), mask)
+    whole = Places.of([np.concatenate(groups)], on_device)
+    with _packing(tower, whole):
+        hidden = tower.backbone(input_ids=ids, places=Places.of(groups, on_device)).last_hidden_state[
+            0
+        ]  # [T, H]
+    return tower.pooled(whole.padded(hidden)[0], mask)
 
 
 @contextmanager
-def _packing(tower: Tower, whole: Places, groups: Sequence[Places]) -> Iterator[None]:
-    """Within, the tower's layers see its embeddings of padded texts as one pack [1, T, H]."""
+def _packing(tower: Tower, whole: Places) -> Iterator[None]:
+    """Within, the tower's layers see its embeddings of padded texts as one pack [1, T, H].
+
+    Their attention wants `places`; transformers hands it on from the backbone's arguments.
+    """
     backbone = tower.backbone
     before = backbone.config._attn_implementation
-    hook = embeddings_of(backbone).register_forward_hook(lambda _, __, table: whole.packed(table)[None])
-    token = _groups.set(groups)
+    hook = embeddings_of(backbone).register_forward_hook(lambda _, __, table: whole.packed([table])[None])
     backbone.set_attn_implementation(PACKED)
     try:
         yield
     finally:
         backbone.set_attn_implementation(before)
-        _groups.reset(token)
         hook.remove()
 
 

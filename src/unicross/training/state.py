@@ -24,7 +24,7 @@ from unicross.training.folder import EVALUATION
 from unicross.training.optim import freeze, make_optimizer
 from unicross.training.rounds import Bank, FrozenText, Judge, Round
 from unicross.training.sharding import gathered, shard
-from unicross.training.speed import compile_layers, prefer_fast_attention
+from unicross.training.speed import compile_layers, prefer_fast_kernels
 
 AVERAGE = "average."
 
@@ -182,7 +182,7 @@ def make_model(recipe: Recipe, items: Items, device: torch.device) -> TwoTower:
     else:
         model = TwoTower.load(start, "cpu", config=recipe.model, max_tokens=max_tokens)
     spread_weights(model)
-    prefer_fast_attention(model, device)
+    prefer_fast_kernels(model, device)
     if recipe.train.shard and size() > 1:
         freeze(model, recipe.stages[0].freeze)  # as in all stages; it must be known now
         shard(model, device)
