@@ -117,11 +117,9 @@ def packed_features(tower: Tower, ids: Tensor, mask: Tensor, groups: Sequence[ND
             attention pads within groups.
     """
     on_device = mask.sum(dim=1)  # [B]
-    whole = Places.of([np.concatenate(groups)], on_device)
+    whole, places = Places.of([np.concatenate(groups)], on_device), Places.of(groups, on_device)
     with _packing(tower, whole):
-        hidden = tower.backbone(input_ids=ids, places=Places.of(groups, on_device)).last_hidden_state[
-            0
-        ]  # [T, H]
+        hidden = tower.backbone(input_ids=ids, places=places).last_hidden_state[0]  # [T, H]
     return tower.pooled(whole.padded(hidden)[0], mask)
 
 
