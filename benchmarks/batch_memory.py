@@ -2,8 +2,9 @@
 
     python benchmarks/batch_memory.py FLICKR8K IMAGE_TOWER TEXT_TOWER [--keep NAME]
 
-Each setting trains one epoch in a process of its own, whose peak resident set is reported: a batch of 256 at
-once, and one of 4,096 in micro-batches of 256. Both see the same 4,096 pairs.
+Each setting trains one epoch in a process of its own, whose peak memory is reported (on a GPU what tensors
+take there, else the resident set): a batch of 256 at once, and one of 4,096 in micro-batches of 256. Both see
+the same 4,096 pairs.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -27,7 +29,9 @@ PAIRS = 4096
 
 
 def main() -> None:
-    arguments = arguments_parser(__doc__).parse_args()
+    parser = arguments_parser(__doc__)
+    parser.add_argument("--device")
+    arguments = parser.parse_args()
     rows = {}
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "pairs.jsonl"
@@ -42,7 +46,8 @@ def main() -> None:
     small, large = (row["peak_gib"] for row in rows.values())
     print(f"{large / small:.2f} times the memory of the small batch")
     if arguments.keep:
-        keep(arguments.keep, rows=rows)
+        towers = [Path(arguments.image).name, Path(arguments.text).name]
+        keep(arguments.keep, towers=towers, size=arguments.size, rows=rows)
 
 
 def measure(arguments: argparse.Namespace, table: Path, batch: int, micro: int | None) -> dict[str, float]:
@@ -51,9 +56,11 @@ def measure(arguments: argparse.Namespace, table: Path, batch: int, micro: int |
     recipe = pairs_recipe(arguments, table, stage, batch_size=batch, micro_batch=micro, save_minutes=1000)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        train(recipe, Path(folder) / "run")
+        train(recipe, Path(folder) / "run", device=arguments.device)
     seconds = time.perf_counter() - began
-    return {"peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, "seconds": seconds}
+    on_gpu = torch.cuda.max_memory_allocated()  # 0 where there is none
+    peak = on_gpu / 2**30 or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {"peak_gib": peak, "seconds": seconds}
 
 
 if __name__ == "__main__":

@@ -14,16 +14,17 @@ from contextlib import nullcontext
 
 import torch
 
-_torchvision = torch.library.Library("torchvision", "DEF")  # no CPU build has these; import asks for them
-for _signature in (
-    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-):
-    _torchvision.define(_signature)
+if torch.version.cuda is None:  # torchvision from PyPI lacks these beside a CPU build; import asks for them
+    _torchvision = torch.library.Library("torchvision", "DEF")
+    for _signature in (
+        "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+        "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    ):
+        _torchvision.define(_signature)
 
-import open_clip  # noqa: E402
-from PIL import Image  # noqa: E402
-from torch.utils.data import DataLoader, Dataset  # noqa: E402
+import open_clip
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
 
 
 class Pairs(Dataset):  # type: ignore[type-arg]
@@ -50,6 +51,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--tokens", type=int, default=77)
+    parser.add_argument("--compile", action="store_true", help="as its --torchcompile does")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=None)
@@ -75,6 +77,9 @@ def main() -> None:
         },
     )
     model.visual.trunk.set_input_size(img_size=arguments.size)  # timm's; open_clip leaves it at 224
+    for module in model.text.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0  # as on the other sides
     model.to(device).train()
     transform = open_clip.image_transform(arguments.size, is_train=True)
     tokenizer = open_clip.tokenizer.HFTokenizer(arguments.text, context_length=arguments.tokens)
@@ -90,6 +95,7 @@ def main() -> None:
         pin_memory=device.type == "cuda",
     )
     loss_of = open_clip.ClipLoss()
+    seen = torch.compile(model) if arguments.compile else model
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     bf16 = arguments.precision == "bf16"
     warm, done, began = 3, 0, 0.0
@@ -100,7 +106,7 @@ def main() -> None:
                 began = time.perf_counter()
             optimizer.zero_grad(set_to_none=True)
             with torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext():
-                out = model(images.to(device, non_blocking=True), texts.to(device, non_blocking=True))
+                out = seen(images.to(device, non_blocking=True), texts.to(device, non_blocking=True))
                 loss = loss_of(*out[:3]) if isinstance(out, tuple) else loss_of(**out)
             loss.backward()
             optimizer.step()

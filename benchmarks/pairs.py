@@ -27,14 +27,22 @@ def arguments_parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def write_pairs(flickr8k: Path, count: int, table: Path, captions: int = 1) -> list[tuple[str, list[str]]]:
-    """Write the first `count` training items as a JSONL table. Returns (image's path, captions) of each."""
-    items = load_items(str(flickr8k), "train").items[:count]
-    pairs = [
-        (str(item.image.path.resolve()), list(item.captions[:captions]))
-        for item in items
-        if isinstance(item.image, ImageFile)
-    ]
-    lines = (json.dumps({"image": path, "caption": captions}) + "\n" for path, captions in pairs)
+    """Write `count` pairs of training pictures and captions as a JSONL table.
+
+    Where there are fewer pictures they come again with their next captions. Returns (image's path, captions)
+    of each pair.
+    """
+    items = [item for item in load_items(str(flickr8k), "train").items if isinstance(item.image, ImageFile)]
+    pairs = []
+    for number in range(count):
+        turn, which = divmod(number, len(items))
+        item = items[which]
+        said = [item.captions[(turn + i) % len(item.captions)] for i in range(captions)]
+        pairs.append((str(item.image.path.resolve()), said))  # type: ignore[union-attr]
+    lines = (
+        json.dumps({"image_id": str(number), "image": path, "caption": said}) + "\n"
+        for number, (path, said) in enumerate(pairs)
+    )
     table.write_text("".join(lines), encoding="utf-8")
     return pairs
 

@@ -13,12 +13,13 @@ only ever slows.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +38,21 @@ from unicross.training.speed import compile_layers, prefer_fast_kernels
 
 WARM = 3
 OPEN_CLIP = {
-    "open_clip (its defaults)": ("fp32", 77),
-    "open_clip bf16": ("bf16", 77),
-    "open_clip bf16, 32 tokens": ("bf16", 32),
+    "open_clip (its defaults)": ("--precision", "fp32"),
+    "open_clip bf16": ("--precision", "bf16"),
+    "open_clip bf16, 32 tokens": ("--precision", "bf16", "--tokens", "32"),
+    "open_clip bf16, compiled": ("--precision", "bf16", "--compile"),
+    "open_clip bf16, 32 tokens, compiled": ("--precision", "bf16", "--tokens", "32", "--compile"),
 }
+ON_CPU, ON_GPU, COMPILED_ON_GPU = (list(OPEN_CLIP)[which] for which in (slice(3), slice(1, 3), slice(1, 5)))
+"""In float32 on a GPU nobody trains."""
 
 
 def main() -> None:
     parser = arguments_parser(__doc__)
     parser.add_argument("--open-clip", help="the Python of an environment with open_clip")
     parser.add_argument("--vision", default="deit_tiny_patch16_224", help="name of the image tower in timm")
+    parser.add_argument("--workers", type=int, default=1, help="of open_clip's loader")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
@@ -72,14 +78,16 @@ def main() -> None:
                 recipe, arguments.processes, Path(folder)
             )
         if arguments.open_clip:
-            for name, (precision, tokens) in OPEN_CLIP.items():
-                sides[name] = lambda p=precision, t=tokens: _open_clip(arguments, listed, device, p, t)
+            on_gpu = COMPILED_ON_GPU if arguments.compile else ON_GPU
+            for name in ON_CPU if device.type == "cpu" else on_gpu:
+                sides[name] = lambda how=OPEN_CLIP[name]: _open_clip(arguments, listed, device, how)
         speeds: dict[str, list[float]] = {name: [] for name in sides}
         for turn in range(arguments.rounds):
             for name, measure in sides.items():
                 speeds[name].append(measure())
+                _clear(device)
                 print(f"round {turn + 1}: {name} {speeds[name][-1]:.1f} pairs/s", file=sys.stderr, flush=True)
-    _report(arguments, device, speeds)
+            _report(arguments, device, speeds)
 
 
 def _bare(recipe: Recipe, captions: list[str], device: torch.device, steps: int) -> float:
@@ -140,25 +148,19 @@ def _torchrun(recipe: Recipe, processes: int, folder: Path) -> float:
     return [float(e["pairs_per_second"]) for e in events if e["kind"] == "epoch"][-1]
 
 
-def _open_clip(
-    arguments: argparse.Namespace, pairs: Path, device: torch.device, precision: str, tokens: int
-) -> float:
-    command = [
-        arguments.open_clip,
-        str(Path(__file__).parent / "open_clip_side.py"),
-        str(pairs),
-        arguments.text,
-    ]
-    command += ["--vision", arguments.vision, "--size", str(arguments.size), "--batch", str(arguments.batch)]
-    command += [
-        "--steps",
-        str(max(arguments.steps - WARM, 3)),
-        "--precision",
-        precision,
-        "--tokens",
-        str(tokens),
-    ]
-    command += ["--device", device.type, "--threads", str(torch.get_num_threads())]
+def _open_clip(arguments: argparse.Namespace, pairs: Path, device: torch.device, how: Sequence[str]) -> float:
+    settings = {
+        "--vision": arguments.vision,
+        "--size": arguments.size,
+        "--batch": arguments.batch,
+        "--steps": max(arguments.steps - WARM, 3),
+        "--workers": arguments.workers,
+        "--device": device.type,
+        "--threads": torch.get_num_threads(),
+    }
+    command = [arguments.open_clip, str(Path(__file__).parent / "open_clip_side.py"), str(pairs)]
+    command += [arguments.text, *how]
+    command += [part for name, value in settings.items() for part in (name, str(value))]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"open_clip failed:\n{done.stderr[-2000:]}")
@@ -168,6 +170,14 @@ def _open_clip(
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize()
+
+
+def _clear(device: torch.device) -> None:
+    """Leave the GPU's memory to the next side, which may be another process."""
+    if device.type == "cuda":
+        torch.compiler.reset()
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def _report(arguments: argparse.Namespace, device: torch.device, speeds: dict[str, list[float]]) -> None:
@@ -184,6 +194,8 @@ def _report(arguments: argparse.Namespace, device: torch.device, speeds: dict[st
             size=arguments.size,
             batch=arguments.batch,
             compile=arguments.compile,
+            towers=[Path(arguments.image).name, Path(arguments.text).name],
+            workers=arguments.workers,
             pairs_per_second=speeds,
         )
 

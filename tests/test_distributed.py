@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 import ranks
 import tiny
-from test_training import ALL, prepared
+from training_parts import ALL, prepared
 from unicross.errors import DataError, RecipeError, UnicrossError
 from unicross.training import distributed, loop, train
 from unicross.training.distributed import check_same, gather, one_of_many, share, sum_gradients

@@ -7,6 +7,7 @@ import torch
 from unicross.config import ModelConfig
 from unicross.model import Tower
 from unicross.towers import text_backbone
+from unicross.training import packing
 from unicross.training.packing import can_pack, packed_features
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
@@ -73,6 +74,33 @@ def test_attention_dropout_is_drawn_where_the_tower_trains():
     assert can_pack(text.train())
     one, other = (packed_features(text, ids, mask, [np.array([4, 4])]) for _ in range(2))
     assert not torch.equal(one, other)
+
+
+def by_text(q, k, v, starts, starts_again, longest, longest_again):
+    """What the kernel for texts of unlike lengths computes, text by text: [T, A, d]."""
+    assert starts.dtype == torch.int32
+    assert starts_again is starts
+    assert longest == longest_again == int(starts.diff().max())
+    cut = [part.split(starts.diff().tolist()) for part in (q, k, v)]
+    mixed = [
+        torch.nn.functional.scaled_dot_product_attention(*(part.transpose(0, 1) for part in parts))
+        for parts in zip(*cut, strict=True)
+    ]
+    return torch.cat([part.transpose(0, 1) for part in mixed])
+
+
+def test_the_kernel_for_unlike_lengths_is_told_where_texts_begin(monkeypatch):
+    text = tower("bert")
+    lengths = np.array([2, 3, 3, 9])
+    mask = torch.from_numpy((np.arange(9) < lengths[:, None]).astype(np.int64))
+    ids = torch.randint(5, 100, mask.shape) * mask
+    wanted = packed_features(text, ids, mask, [lengths])
+    calls = []
+    monkeypatch.setattr(packing, "_has_kernel", lambda _: True)
+    monkeypatch.setattr(packing, "varlen_attn", lambda *told: calls.append(1) or by_text(*told))
+    found = packed_features(text, ids, mask, [lengths[:3], lengths[3:]])
+    assert len(calls) == 2  # layers
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
 
 
 def test_compiled_layers_take_packs_of_any_lengths_in_one_graph():

@@ -36,6 +36,21 @@ def test_attention_on_gpus_computes_the_same_without_a_look_at_the_mask(padded):
     assert found["sdpa"][1] > 0  # what this is about; where it is 0, transformers' own will do
 
 
+def test_pictures_on_gpus_hide_nothing_from_attention(monkeypatch):
+    """A mask, even one that hides nothing, keeps PyTorch from its fastest kernels."""
+    model, masks = tiny.model(), []
+    prefer_fast_kernels(model, torch.device("cuda"))
+    plain = torch.nn.functional.scaled_dot_product_attention
+
+    def watched(*args, attn_mask=None, **kwargs):
+        masks.append(attn_mask)
+        return plain(*args, attn_mask=attn_mask, **kwargs)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    model.image(pixel_values=torch.randn(2, 3, 32, 32))
+    assert masks == [None, None]  # layers
+
+
 @pytest.mark.parametrize("side", [16, 18])  # 18: the last two pixels are in no tile
 def test_patches_as_a_product_are_those_of_the_convolution(side):
     model = tiny.model()
@@ -62,6 +77,7 @@ def test_convolutions_that_overlap_stay_what_they_are():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 @pytest.mark.parametrize("micro", [None, 3])
 def test_no_step_waits_for_the_gpu(tmp_path, monkeypatch, micro):
     views = {"image": {"blur": 0.5, "jitter": 0.5, "grey": 0.5}, "pictures": 2, "captions": 2}

@@ -2,7 +2,6 @@
 
 import json
 import math
-from functools import partial
 
 import numpy as np
 import pytest
@@ -10,10 +9,9 @@ import torch
 from safetensors.torch import load_file
 
 import tiny
-from training_parts import CPU, prepared
+from training_parts import ALL, CPU, PLAIN, prepared
 from unicross.data.captions import Captions
 from unicross.data.items import ImageFile, Item, Items
-from unicross.device import autocast
 from unicross.errors import CheckpointError
 from unicross.training import loop, planning, state, train
 from unicross.training.cost import step_forwards, tower_cost
@@ -21,9 +19,6 @@ from unicross.training.dataset import make_dataset, read_splits
 from unicross.training.prepare import make_batch
 from unicross.training.rounds import epoch_plan
 from unicross.training.step import backward
-
-PLAIN = partial(autocast, CPU, "fp32")
-ALL = tiny.SHARPEN | {"losses": {"image_text": 1.0, "image_image": 0.5, "text_text": 0.25}}
 
 
 def start_weights(recipe):
@@ -78,7 +73,7 @@ def test_a_fresh_stage_begins_with_the_first_weights_and_the_rounds_of_the_last(
     before, after = start_weights(recipe), load_file(tmp_path / "run" / "last" / "model.safetensors")
     average = load_file(tmp_path / "run" / "last" / "training.safetensors")
     assert [name for name, tensor in before.items() if not torch.equal(tensor, after[name])] == []
-    assert torch.equal(average["average.module.image.cross.weight"], before["image.cross.weight"])
+    assert torch.equal(average["average.image.cross.weight"], before["image.cross.weight"])
     assert [torch.equal(seen, before["image.cross.weight"]) for seen in teachers] == [False, True]
 
 
@@ -185,7 +180,17 @@ def test_averaged_weights_are_what_is_judged_and_kept_as_best(photos, tmp_path):
     best, last = (load_file(run / name / "model.safetensors") for name in ("best", "last"))
     average = load_file(run / "last" / "training.safetensors")
     assert not torch.equal(best["image.cross.weight"], last["image.cross.weight"])
-    assert all(torch.equal(tensor, average[f"average.module.{name}"]) for name, tensor in best.items())
+    assert all(torch.equal(tensor, average[f"average.{name}"]) for name, tensor in best.items())
+
+
+def test_averaged_weights_begin_with_the_model_and_follow_it_by_their_share():
+    model = tiny.model()
+    kept = state.State(model, tiny.recipe("photos", tiny.ALIGN, train={"ema": 0.75}), items=4)
+    before = model.text.cross.weight.detach().clone()
+    with torch.no_grad():
+        model.text.cross.weight += 4
+    kept.take_average()
+    torch.testing.assert_close(kept.judged.text.cross.weight.detach(), before + 1)
 
 
 def test_bf16_trains_with_every_kind_of_view(photos, tmp_path):

@@ -11,8 +11,9 @@ from unicross.clustering import normalise
 from unicross.config import Batches
 from unicross.errors import DataError
 from unicross.training import train
+from unicross.training.ahead import ahead
 from unicross.training.planning import plan_epoch
-from unicross.training.prepare import ahead, make_batch
+from unicross.training.prepare import make_batch
 from unicross.training.rounds import epoch_plan, frozen_text, steps_per_epoch
 from unicross.training.state import State
 

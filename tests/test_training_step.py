@@ -8,16 +8,13 @@ import pytest
 import torch
 
 import tiny
-from training_parts import CPU, gradients, prepared, whole_round
+from training_parts import ALL, CPU, PLAIN, gradients, prepared, whole_round
 from unicross.device import autocast
 from unicross.losses import cross_modal, sample_weights, uni_modal
 from unicross.training import step
 from unicross.training.optim import freeze
 from unicross.training.prepare import make_batch
 from unicross.training.step import Features, backward, batch_losses
-
-PLAIN = partial(autocast, CPU, "fp32")
-ALL = tiny.SHARPEN | {"losses": {"image_text": 1.0, "image_image": 0.5, "text_text": 0.25}}
 
 
 def random_features(items, dim=8, seed=0):

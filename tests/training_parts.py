@@ -1,14 +1,19 @@
 """What tests of training's parts share: a recipe with its model and data set, rounds and gradients."""
 
+from functools import partial
+
 import torch
 
 import tiny
 from unicross.data.items import Item, Items
+from unicross.device import autocast
 from unicross.model import TwoTower
 from unicross.training.dataset import cached_side, make_dataset, read_splits
 from unicross.training.rounds import Bank, new_round
 
 CPU = torch.device("cpu")
+PLAIN = partial(autocast, CPU, "fp32")
+ALL = tiny.SHARPEN | {"losses": {"image_text": 1.0, "image_image": 0.5, "text_text": 0.25}}
 
 
 def prepared(photos, *stages, alone=0, **sections):

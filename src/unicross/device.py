@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from unicross.errors import RecipeError
 
@@ -32,3 +33,10 @@ def autocast(device: torch.device, precision: Literal["auto", "bf16", "fp32"]) -
         )
         precision = "bf16" if native else "fp32"
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host's on a device; a GPU is not waited for."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unicross.config import ImageView
+from unicross.device import send
 
 JITTER = 0.4
 """Brightness, contrast and saturation are scaled by up to 1 +- JITTER."""
@@ -47,8 +48,14 @@ class ViewDraw:
 
     def to(self, device: torch.device) -> ViewDraw:
         """The draws on a device, without waiting for it."""
-        moving = ("boxes", "jittered", "colour", "grey", "blurred")
-        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in moving})
+        return replace(
+            self,
+            boxes=send(self.boxes, device),
+            jittered=send(self.jittered, device),
+            colour=send(self.colour, device),
+            grey=send(self.grey, device),
+            blurred=send(self.blurred, device),
+        )
 
     def rows(self, rows: slice) -> ViewDraw:
         """The draws of some of the views only."""

@@ -22,6 +22,7 @@ from unicross.data.rows import Problem
 from unicross.errors import DataError
 from unicross.evaluation import Result, evaluate_embeddings
 from unicross.model import TwoTower
+from unicross.training.ahead import ahead
 from unicross.training.distributed import from_first, gather_array, share
 
 DECODED = "decoding"
@@ -146,12 +147,11 @@ def embed_images(
     encode = model.pool_pixels if pooled else model.encode_pixels
     size = model.config.image_size
     own = items[share(len(items))]
-    parts = []
-    for start in range(0, len(own), batch_size):
-        pixels = data.pixels[own[start : start + batch_size]]
-        if pixels.shape[1] != size:
-            pixels = _resized(pixels, size)
-        parts.append(encode(pixels))
+
+    def squares(start: int) -> NDArray[np.uint8]:
+        return _resized(data.pixels[own[start : start + batch_size]], size)
+
+    parts = [encode(pixels) for pixels in ahead(squares, range(0, len(own), batch_size))]
     return gather_array(np.concatenate(parts), len(items)) if parts else np.zeros((0, model.dim), np.float32)
 
 
@@ -199,6 +199,8 @@ def validate(model: TwoTower, data: Dataset) -> Result:
 
 def _resized(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """[B, S, S, 3] -> [B, size, size, 3], smoothed."""
+    if pixels.shape[1] == size:
+        return pixels
     tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2)
     tensor = torch.nn.functional.interpolate(tensor, (size, size), mode="bilinear", antialias=True)
     return tensor.permute(0, 2, 3, 1).numpy()

@@ -25,6 +25,7 @@ from unicross.data.rows import Problem
 from unicross.device import autocast
 from unicross.errors import TrainingError, UnicrossError
 from unicross.model import TwoTower
+from unicross.training.ahead import ahead
 from unicross.training.checks import check_finite, check_recipe_fits, cut_captions, nothing_learned
 from unicross.training.cost import step_forwards, tower_cost
 from unicross.training.dataset import Dataset, cached_side, make_dataset, read_splits, validate
@@ -34,7 +35,7 @@ from unicross.training.folder import CACHE, check_claim, claim, claim_data, writ
 from unicross.training.heads import fit_heads
 from unicross.training.optim import freeze, schedule_shape, set_rates, warming_up
 from unicross.training.planning import plan_epoch
-from unicross.training.prepare import ahead, make_batch, to_device
+from unicross.training.prepare import Sender, make_batch
 from unicross.training.rounds import frozen_text, steps_per_epoch
 from unicross.training.sharding import clip_gradients
 from unicross.training.state import State, make_model
@@ -138,6 +139,7 @@ class _Loop:
         self.run, self.state, self.data, self.val, self.log = run, state, data, val, log
         self.new_model = new_model
         self.recipe, self.progress, self.model = state.recipe, state.progress, state.model
+        self.send = Sender(self.model.device)
         self.autocast = partial(autocast, self.model.device, self.recipe.train.precision)
         lengths = data.captions.lengths()
         self.cost = tower_cost(self.model, float(lengths.mean()) if len(lengths) else 0.0)
@@ -215,20 +217,23 @@ class _Loop:
         cluster = None if self.state.round is None else self.state.round.cluster
         seeds = (self.recipe.seed, progress.stage, progress.epoch)
 
-        def prepare(number: int) -> Batch:
+        def prepare(number: int) -> Callable[[], Batch]:
             seed = (*seeds, number)
-            return make_batch(self.data, plan[number], stage, judge, progress.turn, seed, partner, cluster)
+            return self.send(
+                make_batch(self.data, plan[number], stage, judge, progress.turn, seed, partner, cluster)
+            )
 
         numbers = range(progress.batch, len(plan))
         began = saved = time.monotonic()
         waiting: list[tuple[dict[str, Any], dict[str, Tensor]]] = []
         image_text: list[float] = []
-        for number, batch in zip(numbers, ahead(prepare, numbers), strict=True):
+        for number, arrived in zip(numbers, ahead(prepare, numbers), strict=True):
+            batch = arrived()
             shape = schedule_shape(
                 self.recipe.stages, self.steps, progress.stage, progress.epoch * len(plan) + number
             )
             set_rates(self.state.optimizer, stage.optim, shape)
-            parts = self._step(stage, to_device(batch, self.model.device))
+            parts = self._step(stage, batch)
             progress.batch, progress.step = number + 1, progress.step + 1
             pairs = max(len(batch.image_ids), len(batch.text_ids))
             where = {"step": progress.step, "lr": stage.optim.head_lr * shape, "pairs": pairs}
@@ -292,8 +297,7 @@ class _Loop:
         norm = clip_gradients(self.model.parameters(), self.recipe.train.clip_norm or math.inf)
         self.state.optimizer.step()
         self.model.clamp_temperature()
-        if self.state.average is not None:
-            self.state.average.update_parameters(self.model)
+        self.state.take_average()
         image, text, pairs = done.features.image, done.features.text, batch.pairs
         if image is not None and text is not None and done.pair_loss is not None:
             self.state.bank.put(batch.image_ids[:pairs], image[:pairs], text[:pairs], done.pair_loss)

@@ -1,7 +1,8 @@
 """Texts end to end, without padding: what a text tower computes token by token costs its tokens only.
 
-Attention alone sees texts one by one, padded to the longest of their group (Zeng et al. 2022, "Boosting
-Distributed Training Performance of the Unpadded BERT Model").
+Attention alone sees texts one by one (Zeng et al. 2022, "Boosting Distributed Training Performance of the
+Unpadded BERT Model"): on GPUs by a kernel that knows where each text begins, elsewhere padded to the longest
+of their group.
 
 Letters: B texts, L tokens of the longest, T tokens of all texts, H hidden, A heads, d of a head.
 """
@@ -18,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from unicross.model import Tower
@@ -33,6 +35,8 @@ class Places:
     The places of all tables are numbered through, P of them.
     """
 
+    starts: Tensor  # [B + 1] int32, of each text in the pack, and its end
+    longest: int  # text, in tokens
     tables: tuple[tuple[int, int], ...]  # [b, l] of each group
     token_at: Tensor  # [P] the token at each place; any where there is padding
     place_of: Tensor  # [T]
@@ -47,7 +51,8 @@ class Places:
         device = on_device.device
         tables = tuple((len(lengths), int(lengths.max())) for lengths in groups)
         tokens = int(sum(lengths.sum() for lengths in groups))
-        starts = on_device.cumsum(0) - on_device  # [B] of each text in the pack
+        ends = on_device.cumsum(0)  # [B] of each text in the pack
+        starts = ends - on_device
         token_at, rows, seen = list[Tensor](), list[Tensor](), list[Tensor]()
         text = place = 0
         for count, longest in tables:
@@ -59,6 +64,8 @@ class Places:
             text, place = text + count, place + count * longest
         shift = torch.repeat_interleave(torch.cat(rows) - starts, on_device, output_size=tokens)  # [T]
         return cls(
+            starts=F.pad(ends, (1, 0)).to(torch.int32),
+            longest=max(longest for _, longest in tables),
             tables=tables,
             token_at=torch.cat(token_at).clamp(max=tokens - 1),
             place_of=torch.arange(tokens, device=device) + shift,
@@ -88,20 +95,29 @@ def _attention(
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Attention within each text. Query, key and value are [1, A, T, d]; returns [1, T, A, d]."""
+    q, k, v = rows = [part[0].transpose(0, 1) for part in (query, key, value)]  # [T, A, d]
+    scale = scaling or query.shape[-1] ** -0.5
+    if dropout == 0 and _has_kernel(query):
+        own = q * (scale * q.shape[-1] ** 0.5)  # before PyTorch 2.12 the kernel has its own scale only
+        begin, longest = places.starts, places.longest
+        texts: Tensor = varlen_attn(own, k, v, begin, begin, longest, longest)  # type: ignore[assignment]
+        return texts[None], None
     attend = _plain if query.device.type == "cpu" else F.scaled_dot_product_attention
-    queries, keys, values = (places.padded(part[0].transpose(0, 1)) for part in (query, key, value))
     mixed = []
-    for *table, seen in zip(queries, keys, values, places.seen, strict=True):
+    for *table, seen in zip(*map(places.padded, rows), places.seen, strict=True):
         q, k, v = (part.transpose(1, 2) for part in table)  # [b, A, l, d]
-        mixed.append(attend(q, k, v, attn_mask=seen, dropout_p=dropout, scale=scaling).transpose(1, 2))
+        mixed.append(attend(q, k, v, attn_mask=seen, dropout_p=dropout, scale=scale).transpose(1, 2))
     return places.packed(mixed)[None], None
 
 
-def _plain(
-    q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor, dropout_p: float, scale: float | None
-) -> Tensor:
+def _has_kernel(query: Tensor) -> bool:
+    """Whether PyTorch's kernel for texts of unlike lengths takes this. It knows no dropout."""
+    return query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and query.shape[-1] % 8 == 0
+
+
+def _plain(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor, dropout_p: float, scale: float) -> Tensor:
     """What the fused kernel computes, in plain products: on the CPU its backward is faster (see `speed`)."""
-    scores = q @ k.mT * (scale or q.shape[-1] ** -0.5)  # [b, A, l, l]
+    scores = q @ k.mT * scale  # [b, A, l, l]
     return F.dropout(scores.masked_fill(~attn_mask, -torch.inf).softmax(dim=-1), dropout_p) @ v
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -13,13 +11,11 @@ from unicross.batches import Indices, soft_targets
 from unicross.config import Stage
 from unicross.data.captions import Captions, Tokens
 from unicross.data.views import draw_views
+from unicross.device import send
 from unicross.training.dataset import Dataset
 from unicross.training.distributed import draw_seed, share
 from unicross.training.rounds import Judge
 from unicross.training.step import Batch
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 def make_batch(
@@ -73,39 +69,32 @@ def make_batch(
     )
 
 
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch on the device; copies run beside the computation where memory is pinned."""
-    if device.type == "cpu":
-        return batch
+class Sender:
+    """Sends batches to a device; on a GPU from pinned memory, beside what it computes."""
 
-    def move(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.pin_memory().to(device, non_blocking=True)
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
-    return Batch(
-        image_ids=move(batch.image_ids),
-        text_ids=move(batch.text_ids),
-        pairs=batch.pairs,
-        pixels=move(batch.pixels),
-        image_views=batch.image_views,
-        text_views=tuple(Tokens(move(view.ids), move(view.mask), view.lengths) for view in batch.text_views),
-        masked=None if batch.masked is None else move(batch.masked),
-        match=None if batch.match is None else move(batch.match),
-        cluster=None if batch.cluster is None else move(batch.cluster),
-        seed=batch.seed,
-    )
+    def __call__(self, batch: Batch) -> Callable[[], Batch]:
+        """Begin to send a batch, from any thread. Who calls the result gets it, to compute with."""
+        if self.stream is None:
+            return lambda: batch.map(lambda tensor: tensor.to(self.device))
+        with torch.cuda.stream(self.stream):
+            there = batch.map(lambda tensor: send(tensor, self.device))
+            came = self.stream.record_event()
 
+        def arrived() -> Batch:
+            computing = torch.cuda.current_stream(self.device)
+            computing.wait_event(came)  # the GPU waits, not the caller
 
-def ahead(make: Callable[[T], R], wanted: Sequence[T], depth: int = 2) -> Iterator[R]:
-    """`make` of each in order, up to `depth` of them being made in a thread while the caller works."""
-    with ThreadPoolExecutor(1, thread_name_prefix="prepare") as pool:
-        waiting = [pool.submit(make, one) for one in wanted[:depth]]
-        for following in range(depth, len(wanted) + depth):
-            if not waiting:
-                return
-            ready = waiting.pop(0)
-            if following < len(wanted):
-                waiting.append(pool.submit(make, wanted[following]))
-            yield ready.result()
+            def used(tensor: torch.Tensor) -> torch.Tensor:
+                tensor.record_stream(computing)
+                return tensor
+
+            return there.map(used)
+
+        return arrived
 
 
 def _clusters(cluster: Indices | None, pairs: Indices) -> Indices:

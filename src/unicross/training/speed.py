@@ -19,7 +19,7 @@ SDPA = "sdpa_unseen_mask"
 
 
 def _unseen_mask(*args: Any, **kwargs: Any) -> Tensor | None:
-    """Transformers' mask for PyTorch's attention, without a look whether it hides anything.
+    """Transformers' mask of texts for PyTorch's attention, without a look whether it hides anything.
 
     To look is to wait for the GPU, once for every group of texts.
     """
@@ -34,7 +34,7 @@ class TilesAsProduct(nn.Conv2d):
     """A convolution whose kernels tile the picture, as one matrix product.
 
     Forward and backward of ViT-tiny's patches on the CPU take a quarter of the time so (112 px, batch 128,
-    bf16, 2026-11-26).
+    bf16, 2026-11-26); on a GPU cuDNN's gradient of such kernels is no product of tensor cores.
     """
 
     def forward(self, input: Tensor) -> Tensor:  # the name in nn.Conv2d
@@ -55,13 +55,12 @@ def prefer_fast_kernels(model: TwoTower, device: torch.device) -> None:
     (ViT-tiny, batch 128, 50 tokens, 2 cores, 2026-11-23); on CUDA the fused kernel wins.
     """
     on_cpu = device.type == "cpu"
-    for tower in (model.image, model.text):
-        tower.backbone.set_attn_implementation("eager" if on_cpu else SDPA)
+    model.image.backbone.set_attn_implementation("eager" if on_cpu else "sdpa")  # there is nothing to hide
+    model.text.backbone.set_attn_implementation("eager" if on_cpu else SDPA)
     model.text.packs = can_pack(model.text)
-    if on_cpu:
-        for module in model.image.backbone.modules():
-            if type(module) is nn.Conv2d and _tiles(module):
-                module.__class__ = TilesAsProduct  # its weights and their names stay
+    for module in model.image.backbone.modules():
+        if type(module) is nn.Conv2d and _tiles(module):
+            module.__class__ = TilesAsProduct  # its weights and their names stay
 
 
 def _tiles(conv: nn.Conv2d) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from unicross.batches import Indices
 from unicross.config import Recipe, Stage
@@ -55,7 +56,7 @@ class State:
         self.model = model
         self.recipe = recipe
         self.optimizer = make_optimizer(model)
-        self.average = _averaged(model, recipe.train.ema)
+        self.average = self._copy()
         self.bank = Bank(items, model.dim, model.device)
         self.round: Round | None = None
         self.frozen_text: FrozenText | None = None
@@ -66,11 +67,7 @@ class State:
     @property
     def judged(self) -> TwoTower:
         """The model that is evaluated: the averaged one where the recipe averages."""
-        if self.average is None:
-            return self.model
-        averaged = self.average.module
-        assert isinstance(averaged, TwoTower)
-        return averaged
+        return self.model if self.average is None else self.average
 
     @property
     def stage(self) -> Stage:
@@ -88,13 +85,23 @@ class State:
         """Take the weights of a new model, and forget moments, averages and features; rounds stay."""
         self.model.load_state_dict(new.state_dict())
         self.optimizer = make_optimizer(self.model)
-        self.average = _averaged(self.model, self.recipe.train.ema)
+        self.average = self._copy()
         self.bank.forget()
 
     def follow(self) -> None:
         """Average anew from the weights as they are, and forget what the bank knows of older heads."""
-        self.average = _averaged(self.model, self.recipe.train.ema)
+        self.average = self._copy()
         self.bank.forget_features()
+
+    def _copy(self) -> TwoTower | None:
+        """Where the average of the weights begins; None where the recipe does not average."""
+        return None if self.recipe.train.ema is None else deepcopy(self.model)
+
+    def take_average(self) -> None:
+        """Let the averaged weights, if any, follow those of the last step."""
+        if self.average is not None and self.recipe.train.ema is not None:
+            follow = get_ema_multi_avg_fn(self.recipe.train.ema)
+            follow(list(self.average.parameters()), list(self.model.parameters()), None)
 
     def publish_best(self, run: Path) -> None:
         """Write RUN/best, in the first process. Raises CheckpointError."""
@@ -162,14 +169,6 @@ class State:
         if self.average is not None:
             tensors |= {AVERAGE + name: tensor for name, tensor in self.average.state_dict().items()}
         return tensors
-
-
-def _averaged(model: TwoTower, decay: float | None) -> AveragedModel | None:
-    if decay is None:
-        return None
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
-    average.n_averaged = average.n_averaged.cpu()  # it is looked at in every step
-    return average
 
 
 def make_model(recipe: Recipe, items: Items, device: torch.device) -> TwoTower:

@@ -9,7 +9,7 @@ Letters: I images of the batch, T texts, P pairs (the first P of both), V views,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -20,13 +20,14 @@ from torch.nn import functional as F
 from unicross.config import Losses, Stage
 from unicross.data.captions import Tokens
 from unicross.data.views import ViewDraw, apply_views
+from unicross.device import send
 from unicross.losses import cross_modal, sample_weights, uni_modal
 from unicross.model import TwoTower
 from unicross.training.distributed import gather, one_of_many, sum_gradients
 from unicross.training.packing import packed_features
 
-LEAST_TOGETHER = 16
-"""Texts in the smallest of the groups of like length."""
+LEAST_TOGETHER, MOST_GROUPS = 16, 4
+"""Texts in the smallest of the groups of like length, and how many groups there are at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,23 @@ class Batch:
     match: Tensor | None  # [P, P] float32, how much items match where that is not all or nothing
     cluster: Tensor | None  # [P] which pairs were brought together, where the batch stands for a gallery
     seed: int  # of dropout
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch with each of its tensors changed, but what stays on the host."""
+
+        def changed(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else change(tensor)
+
+        return replace(
+            self,
+            image_ids=change(self.image_ids),
+            text_ids=change(self.text_ids),
+            pixels=change(self.pixels),
+            text_views=tuple(Tokens(change(v.ids), change(v.mask), v.lengths) for v in self.text_views),
+            masked=changed(self.masked),
+            match=changed(self.match),
+            cluster=changed(self.cluster),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +217,7 @@ def _text_features(
     ids = torch.cat([F.pad(view.ids[rows], (0, width - view.ids.shape[1])) for view in views])  # [V * t, L]
     mask = torch.cat([F.pad(view.mask[rows], (0, width - view.mask.shape[1])) for view in views])
     order = np.argsort(lengths, kind="stable")
-    there, back = (torch.from_numpy(o).to(ids.device, non_blocking=True) for o in (order, np.argsort(order)))
+    there, back = (send(torch.from_numpy(o), ids.device) for o in (order, np.argsort(order)))
     ids, mask, lengths = ids[there, : lengths.max()], mask[there, : lengths.max()], lengths[order]
     cuts = [0, *_halvings(len(order)), len(order)]
     groups = [slice(start, stop) for start, stop in pairwise(cuts)]
@@ -218,7 +236,7 @@ def _text_features(
 def _halvings(count: int) -> list[int]:
     """Where to cut `count` things: after the first half, after half of the rest, and so on."""
     cuts = [0]
-    while (rest := count - cuts[-1]) >= 2 * LEAST_TOGETHER:
+    while (rest := count - cuts[-1]) >= 2 * LEAST_TOGETHER and len(cuts) < MOST_GROUPS:
         cuts.append(cuts[-1] + rest // 2)
     return cuts[1:]
 
