@@ -24,7 +24,7 @@ from results import keep
 from unicross.training import train
 
 KINDS = {
-    "attention": r"flash|fmha|attention|sdpa|cudnn_generated",
+    "attention": r"flash|fmha|attention|sdpa|cudnn_generated|cudnn::fusion",
     "matrix products": r"gemm|cutlass|cublas|nvjet|xmma|sm90_|splitK",
     "optimiser": r"adam|multi_tensor",
     "copies": r"memcpy|memset",

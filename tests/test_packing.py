@@ -97,10 +97,19 @@ def test_the_kernel_for_unlike_lengths_is_told_where_texts_begin(monkeypatch):
     wanted = packed_features(text, ids, mask, [lengths])
     calls = []
     monkeypatch.setattr(packing, "_has_kernel", lambda _: True)
+    monkeypatch.setattr(packing, "_fits_kernel", lambda _: True)
     monkeypatch.setattr(packing, "varlen_attn", lambda *told: calls.append(1) or by_text(*told))
     found = packed_features(text, ids, mask, [lengths[:3], lengths[3:]])
     assert len(calls) == 2  # layers
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("device", "capability", "has"), [("cpu", None, 0), ("cuda", (7, 5), 0), ("cuda", (8, 0), 1)]
+)
+def test_gpus_before_ampere_are_spared_the_kernel(monkeypatch, device, capability, has):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert packing._has_kernel(torch.device(device)) == bool(has)
 
 
 def test_compiled_layers_take_packs_of_any_lengths_in_one_graph():

@@ -35,7 +35,7 @@ class Places:
     The places of all tables are numbered through, P of them.
     """
 
-    starts: Tensor  # [B + 1] int32, of each text in the pack, and its end
+    starts: Tensor | None  # [B + 1] int32, of each text in the pack, and its end; None without the kernel
     longest: int  # text, in tokens
     tables: tuple[tuple[int, int], ...]  # [b, l] of each group
     token_at: Tensor  # [P] the token at each place; any where there is padding
@@ -64,7 +64,7 @@ class Places:
             text, place = text + count, place + count * longest
         shift = torch.repeat_interleave(torch.cat(rows) - starts, on_device, output_size=tokens)  # [T]
         return cls(
-            starts=F.pad(ends, (1, 0)).to(torch.int32),
+            starts=F.pad(ends, (1, 0)).to(torch.int32) if _has_kernel(device) else None,
             longest=max(longest for _, longest in tables),
             tables=tables,
             token_at=torch.cat(token_at).clamp(max=tokens - 1),
@@ -97,8 +97,8 @@ def _attention(
     """Attention within each text. Query, key and value are [1, A, T, d]; returns [1, T, A, d]."""
     q, k, v = rows = [part[0].transpose(0, 1) for part in (query, key, value)]  # [T, A, d]
     scale = scaling or query.shape[-1] ** -0.5
-    if dropout == 0 and _has_kernel(query):
-        own = q * (scale * q.shape[-1] ** 0.5)  # before PyTorch 2.12 the kernel has its own scale only
+    if places.starts is not None and dropout == 0 and _fits_kernel(query):
+        own = q * (scale * q.shape[-1] ** 0.5)  # not in every version of PyTorch does it take a scale
         begin, longest = places.starts, places.longest
         texts: Tensor = varlen_attn(own, k, v, begin, begin, longest, longest)  # type: ignore[assignment]
         return texts[None], None
@@ -110,9 +110,14 @@ def _attention(
     return places.packed(mixed)[None], None
 
 
-def _has_kernel(query: Tensor) -> bool:
-    """Whether PyTorch's kernel for texts of unlike lengths takes this. It knows no dropout."""
-    return query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and query.shape[-1] % 8 == 0
+def _has_kernel(device: torch.device) -> bool:
+    """Whether PyTorch's kernel for texts of unlike lengths, flash attention, runs there: from Ampere on."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def _fits_kernel(query: Tensor) -> bool:
+    """Whether it takes such queries. It knows no dropout."""
+    return query.dtype in (torch.bfloat16, torch.float16) and query.shape[-1] % 8 == 0
 
 
 def _plain(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor, dropout_p: float, scale: float) -> Tensor:
