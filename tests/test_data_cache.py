@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from data_files import write
+from unicross import files
 from unicross.data import cache as cache_module
 from unicross.data.cache import LazyPixels, PixelCache
 from unicross.data.images import load_square
@@ -119,7 +120,7 @@ def test_a_killed_build_leaves_nothing_that_would_be_taken_for_a_cache(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(cache_module, "_sync", killed)
+        patch.setattr(files, "_sync_file", killed)
         with pytest.raises(KeyboardInterrupt):
             PixelCache.build(items, SIDE, "squash", where=tmp_path / "cache")
     before = reads(items)
@@ -167,7 +168,7 @@ def test_a_full_disk_leaves_no_remains(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cache_module, "_sync", full)
+    monkeypatch.setattr(files, "_sync_file", full)
     with pytest.raises(DataError, match="No space left"):
         PixelCache.build(items, SIDE, "squash", where=tmp_path / "cache")
     assert [path for path in (tmp_path / "cache").iterdir() if path.is_dir()] == []

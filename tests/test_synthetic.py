@@ -161,8 +161,8 @@ def test_an_existing_set_is_kept_and_anything_else_is_refused(tmp_path: Path) ->
 
 
 def test_remains_of_a_killed_run_do_no_harm(tmp_path: Path) -> None:
-    (tmp_path / "demo.partial" / "images").mkdir(parents=True)
-    (tmp_path / "demo.partial" / "images" / "999999.jpg").write_bytes(b"junk")
+    (tmp_path / ".demo.1.partial" / "images").mkdir(parents=True)
+    (tmp_path / ".demo.1.partial" / "images" / "999999.jpg").write_bytes(b"junk")
     write_demo_set(tmp_path / "demo", 6, 6, seed=0, side=32)
     assert len(list((tmp_path / "demo" / "images").iterdir())) == 12
-    assert not (tmp_path / "demo.partial").exists()
+    assert not (tmp_path / ".demo.1.partial").exists()

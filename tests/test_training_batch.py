@@ -10,8 +10,8 @@ from unicross.batches import soft_targets
 from unicross.clustering import normalise
 from unicross.config import Batches
 from unicross.errors import DataError
+from unicross.prefetch import prefetch
 from unicross.training import train
-from unicross.training.ahead import ahead
 from unicross.training.planning import plan_epoch
 from unicross.training.prepare import make_batch
 from unicross.training.rounds import epoch_plan, frozen_text, steps_per_epoch
@@ -180,15 +180,15 @@ def test_a_stage_is_judged_by_whom_it_names(photos, tmp_path):
 
 
 def test_batches_made_ahead_come_in_order_and_tell_their_error():
-    assert list(ahead(lambda n: n * n, range(7), depth=3)) == [n * n for n in range(7)]
-    assert list(ahead(str, [])) == []
+    assert list(prefetch(lambda n: n * n, range(7), depth=3)) == [n * n for n in range(7)]
+    assert list(prefetch(str, [])) == []
 
     def fails(n):
         if n == 2:
             raise DataError("gone")
         return n
 
-    made = ahead(fails, range(5))
+    made = prefetch(fails, range(5))
     assert [next(made), next(made)] == [0, 1]
     with pytest.raises(DataError, match="gone"):
         next(made)

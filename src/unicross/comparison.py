@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Literal, Self
 
@@ -15,6 +14,7 @@ from rich.table import Table
 
 from unicross.errors import DataError
 from unicross.evaluation import Result
+from unicross.files import write_text
 from unicross.metrics import RECALL_AT, Difference, Doubles, per_cluster
 
 Match = Literal["epochs", "compute"]
@@ -67,9 +67,7 @@ class Comparison(BaseModel):
 
     def save(self, folder: Path) -> None:
         """Write `comparison.json` into the folder, beside and renamed."""
-        part = folder / f"{COMPARISON}.{os.getpid()}.part"
-        part.write_text(self.model_dump_json(indent=1), encoding="utf-8")
-        part.replace(folder / COMPARISON)
+        write_text(folder / COMPARISON, self.model_dump_json(indent=1))
 
     @classmethod
     def load(cls, folder: Path) -> Self:

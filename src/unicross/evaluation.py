@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from PIL import Image, ImageEnhance
 from unicross.data.images import AnyImage, decode
 from unicross.data.items import ImageSource, Items
 from unicross.errors import DataError
+from unicross.files import write_text
 from unicross.metrics import (
     RECALL_AT,
     Floats,
@@ -95,9 +95,7 @@ class Result:
         }
         for name in ("i2t_margin", "t2i_margin"):
             data[name] = [round(margin, 5) if np.isfinite(margin) else None for margin in data[name]]
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        part.write_text(json.dumps(data, separators=(",", ":"), allow_nan=False), encoding="utf-8")
-        part.replace(path)
+        write_text(path, json.dumps(data, separators=(",", ":"), allow_nan=False))
 
     @classmethod
     def load(cls, path: Path) -> Result:

@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from filelock import FileLock
@@ -24,6 +24,7 @@ from unicross.data.images import Pixels, Resize, load_square
 from unicross.data.items import ImageSource, Indices, Item, Items
 from unicross.data.rows import Problem, problems_error
 from unicross.errors import DataError
+from unicross.files import folder_beside
 
 Progress = Callable[[int, int], None]
 """Called with the number of pictures done and of all."""
@@ -231,17 +232,16 @@ def _to_disk(squares: _Squares, where: Path, key: str) -> tuple[Pixels, dict[int
 
     A lock makes several processes wait for the first of them instead of all decoding.
     """
-    folder, partial = where / key, where / f"{key}.partial"
+    folder = where / key
     try:
         where.mkdir(parents=True, exist_ok=True)
         with FileLock(where / f"{key}.lock"):
             if not folder.is_dir():
-                shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-                partial.mkdir()
-                _write(squares, partial)
-                partial.rename(folder)
+                for partial in where.glob(f".{key}.*"):  # of runs that were killed
+                    shutil.rmtree(partial, ignore_errors=True)
+                with folder_beside(folder) as partial:
+                    _write(squares, partial)
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
         raise DataError(
             f"{folder}: cannot write the picture cache: {error.strerror or error}. "
             "Make room there, or use data.cache=memory or data.cache=none"
@@ -257,15 +257,7 @@ def _write(squares: _Squares, folder: Path) -> None:
         np.lib.format.write_array_header_1_0(file, header)
         for chunk in squares.chunks():
             file.write(chunk.data)
-        _sync(file)
-    with (folder / "bad.json").open("wb") as file:
-        file.write(json.dumps(squares.bad).encode())
-        _sync(file)
-
-
-def _sync(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
+    (folder / "bad.json").write_text(json.dumps(squares.bad), encoding="utf-8")
 
 
 def _key(items: Items, side: int, resize: Resize) -> str:

@@ -22,6 +22,7 @@ from PIL import Image
 
 from unicross.data.drawing import BACKGROUNDS, COLOURS, OUTLINES, Points, draw_background, draw_objects
 from unicross.errors import DataError
+from unicross.files import folder_beside
 
 T = TypeVar("T")
 
@@ -105,21 +106,21 @@ def write_demo_set(root: Path, n_train: int, n_val: int, seed: int, side: int = 
         if _made_of(root) == made_of:
             return
         raise DataError(f"{root}: exists already and is not this demo set: remove it or give another folder")
-    partial = root.with_name(f"{root.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / "images").mkdir(parents=True)
+    for stale in root.parent.glob(f".{root.name}.*.partial"):  # of runs that were killed
+        shutil.rmtree(stale, ignore_errors=True)
     scenes = make_scenes(n_train + n_val, seed)
     rng = np.random.default_rng([seed, 1])
-    with (partial / "captions.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["image", "caption", "split"])
-        for index in rng.permutation(len(scenes)):
-            name = f"{index:06d}.jpg"
-            draw(scenes[index], side).save(partial / "images" / name, quality=92, subsampling=0)
-            split = "train" if index < n_train else "val"
-            writer.writerows([name, caption, split] for caption in captions(scenes[index], rng))
-    (partial / "demo.json").write_text(json.dumps(made_of) + "\n", encoding="utf-8")
-    partial.rename(root)
+    with folder_beside(root) as partial:
+        (partial / "images").mkdir()
+        with (partial / "captions.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["image", "caption", "split"])
+            for index in rng.permutation(len(scenes)):
+                name = f"{index:06d}.jpg"
+                draw(scenes[index], side).save(partial / "images" / name, quality=92, subsampling=0)
+                split = "train" if index < n_train else "val"
+                writer.writerows([name, caption, split] for caption in captions(scenes[index], rng))
+        (partial / "demo.json").write_text(json.dumps(made_of) + "\n", encoding="utf-8")
 
 
 def captions(scene: Scene, rng: np.random.Generator) -> list[str]:

@@ -38,6 +38,7 @@ from unicross.data.shards import (
     split_of,
 )
 from unicross.data.table import CAPTION_COLUMNS
+from unicross.files import beside
 
 LAYOUT = 1
 """Part of the stamp of an index: raise it when the same shard would give another one."""
@@ -117,12 +118,8 @@ def _index(path: Path, split: str | None, problems: list[Problem]) -> Any:
 
 def _write(table: Any, place: Path) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
-    partial = place.with_name(f"{place.name}.{os.getpid()}.partial")
-    try:
+    with beside(place) as partial:
         pq.write_table(table, partial, compression="zstd")
-        partial.replace(place)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @dataclass

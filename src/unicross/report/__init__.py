@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from unicross.errors import UnicrossError
+from unicross.files import write_text
 
 
 def write_report(folder: Path, out: Path | None = None) -> Path:
@@ -30,7 +30,5 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
     out = out / "report.html" if out.is_dir() else out
     html = render(gather(folder))
     out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f"{out.name}.{os.getpid()}.part")
-    part.write_text(html, encoding="utf-8")
-    part.replace(out)
+    write_text(out, html)
     return out

@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unicross.errors import StoreError
+from unicross.files import beside, write_text
 from unicross.store.base import Row, StoreInfo, read_info
-from unicross.store.files import commit, write_atomically
 
 
 def keep_of(address: str) -> Keep | None:
@@ -62,7 +62,7 @@ class Keep:
             info = self.info.updated(info.roots, info.checkpoint)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, info.model_dump_json(indent=1).encode())
+            write_text(path, info.model_dump_json(indent=1))
         except OSError as error:
             raise StoreError(f"{self.folder}: no place to keep embeddings: {error}") from error
 
@@ -110,10 +110,9 @@ class Keep:
 
     def _write(self, table: pa.Table) -> None:
         path = self.folder / f"{self.run:08d}-{self._writer}-{self._written:06d}.parquet"
-        beside = path.with_suffix(".new")
         try:
-            pq.write_table(table, beside, compression="zstd")
-            commit(beside, path)
+            with beside(path) as partial:
+                pq.write_table(table, partial, compression="zstd")
         except OSError as error:
             raise StoreError(f"{path}: the embeddings cannot be written: {error}") from error
         self._written += 1

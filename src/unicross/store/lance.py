@@ -25,6 +25,7 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from unicross.errors import StoreError
+from unicross.files import write_text
 from unicross.store.base import (
     COLUMNS,
     Columns,
@@ -39,7 +40,6 @@ from unicross.store.base import (
     new_user_columns,
     read_info,
 )
-from unicross.store.files import write_atomically
 
 os.environ.setdefault("LANCEDB_LOG", "error")
 import lancedb
@@ -101,7 +101,7 @@ class LanceStore:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             lancedb.connect(self._folder).create_table("rows", schema=schema, mode="overwrite")
-            write_atomically(self._description, info.model_dump_json(indent=1).encode())
+            write_text(self._description, info.model_dump_json(indent=1))
         except OSError as error:
             raise StoreError(f"{self.address}: no store can be made there: {error}") from error
 
@@ -130,7 +130,7 @@ class LanceStore:
         old = self._read_info()
         new = old.updated(roots, checkpoint)
         if new != old:
-            write_atomically(self._description, new.model_dump_json(indent=1).encode())
+            write_text(self._description, new.model_dump_json(indent=1))
         self._info = (time.monotonic(), new)
 
     def upsert(self, rows: Sequence[Row]) -> None:

@@ -26,11 +26,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from unicross.errors import CheckpointError
+from unicross.files import folder_beside, replace_link
 from unicross.model import TwoTower
 from unicross.training.sharding import part_like
 
 CHECKPOINTS = "checkpoints"
-PARTIAL = ".partial"
 
 
 def publish(run: Path, link: str, name: str, write: Callable[[Path], None]) -> None:
@@ -41,23 +41,15 @@ def publish(run: Path, link: str, name: str, write: Callable[[Path], None]) -> N
     parent = run / CHECKPOINTS
     if _is_linked(run, parent / name):  # of a run that was killed after this and is here again
         name += "-again"
-    partial, target = parent / (name + PARTIAL), parent / name
+    target = parent / name
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        for stale in (partial, target):
-            if stale.exists() and not _is_linked(run, stale):
-                shutil.rmtree(stale)
-        partial.mkdir()
-        write(partial)
-        _sync(partial)
-        partial.rename(target)
-        fresh = run / (link + PARTIAL)
-        fresh.unlink(missing_ok=True)
-        fresh.symlink_to(Path(CHECKPOINTS) / name)
-        fresh.replace(run / link)
-        _sync_folder(run)
+        if target.exists():
+            shutil.rmtree(target)
+        with folder_beside(target) as partial:
+            write(partial)
+        replace_link(run / link, Path(CHECKPOINTS) / name)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
         raise CheckpointError(
             f"{target}: the checkpoint could not be written: {error}; the one before is untouched. "
             "Make room and go on with --resume"
@@ -132,19 +124,3 @@ def _is_linked(run: Path, folder: Path) -> bool:
         (run / link).is_symlink() and os.readlink(run / link).endswith(f"/{folder.name}")
         for link in ("last", "best")
     )
-
-
-def _sync(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -22,7 +22,7 @@ from unicross.data.rows import Problem
 from unicross.errors import DataError
 from unicross.evaluation import Result, evaluate_embeddings
 from unicross.model import TwoTower
-from unicross.training.ahead import ahead
+from unicross.prefetch import prefetch
 from unicross.training.distributed import from_first, gather_array, share
 
 DECODED = "decoding"
@@ -151,7 +151,7 @@ def embed_images(
     def squares(start: int) -> NDArray[np.uint8]:
         return _resized(data.pixels[own[start : start + batch_size]], size)
 
-    parts = [encode(pixels) for pixels in ahead(squares, range(0, len(own), batch_size))]
+    parts = [encode(pixels) for pixels in prefetch(squares, range(0, len(own), batch_size))]
     return gather_array(np.concatenate(parts), len(items)) if parts else np.zeros((0, model.dim), np.float32)
 
 

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from unicross.files import write_text
+
 Event = Mapping[str, Any]
 Listener = Callable[[Event], None]
 
@@ -42,9 +44,7 @@ class EventLog:
                     break  # the line that the kill cut short
                 if event["step"] < step or (event["step"] == step and event["kind"] not in AHEAD):
                     kept.append(line + "\n")
-        partial = self._path.with_suffix(".partial")
-        partial.write_text("".join(kept), encoding="utf-8")
-        partial.replace(self._path)
+        write_text(self._path, "".join(kept))
 
     def emit(self, event: Event) -> None:
         if event["kind"] in LOGGED:

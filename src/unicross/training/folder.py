@@ -10,6 +10,7 @@ from typing import Any
 from unicross.config import Recipe
 from unicross.data.items import Items
 from unicross.errors import CheckpointError, RecipeError
+from unicross.files import write_text
 from unicross.recipe import dump_recipe, load_recipe
 
 RECIPE, SUMMARY, DATA, EVALUATION = "recipe.yaml", "summary.json", "data.json", "evaluation.json"
@@ -49,7 +50,7 @@ def check_claim(run: Path, recipe: Recipe, resume: bool) -> Path:
 def claim(run: Path, recipe: Recipe, **splits: Items) -> None:
     """Make a folder that of a run, once all else fits: write what its data are, and its recipe."""
     claim_data(run, **splits)
-    _write(run / RECIPE, dump_recipe(recipe))
+    write_text(run / RECIPE, dump_recipe(recipe))
 
 
 def kept_recipe(run: Path) -> Recipe:
@@ -66,7 +67,7 @@ def claim_data(run: Path, **splits: Items) -> None:
     """
     now = {name: items.digest() for name, items in splits.items()}
     if not (run / DATA).is_file():
-        _write(run / DATA, json.dumps(now, indent=2))
+        write_text(run / DATA, json.dumps(now, indent=2))
         return
     try:
         before = json.loads((run / DATA).read_text(encoding="utf-8"))
@@ -89,13 +90,7 @@ def claim_data(run: Path, **splits: Items) -> None:
 
 def write_summary(run: Path, summary: Mapping[str, Any]) -> None:
     """Say that the run is done, and what came of it."""
-    _write(run / SUMMARY, json.dumps(summary, indent=2))
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    write_text(run / SUMMARY, json.dumps(summary, indent=2))
 
 
 def _differences(before: Recipe, after: Recipe) -> list[str]:

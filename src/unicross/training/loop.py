@@ -25,7 +25,7 @@ from unicross.data.rows import Problem
 from unicross.device import autocast
 from unicross.errors import TrainingError, UnicrossError
 from unicross.model import TwoTower
-from unicross.training.ahead import ahead
+from unicross.prefetch import prefetch
 from unicross.training.checks import check_finite, check_recipe_fits, cut_captions, nothing_learned
 from unicross.training.cost import step_forwards, tower_cost
 from unicross.training.dataset import Dataset, cached_side, make_dataset, read_splits, validate
@@ -227,7 +227,7 @@ class _Loop:
         began = saved = time.monotonic()
         waiting: list[tuple[dict[str, Any], dict[str, Tensor]]] = []
         image_text: list[float] = []
-        for number, arrived in zip(numbers, ahead(prepare, numbers), strict=True):
+        for number, arrived in zip(numbers, prefetch(prepare, numbers), strict=True):
             batch = arrived()
             shape = schedule_shape(
                 self.recipe.stages, self.steps, progress.stage, progress.epoch * len(plan) + number

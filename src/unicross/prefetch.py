@@ -10,9 +10,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def ahead(make: Callable[[T], R], wanted: Sequence[T], depth: int = 2) -> Iterator[R]:
+def prefetch(make: Callable[[T], R], wanted: Sequence[T], depth: int = 2) -> Iterator[R]:
     """`make` of each in order, up to `depth` of them being made in a thread while the caller works."""
-    with ThreadPoolExecutor(1, thread_name_prefix="prepare") as pool:
+    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as pool:
         waiting = [pool.submit(make, one) for one in wanted[:depth]]
         for following in range(depth, len(wanted) + depth):
             if not waiting:
