@@ -1,8 +1,7 @@
 """Batch plans: which items meet in a batch, decided before the epoch begins.
 
 A plan is a list of arrays of item indices, plain data. In a plan each item occurs at most once, so two
-items with one `image_id` never meet as negatives; what does not fill a batch sits this epoch out, and so
-do pairs that rest.
+items with one `image_id` never meet as negatives; what does not fill a batch sits this epoch out.
 
 Letters: N items, B items of a batch, D dimensions.
 """
@@ -30,9 +29,7 @@ def clustered_batches(
     batch_size: int,
     rng: np.random.Generator,
     *,
-    per_batch: int | None = None,
     random_fraction: float = 0.0,
-    chained: bool = False,
 ) -> Plan:
     """Pack whole clusters into batches, so that in-batch negatives are near their anchor.
 
@@ -40,16 +37,13 @@ def clustered_batches(
         clusters: disjoint groups of item indices, none larger than `batch_size`.
         batch_size: items a batch.
         rng: decides the order of batches and which clusters meet.
-        per_batch: clusters in a batch, None for as many as fit; the rest of the batch is random items,
-            for which other clusters are taken apart.
         random_fraction: share of the batches that are wholly random.
-        chained: clusters that follow each other in `clusters` meet; otherwise chance says which do.
     """
     size = max(len(cluster) for cluster in clusters)
     assert size <= batch_size
-    per_batch = min(per_batch or batch_size, batch_size // size)
-    turned = np.roll(np.arange(len(clusters)), rng.integers(len(clusters)))  # begins anywhere in the chain
-    shuffled = [clusters[i] for i in (turned if chained else rng.permutation(len(clusters)))]
+    per_batch = batch_size // size
+    rng.integers(len(clusters))  # DRAW
+    shuffled = [clusters[i] for i in rng.permutation(len(clusters))]
     whole = [cluster for cluster in shuffled if len(cluster) == size]
     count = max(1, sum(map(len, clusters)) // batch_size)
     n_random = round(random_fraction * count)
@@ -67,38 +61,6 @@ def clustered_batches(
         plan[i] = filled
     full = [batch for batch in plan if len(batch) == batch_size] or plan[:1]
     return [full[i] for i in rng.permutation(len(full))]
-
-
-def awake_count(pairs: int, rest: float, batch_size: int) -> int:
-    """How many pairs an epoch trains where a share `rest` sits it out: at least a batch, if there is one."""
-    return min(pairs, max(batch_size, round((1 - rest) * pairs)))
-
-
-def awake_pairs(
-    losses: NDArray[np.floating], cluster: NDArray[np.int64], count: int, rng: np.random.Generator
-) -> Indices:
-    """Draw the pairs that an epoch trains, by cluster, in proportion to how much is left to learn.
-
-    Drawn without replacement (Efraimidis & Spirakis 2006) by the mean loss of the cluster plus the mean loss
-    of all, so that what is solved comes back now and then (after InfoBatch, Qin et al. 2023, and JEST, Evans
-    et al. 2024, which choose by loss too).
-
-    Args:
-        losses: [P] the latest loss of each pair; infinite, not known yet, counts as the largest known.
-        cluster: [P] which pairs are drawn together; all different to draw each for itself.
-        count: how many; of the last cluster some may be left out.
-
-    Returns:
-        [count] positions in `losses`, cluster by cluster.
-    """
-    known = losses[np.isfinite(losses)]
-    if not len(known):
-        known = np.ones(1)
-    left = np.minimum(losses, known.max()) + known.mean()
-    _, number = np.unique(cluster, return_inverse=True)
-    weight = np.bincount(number, left) / np.bincount(number)
-    turn = rng.exponential(size=len(weight)) / np.maximum(weight, 1e-9)
-    return np.argsort(turn[number], kind="stable")[:count]
 
 
 def uni_modal_batches(
@@ -146,23 +108,6 @@ def false_negatives(
     masked = (similarity > limit[:, None]) | (similarity > limit[None, :])
     np.fill_diagonal(masked, False)
     return masked
-
-
-def soft_targets(similarity: NDArray[np.floating], share: float, temperature: float) -> NDArray[np.float32]:
-    """How much each item of a batch matches each other, from how alike they are.
-
-    Each item keeps 1 - `share` for itself; the rest is divided among all, itself included, by a softmax of
-    the similarities.
-
-    Args:
-        similarity: [B, B] cosines between items, symmetric.
-
-    Returns:
-        [B, B], symmetric, all above zero.
-    """
-    weights = np.exp((similarity.astype(np.float32) - 1) / temperature)
-    divided = weights / weights.sum(axis=1, keepdims=True)
-    return ((1 - share) * np.eye(len(divided)) + share * (divided + divided.T) / 2).astype(np.float32)
 
 
 def hardness(plan: Plan, images: NDArray[np.floating], texts: NDArray[np.floating]) -> float:

@@ -52,20 +52,6 @@ def nearest(vectors: Floats, centroids: Floats, m: int) -> tuple[Floats, Indices
     return faiss.knn(vectors, centroids, min(m, len(centroids)), metric=faiss.METRIC_INNER_PRODUCT)
 
 
-def chain(vectors: NDArray[np.floating]) -> Indices:
-    """An order of vectors [N, D] in which near ones follow each other: always on to the nearest left. [N]
-
-    Takes N steps of N cosines each: for thousands of centroids, not for millions of items.
-    """
-    rows = normalise(vectors)
-    left = np.ones(len(rows), dtype=bool)
-    order = np.zeros(len(rows), dtype=np.int64)
-    for step in range(1, len(rows)):
-        left[order[step - 1]] = False
-        order[step] = int(np.where(left, rows @ rows[order[step - 1]], -np.inf).argmax())
-    return order
-
-
 def balanced_clusters(vectors: NDArray[np.floating], size: int, *, seed: int) -> list[Indices]:
     """Cut N vectors into ceil(N / size) groups of near ones, each of exactly `size` but perhaps one.
 

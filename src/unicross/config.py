@@ -36,6 +36,10 @@ def _tower(source: Any) -> Any:
 Tower = Annotated[str | dict[str, Any], BeforeValidator(_tower)]
 
 
+GALLERY = 1000
+"""How many items a clustered batch stands for where the recipe does not say."""
+
+
 class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -98,10 +102,6 @@ class Losses(Strict):
     text_text: Weight = 0.0
     image_temperature: Positive = 0.1
     text_temperature: Positive = 0.05
-    soft: Share = 0.0
-    """Share of an anchor's target that goes to other items, by how alike `batches.judge` finds them."""
-    soft_temperature: Positive = 0.1
-    """Of the softmax that divides that share by likeness."""
 
     @model_validator(mode="after")
     def _some_loss(self) -> Self:
@@ -141,12 +141,8 @@ class Views(Strict):
     """The picture that the image-text loss sees; also the first of the two uni-modal views."""
     image_uni: ImageView = ImageView(crop=(0.3, 1.0), jitter=0.8, grey=0.2, blur=0.5)
     """The second uni-modal view; both of them where there is no image-text loss."""
-    text: Literal["dropout", "sibling", "perturb"] = "sibling"
-    """The second text view: the same caption under other dropout, a sibling caption, or words dropped."""
-    perturb: Share = 0.15
-    """Share of the words that `perturb` drops or swaps."""
-    pictures: int = Field(1, ge=1, le=2)
-    """Views of an image that the image-text loss sees; two are both positives of each caption."""
+    text: Literal["dropout", "sibling"] = "sibling"
+    """The second text view: the same caption under other dropout, or a sibling caption."""
     captions: int = Field(1, ge=1)
     """Captions of an item that the image-text loss sees, all positives of the image."""
 
@@ -161,32 +157,28 @@ class Views(Strict):
 
 class Batches(Strict):
     kind: Literal["random", "clustered"] = "random"
-    by: Literal["joint", "image", "text"] = "joint"
-    cluster_size: int = Field(32, ge=2)
-    per_batch: int | None = Field(None, ge=1)
-    """Clusters in a batch; None: as many as fit. The rest of the batch is random items."""
-    chained: bool = False
-    """Pack clusters that are near each other into a batch; otherwise any that chance brings together."""
+    cluster_size: int = Field(4, ge=2)
     random_fraction: Share | tuple[Share, Share] = 0.0
     """Share of the epoch's batches that are random; two shares: in the stage's first and last epoch."""
-    rest: float = Field(0.0, ge=0.0, lt=1.0)
-    """Share of the pairs that sits each epoch out, so that it costs less and a stage can have more of them:
-    the pairs (in clustered stages, the clusters) of the least loss rest most often."""
     recluster_every: int = Field(1, ge=1)
     """Epochs between rounds of clustering, and of choosing pseudo-pairs."""
-    embed: Literal["reuse", "fresh"] = "reuse"
-    """Embeddings of a round: those that training steps computed last, or all of them computed anew."""
-    judge: Literal["model", "frozen_text"] = "model"
-    """Who says which items are alike: the model of the last round, or captions under the untrained tower."""
-    guard: Positive | None = 0.95
+    guard: Positive | None = None
     """Mask a negative whose similarity exceeds this share of the anchor's positive similarity; None: off."""
     gallery: int | None = Field(None, ge=2)
-    """Weigh negatives as a sample of so many items; None: as they are. See `losses.sample_weights`."""
+    """Weigh negatives as a sample of so many items (see `losses.sample_weights`); None: as they are. Where it
+    is not said, 1,000 in clustered batches and None in random ones."""
     unpaired: int = Field(0, ge=0)
     """Images alone and texts alone added to each batch of a stage with an image-text loss."""
     pseudo: int = Field(0, ge=0)
     """Pseudo-pairs added to each batch of such a stage: images and texts alone that choose each other. None
     where the data hold no images alone or no texts alone."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _clusters_stand_for_a_gallery(cls, raw: Any) -> Any:
+        if isinstance(raw, dict) and raw.get("kind") == "clustered":
+            return {"gallery": GALLERY} | raw
+        return raw
 
     def random_share(self, epoch: int, epochs: int) -> float:
         """Share of random batches in an epoch of a stage, counted from 0."""
@@ -247,13 +239,6 @@ class Stage(Strict):
             )
         if self.batches.pseudo > 0 and self.losses.image_text == 0:
             raise ValueError("batches.pseudo serves the image-text loss: give it a weight, or set pseudo=0")
-        if self.batches.rest > 0 and self.losses.image_text == 0:
-            raise ValueError("batches.rest goes by the image-text loss: give it a weight, or set rest=0")
-        if self.losses.soft > 0 and self.batches.kind == "random" and self.batches.judge == "model":
-            raise ValueError(
-                "losses.soft needs someone to judge what is alike: set batches.judge=frozen_text, or "
-                "batches.kind=clustered"
-            )
         return self
 
     @property
@@ -264,7 +249,7 @@ class Stage(Strict):
             views.image if losses.image_text > 0 else views.image_uni,
             views.image_uni if losses.image_image > 0 else views.image,
         )
-        return both[: max(views.pictures * (losses.image_text > 0), 2 * (losses.image_image > 0))]
+        return both[: max(int(losses.image_text > 0), 2 * (losses.image_image > 0))]
 
     @property
     def text_views(self) -> int:
@@ -282,8 +267,6 @@ class Train(Strict):
     micro_batch: int | None = Field(None, ge=1)
     """Items that pass the towers at a time; the gradient is that of the whole batch. None: all at once."""
     clip_norm: Positive | None = 1.0
-    ema: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
-    """Decay per step of the averaged weights that are evaluated and kept as best; None: off."""
     validate_every: int = Field(1, ge=1)
     """Epochs between looks at the validation items; the end of the run always looks."""
     save_minutes: Positive = 5.0
@@ -310,8 +293,6 @@ class Recipe(Strict):
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             raise ValueError(f"stages need different names, got {names}")
-        if self.train.shard and self.train.ema is not None:
-            raise ValueError("train.shard and train.ema do not go together: set one of them only")
         if self.stages[0].fresh:
             raise ValueError(f"stage {names[0]!r} is the first and fresh anyway: leave `fresh` out there")
         if self.train.shard and any(stage.fresh for stage in self.stages):
@@ -322,13 +303,11 @@ class Recipe(Strict):
             )
         for stage in self.stages:
             batches = stage.batches
-            if batches.kind == "clustered":
-                clusters = batches.per_batch or 1
-                if clusters * batches.cluster_size > self.train.batch_size:
-                    raise ValueError(
-                        f"stage {stage.name!r}: {clusters} clusters of {batches.cluster_size} do not fit "
-                        f"in a batch of {self.train.batch_size}: lower cluster_size or per_batch"
-                    )
+            if batches.kind == "clustered" and batches.cluster_size > self.train.batch_size:
+                raise ValueError(
+                    f"stage {stage.name!r}: a cluster of {batches.cluster_size} does not fit in a batch of "
+                    f"{self.train.batch_size}: lower batches.cluster_size"
+                )
         return self
 
     @property

@@ -20,32 +20,27 @@ from torch import Tensor
 
 
 def info_nce(
-    similarities: Tensor, match: Tensor, ignored: Tensor | None = None, log_weights: Tensor | None = None
+    similarities: Tensor, positive: Tensor, ignored: Tensor | None = None, log_weights: Tensor | None = None
 ) -> Tensor:
     """Multi-positive InfoNCE over rows.
 
     Args:
         similarities: [Q, K] logits (already divided by the temperature).
-        match: [Q, K] bool, the keys that match each query; or float, how much each does (not negative), a
-            target for the softmax over all keys. Every row needs at least one above zero.
+        positive: [Q, K] bool, the keys that match each query. Every row needs at least one.
         ignored: [Q, K] bool, pairs that are neither positives nor negatives. A positive is never ignored.
         log_weights: [Q, K] logarithm of how often each pair counts in the softmax's denominator.
 
     Returns:
         [Q] the loss of each query: the mean over its positives p of -log softmax(similarities)[p], the
-        softmax over p and all negatives; for a float `match` the cross-entropy against it.
+        softmax over p and all negatives.
     """
     logits = similarities.float()
-    positive = match > 0
     counted = logits if log_weights is None else logits + log_weights
     if ignored is not None:
         counted = counted.masked_fill(ignored & ~positive, -torch.inf)
-    if match.dtype == torch.bool:
-        log_others = counted.masked_fill(positive, -torch.inf).logsumexp(dim=1, keepdim=True)  # [Q, 1]
-        log_total = torch.logaddexp(logits, log_others)  # [Q, K]
-    else:
-        log_total = counted.logsumexp(dim=1, keepdim=True)  # [Q, 1]
-    return torch.where(positive, match * (log_total - logits), 0.0).sum(dim=1) / match.sum(dim=1)
+    log_others = counted.masked_fill(positive, -torch.inf).logsumexp(dim=1, keepdim=True)  # [Q, 1]
+    log_total = torch.logaddexp(logits, log_others)  # [Q, K]
+    return torch.where(positive, log_total - logits, 0.0).sum(dim=1) / positive.sum(dim=1)
 
 
 def cross_modal(
@@ -55,7 +50,6 @@ def cross_modal(
     text_ids: Tensor,
     scale: Tensor | float,
     masked: Tensor | None = None,
-    match: Tensor | None = None,
     log_weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Contrastive loss between two modalities: of each image among the texts, of each text among the images.
@@ -68,17 +62,15 @@ def cross_modal(
         image_ids: [Q] integers; `text_ids`: [K] integers. Equal ids are positives.
         scale: 1 / temperature.
         masked: [Q, K] bool, presumed false negatives, left out of both directions.
-        match: [Q, K] how much each image and text match, instead of by ids (see `info_nce`).
         log_weights: [Q, K] see `sample_weights`; None: every pair counts once.
 
     Returns:
         InfoNCE of the images [Q] and of the texts [K].
     """
     similarities = scale * images @ texts.T  # [Q, D] @ [D, K] -> [Q, K]
-    if match is None:
-        match = image_ids[:, None] == text_ids[None, :]  # [Q, K]
-    forward = info_nce(similarities, match, masked, log_weights)
-    backward = info_nce(similarities.T, match.T, _turned(masked), _turned(log_weights))
+    positive = image_ids[:, None] == text_ids[None, :]  # [Q, K]
+    forward = info_nce(similarities, positive, masked, log_weights)
+    backward = info_nce(similarities.T, positive.T, _turned(masked), _turned(log_weights))
     return forward, backward
 
 

@@ -81,7 +81,7 @@ def cut_captions(lengths: NDArray[np.integer], max_tokens: int) -> str | None:
 def nothing_learned(image_text: Sequence[float], batch: int, stage: Stage) -> str | None:
     """A sentence where an epoch's image-text losses stay at chance for batches of `batch` pairs."""
     others = max(batch, stage.batches.gallery or 0) - 1
-    chance = mean(math.log(1 + others * views) for views in (stage.views.pictures, stage.views.captions))
+    chance = mean(math.log(1 + others * views) for views in (1, stage.views.captions))
     last = image_text[-LOOKED_AT:]
     if len(last) < 3 or abs(mean(last) - chance) >= NO_LEARNING:
         return None

@@ -36,7 +36,7 @@ from unicross.training.heads import fit_heads
 from unicross.training.optim import freeze, schedule_shape, set_rates, warming_up
 from unicross.training.planning import plan_epoch
 from unicross.training.prepare import Sender, make_batch
-from unicross.training.rounds import frozen_text, steps_per_epoch
+from unicross.training.rounds import steps_per_epoch
 from unicross.training.sharding import clip_gradients
 from unicross.training.state import State, make_model
 from unicross.training.step import Batch, backward
@@ -156,18 +156,15 @@ class _Loop:
             items=len(self.data.items),
             run=str(self.run),
         )
-        if progress.step == 0 and any(stage.batches.judge == "frozen_text" for stage in stages):
-            self.state.frozen_text, spent = frozen_text(self.model, self.data)
-            progress.count(spent)
         while progress.stage < len(stages):
             stage = stages[progress.stage]
             freeze(self.model, stage.freeze)
             while progress.epoch < stage.epochs:
                 self._epoch(stage)
             if stage.losses.image_text == 0:
-                self.state.bank.forget_features()  # none of its steps made new ones
+                self.state.bank.forget()  # none of its steps made new ones
             progress.stage, progress.epoch = progress.stage + 1, 0
-            self.state.round = self.state.partner = self.state.awake = None
+            self.state.round = self.state.partner = None
         if self.val is None:
             self.state.publish_best(self.run)
         summary = {
@@ -213,15 +210,12 @@ class _Loop:
         if figures:
             self.emit("round", **figures)
         self.model.train()
-        judge, partner = self.state.judge, self.state.partner
-        cluster = None if self.state.round is None else self.state.round.cluster
+        round_, partner = self.state.round, self.state.partner
         seeds = (self.recipe.seed, progress.stage, progress.epoch)
 
         def prepare(number: int) -> Callable[[], Batch]:
             seed = (*seeds, number)
-            return self.send(
-                make_batch(self.data, plan[number], stage, judge, progress.turn, seed, partner, cluster)
-            )
+            return self.send(make_batch(self.data, plan[number], stage, round_, progress.turn, seed, partner))
 
         numbers = range(progress.batch, len(plan))
         began = saved = time.monotonic()
@@ -287,7 +281,7 @@ class _Loop:
         self.emit("fitting")
         seed = int(np.random.SeedSequence([self.recipe.seed, self.progress.stage]).generate_state(1)[0])
         self.progress.count(fit_heads(self.model, self.data, seed))
-        self.state.follow()
+        self.state.bank.forget()  # its features are those of the heads before
         self.emit("heads", seconds=time.monotonic() - began)
 
     def _step(self, stage: Stage, batch: Batch) -> dict[str, Tensor]:
@@ -297,10 +291,9 @@ class _Loop:
         norm = clip_gradients(self.model.parameters(), self.recipe.train.clip_norm or math.inf)
         self.state.optimizer.step()
         self.model.clamp_temperature()
-        self.state.take_average()
         image, text, pairs = done.features.image, done.features.text, batch.pairs
-        if image is not None and text is not None and done.pair_loss is not None:
-            self.state.bank.put(batch.image_ids[:pairs], image[:pairs], text[:pairs], done.pair_loss)
+        if image is not None and text is not None:
+            self.state.bank.put(batch.image_ids[:pairs], image[:pairs], text[:pairs])
         images, texts = len(batch.image_ids), len(batch.text_ids)
         self.progress.count(step_forwards(stage, images, texts, self.model))
         return done.losses | {GRAD_NORM: norm}
@@ -326,7 +319,7 @@ class _Loop:
         looks = progress.turn % self.recipe.train.validate_every == 0 or progress.turn == self.recipe.epochs
         if self.val is None or not looks:
             return
-        metrics = validate(self.state.judged, self.val).metrics
+        metrics = validate(self.model, self.val).metrics
         self.emit("eval", compute=self.cost.of(progress.forwards), **metrics)
         if metrics["rsum"] > progress.best:
             progress.best, progress.best_metrics = metrics["rsum"], metrics

@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from unicross.batches import Indices, soft_targets
+from unicross.batches import Indices
 from unicross.config import Stage
 from unicross.data.captions import Captions, Tokens
 from unicross.data.views import draw_views
 from unicross.device import send
 from unicross.training.dataset import Dataset
 from unicross.training.distributed import draw_seed, share
-from unicross.training.rounds import Judge
+from unicross.training.rounds import Round
 from unicross.training.step import Batch
 
 
@@ -22,21 +22,19 @@ def make_batch(
     data: Dataset,
     items: Indices,
     stage: Stage,
-    judge: Judge | None,
+    round_: Round | None,
     turn: int,
     seed: Sequence[int],
     partner: Indices | None = None,
-    cluster: Indices | None = None,
 ) -> Batch:
     """Pixels, drawn views, tokens (a share of them for each process) and mask of the items of one batch.
 
     Args:
         items: a batch of the plan.
-        judge: says which items are alike, for the guard and soft targets; None: no two are.
+        round_: embeddings and clusters of the items; None: there are no clusters, and no two items are alike.
         turn: epochs done in the run, which decides the caption's turn.
         seed: of everything random in this step; the same seed gives the same batch.
         partner: see `Dataset.partner`; None: only items that have both are pairs.
-        cluster: [N] the cluster of each item, -1: of none; None: there are no clusters.
     """
     rng = np.random.default_rng(seed)
     has_image = data.items.rows[items] >= 0
@@ -50,7 +48,8 @@ def make_batch(
     if stage.losses.text_text == 0:
         texts = pairs
     spoken = np.concatenate([captioned_by, texts[len(pairs) :]])
-    masked, match = _judged(judge, pairs, stage)
+    cluster, guard = None if round_ is None else round_.cluster, stage.batches.guard
+    masked = None if round_ is None or guard is None else torch.from_numpy(round_.masked(pairs, guard))
     own_images, own_texts = share(len(images)), share(len(texts))
     pixels = data.pixels[images[own_images]] if stage.image_views else np.zeros((0, 1, 1, 3), np.uint8)
     return Batch(
@@ -63,7 +62,6 @@ def make_batch(
             view.rows(own_texts) for view in _text_views(data.captions, spoken, stage, turn, seed[0], rng)
         ),
         masked=masked,
-        match=match,
         cluster=None if stage.batches.gallery is None else torch.from_numpy(_clusters(cluster, pairs)),
         seed=draw_seed(rng),
     )
@@ -103,20 +101,6 @@ def _clusters(cluster: Indices | None, pairs: Indices) -> Indices:
     return alone if cluster is None else np.where(cluster[pairs] < 0, alone, cluster[pairs])
 
 
-def _judged(
-    judge: Judge | None, pairs: Indices, stage: Stage
-) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """Presumed false negatives and soft targets [P, P] of a batch; None where there are none."""
-    losses, guard = stage.losses, stage.batches.guard
-    if judge is None:
-        return None, None
-    masked = None if guard is None else torch.from_numpy(judge.masked(pairs, guard))
-    if losses.soft == 0 or losses.image_text == 0:
-        return masked, None
-    match = torch.from_numpy(soft_targets(judge.alike(pairs), losses.soft, losses.soft_temperature))
-    return masked, match if masked is None else match.masked_fill(masked, 0)
-
-
 def _text_views(
     captions: Captions,
     items: Indices,
@@ -133,10 +117,6 @@ def _text_views(
     first = captions.tokens(chosen)
     if count == 1:
         return (first,)
-    match stage.views.text:
-        case "dropout":
-            return first, first
-        case "sibling":
-            return first, *(captions.tokens(row) for row in captions.siblings(chosen, count - 1, rng))
-        case "perturb":
-            return first, captions.perturbed(chosen, stage.views.perturb, rng)
+    if stage.views.text == "dropout":
+        return first, first
+    return first, *(captions.tokens(row) for row in captions.siblings(chosen, count - 1, rng))

@@ -5,13 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from unicross.batches import Indices
 from unicross.config import Recipe, Stage
@@ -23,11 +21,9 @@ from unicross.training.checkpoint import load_training, optimizer_tensors, publi
 from unicross.training.distributed import is_first, size, spread_weights
 from unicross.training.folder import EVALUATION
 from unicross.training.optim import freeze, make_optimizer
-from unicross.training.rounds import Bank, FrozenText, Judge, Round
+from unicross.training.rounds import Bank, Round
 from unicross.training.sharding import gathered, shard
 from unicross.training.speed import compile_layers, prefer_fast_kernels
-
-AVERAGE = "average."
 
 
 @dataclass
@@ -50,65 +46,34 @@ class Progress:
 
 
 class State:
-    """Weights, optimiser, averaged weights, the bank of features, the round, and where the run stands."""
+    """Weights, optimiser, the bank of features, the round, and where the run stands."""
 
     def __init__(self, model: TwoTower, recipe: Recipe, items: int) -> None:
         self.model = model
         self.recipe = recipe
         self.optimizer = make_optimizer(model)
-        self.average = self._copy()
         self.bank = Bank(items, model.dim, model.device)
         self.round: Round | None = None
-        self.frozen_text: FrozenText | None = None
         self.partner: Indices | None = None  # pseudo-pairs of the round, see `Dataset.partner`
-        self.awake: Indices | None = None  # the pairs of the epoch, where others rest
         self.progress = Progress()
-
-    @property
-    def judged(self) -> TwoTower:
-        """The model that is evaluated: the averaged one where the recipe averages."""
-        return self.model if self.average is None else self.average
 
     @property
     def stage(self) -> Stage:
         """The stage in which the run stands."""
         return self.recipe.stages[self.progress.stage]
 
-    @property
-    def judge(self) -> Judge | None:
-        """Who says in this stage which items are alike; None: nobody."""
-        if self.stage.batches.judge == "frozen_text":
-            return self.frozen_text
-        return self.round if self.stage.batches.kind == "clustered" else None
-
     def start_over(self, new: TwoTower) -> None:
-        """Take the weights of a new model, and forget moments, averages and features; rounds stay."""
+        """Take the weights of a new model, and forget moments and features; rounds stay."""
         self.model.load_state_dict(new.state_dict())
         self.optimizer = make_optimizer(self.model)
-        self.average = self._copy()
         self.bank.forget()
-
-    def follow(self) -> None:
-        """Average anew from the weights as they are, and forget what the bank knows of older heads."""
-        self.average = self._copy()
-        self.bank.forget_features()
-
-    def _copy(self) -> TwoTower | None:
-        """Where the average of the weights begins; None where the recipe does not average."""
-        return None if self.recipe.train.ema is None else deepcopy(self.model)
-
-    def take_average(self) -> None:
-        """Let the averaged weights, if any, follow those of the last step."""
-        if self.average is not None and self.recipe.train.ema is not None:
-            follow = get_ema_multi_avg_fn(self.recipe.train.ema)
-            follow(list(self.average.parameters()), list(self.model.parameters()), None)
 
     def publish_best(self, run: Path) -> None:
         """Write RUN/best, in the first process. Raises CheckpointError."""
-        weights = gathered(self.judged.state_dict())
+        weights = gathered(self.model.state_dict())
 
         def write(folder: Path) -> None:
-            self.judged.save(folder, weights)
+            self.model.save(folder, weights)
             (folder / "recipe.yaml").write_text(dump_recipe(self.recipe), encoding="utf-8")
 
         if is_first():
@@ -134,26 +99,18 @@ class State:
             self.progress = Progress(**progress)
             self.bank.image.copy_(tensors["bank.image"])
             self.bank.text.copy_(tensors["bank.text"])
-            self.bank.loss.copy_(tensors["bank.loss"])
             if "round.image" in tensors:
                 names = ("image", "text", "cluster")
                 self.round = Round(*(tensors[f"round.{name}"].numpy() for name in names))
             if "partner" in tensors:
                 self.partner = tensors["partner"].numpy()
-            if "awake" in tensors:
-                self.awake = tensors["awake"].numpy()
-            if "frozen_text" in tensors:
-                self.frozen_text = FrozenText(tensors["frozen_text"].numpy())
-            if self.average is not None:
-                kept = {k.removeprefix(AVERAGE): v for k, v in tensors.items() if k.startswith(AVERAGE)}
-                self.average.load_state_dict(kept)
         except (KeyError, RuntimeError, TypeError) as error:
             raise CheckpointError(
                 f"{run / 'last'}: this checkpoint does not fit the run's data: {error}"
             ) from error
 
     def _tensors(self) -> dict[str, Tensor]:
-        tensors = {f"bank.{name}": getattr(self.bank, name) for name in ("image", "text", "loss")}
+        tensors = {f"bank.{name}": getattr(self.bank, name) for name in ("image", "text")}
         if self.round is not None:
             tensors |= {
                 "round.image": torch.from_numpy(self.round.image),
@@ -162,12 +119,6 @@ class State:
             }
         if self.partner is not None:
             tensors["partner"] = torch.from_numpy(self.partner)
-        if self.awake is not None:
-            tensors["awake"] = torch.from_numpy(self.awake)
-        if self.frozen_text is not None:
-            tensors["frozen_text"] = torch.from_numpy(self.frozen_text.text)
-        if self.average is not None:
-            tensors |= {AVERAGE + name: tensor for name, tensor in self.average.state_dict().items()}
         return tensors
 
 

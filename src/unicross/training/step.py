@@ -44,7 +44,6 @@ class Batch:
     image_views: tuple[ViewDraw, ...]  # on the host: which rows they change is asked there
     text_views: tuple[Tokens, ...]
     masked: Tensor | None  # [P, P] bool, image by text, presumed false negatives
-    match: Tensor | None  # [P, P] float32, how much items match where that is not all or nothing
     cluster: Tensor | None  # [P] which pairs were brought together, where the batch stands for a gallery
     seed: int  # of dropout
 
@@ -61,7 +60,6 @@ class Batch:
             pixels=change(self.pixels),
             text_views=tuple(Tokens(change(v.ids), change(v.mask), v.lengths) for v in self.text_views),
             masked=changed(self.masked),
-            match=changed(self.match),
             cluster=changed(self.cluster),
         )
 
@@ -82,7 +80,6 @@ class Outcome:
 
     losses: dict[str, Tensor]  # unweighted, by name
     features: Features
-    pair_loss: Tensor | None  # [P] the image-text loss of each pair
 
 
 def backward(
@@ -116,7 +113,7 @@ def backward(
         made = [run(number) for number in range(len(jobs))]
     own = _join(made[: len(images)], made[len(images) :], leaves=cached)
     features = _gathered(own, batch)
-    parts, pair_loss = batch_losses(features, batch, stage, one_of_many(model.scale))
+    parts = batch_losses(features, batch, stage, one_of_many(model.scale))
     torch.stack([getattr(stage.losses, name) * value for name, value in parts.items()]).sum().backward()
     if cached:
         for number, (encode, rows) in enumerate(jobs):
@@ -127,43 +124,37 @@ def backward(
     return Outcome(
         {name: value.detach() for name, value in parts.items()},
         Features(*(None if t is None else t.detach() for t in _tensors(features))),
-        None if pair_loss is None else pair_loss.detach(),
     )
 
 
-def batch_losses(
-    features: Features, batch: Batch, stage: Stage, scale: Tensor
-) -> tuple[dict[str, Tensor], Tensor | None]:
-    """Each loss of the stage, unweighted, by name; and the image-text loss of each pair [P], if any."""
+def batch_losses(features: Features, batch: Batch, stage: Stage, scale: Tensor) -> dict[str, Tensor]:
+    """Each loss of the stage, unweighted, by name."""
     losses, pairs = stage.losses, batch.pairs
     result: dict[str, Tensor] = {}
-    pair_loss = None
     if losses.image_text > 0:
         assert features.image is not None
         assert features.text is not None
-        v, w = stage.views.pictures, stage.views.captions
-        images, texts = features.image[:pairs, :v], features.text[:pairs, :w]  # [P, v, D], [P, w, D]
+        w = stage.views.captions
+        images, texts = features.image[:pairs, 0], features.text[:pairs, :w]  # [P, D], [P, w, D]
         gallery = stage.batches.gallery
         log_weights = None
         if gallery is not None:
             assert batch.cluster is not None
             log_weights = sample_weights(batch.cluster, gallery)
-        masked, match, log_weights = (
-            None if matrix is None else matrix.repeat_interleave(v, 0).repeat_interleave(w, 1)
-            for matrix in (batch.masked, batch.match, log_weights)
-        )  # [P * v, P * w]
+        masked, log_weights = (
+            None if matrix is None else matrix.repeat_interleave(w, 1)
+            for matrix in (batch.masked, log_weights)
+        )  # [P, P * w]
         of_images, of_texts = cross_modal(
-            images.flatten(0, 1),
+            images,
             texts.flatten(0, 1),
-            batch.image_ids[:pairs].repeat_interleave(v),
+            batch.image_ids[:pairs],
             batch.text_ids[:pairs].repeat_interleave(w),
             scale,
             masked,
-            match,
             log_weights,
-        )  # [P * v], [P * w]
-        pair_loss = (of_images.unflatten(0, (-1, v)).mean(1) + of_texts.unflatten(0, (-1, w)).mean(1)) / 2
-        result["image_text"] = pair_loss.mean()
+        )  # [P], [P * w]
+        result["image_text"] = ((of_images + of_texts.unflatten(0, (-1, w)).mean(1)) / 2).mean()
     symmetric = None if batch.masked is None else batch.masked | batch.masked.T
     if features.image_uni is not None:
         result["image_image"] = _uni_loss(
@@ -171,7 +162,7 @@ def batch_losses(
         )
     if features.text_uni is not None:
         result["text_text"] = _uni_loss(features.text_uni, batch.text_ids, losses.text_temperature, symmetric)
-    return result, pair_loss
+    return result
 
 
 def _uni_loss(features: Tensor, ids: Tensor, temperature: float, masked: Tensor | None) -> Tensor:
