@@ -10,24 +10,22 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
 
 from unicross.comparison import COMPARED, Comparison, Match, Row, Spread, per_image
 from unicross.config import Recipe
-from unicross.errors import DataError, RecipeError, TrainingError, UnicrossError
+from unicross.errors import CheckpointError, DataError, RecipeError, TrainingError, UnicrossError
 from unicross.evaluation import Result
 from unicross.metrics import Difference, paired_bootstrap
 from unicross.recipe import dump_recipe, load_recipe
-from unicross.training.folder import DATA, EVALUATION, RECIPE, SUMMARY
+from unicross.run import RunFolder, Summary, has_recipe, recipe_of
 
 SAME_COMPUTE = 0.02
 """A recipe within this share of the dearest one's compute counts as equal."""
@@ -122,20 +120,12 @@ def run_folder(recipe: Recipe, stem: str, out: Path) -> Path:
     A run is known by the recipe in it, value by value, whatever the file was called; new ones are named by
     the file's `stem` and a hash of the recipe without its seed.
     """
-    for known in sorted(out.glob(f"*/seed-{recipe.seed}/{RECIPE}")):
-        with contextlib.suppress(RecipeError):  # of a version with other keys: another recipe
-            if load_recipe(known) == recipe:
-                return known.parent
+    for folder in sorted(out.glob(f"*/seed-{recipe.seed}")):
+        with contextlib.suppress(CheckpointError):  # of a version with other keys: another recipe
+            if has_recipe(folder) and recipe_of(folder) == recipe:
+                return folder
     text = dump_recipe(recipe.model_copy(update={"seed": 0}))
     return out / f"{stem}-{hashlib.sha256(text.encode()).hexdigest()[:8]}" / f"seed-{recipe.seed}"
-
-
-class _Summary(BaseModel):
-    """What training leaves of a finished run, as far as it is read here."""
-
-    forwards: dict[Literal["image", "text"], float]
-    compute: float
-    minutes: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +135,7 @@ class _Runs:
     entry: _Entry
     folders: tuple[Path, ...]
     results: tuple[Result, ...]
-    summaries: tuple[_Summary, ...]
+    summaries: tuple[Summary, ...]
 
     @property
     def compute(self) -> float:
@@ -161,31 +151,23 @@ def _run(
         recipe = entry.recipe.model_copy(update={"seed": seed})
         folder = run_folder(recipe, entry.path.stem, out)
         name = f"{entry.label}, seed {seed}"
-        if (folder / SUMMARY).is_file():
+        if RunFolder(folder).is_done:
             progress(f"{name}: finished before, in {folder}")
         else:
-            resume = (folder / RECIPE).is_file()
+            resume = RunFolder(folder).has_begun
             progress(f"{name}: {'resuming' if resume else 'training'} {recipe.epochs} epochs in {folder}")
             try:
                 steps.train(recipe, folder, resume)
             except UnicrossError as error:
                 raise type(error)(f"{name}, in {folder}: {error}") from error
-        summaries.append(_read_summary(folder / SUMMARY))
-        if not (folder / EVALUATION).is_file():
+        summaries.append(RunFolder(folder).summary())
+        evaluation = RunFolder(folder).evaluation
+        if not evaluation.is_file():
             progress(f"{name}: evaluating")
-            steps.evaluate(recipe, folder).save(folder / EVALUATION)
-        results.append(Result.load(folder / EVALUATION))
+            steps.evaluate(recipe, folder).save(evaluation)
+        results.append(Result.load(evaluation))
         folders.append(folder)
     return _Runs(entry, tuple(folders), tuple(results), tuple(summaries))
-
-
-def _read_summary(path: Path) -> _Summary:
-    try:
-        return _Summary.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValidationError) as error:
-        raise DataError(
-            f"{path}: not the summary of a run: {error}; delete the run folder to train again"
-        ) from error
 
 
 def _lengthened(runs: _Runs, target: float) -> _Entry:
@@ -215,10 +197,7 @@ def _lengthened(runs: _Runs, target: float) -> _Entry:
 def _last_stage_compute(folder: Path, epochs: int) -> float | None:
     """Compute of one epoch of the last stage by the run's log; None where the log does not tell."""
     spent = [0.0]
-    for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-        record = json.loads(line)
-        if record["kind"] == "epoch" and "compute" in record:
-            spent.append(record["compute"])
+    spent += [event["compute"] for event in RunFolder(folder).events("epoch") if "compute" in event]
     return (spent[-1] - spent[-1 - epochs]) / epochs if len(spent) > epochs else None
 
 
@@ -240,9 +219,10 @@ def _check_same_data(all_runs: Sequence[_Runs]) -> None:
     first: dict[str, tuple[Path, str]] = {}
     for runs in all_runs:
         for folder in runs.folders:
-            if not (folder / DATA).is_file():
+            digests = RunFolder(folder).data_digests()
+            if digests is None:
                 continue
-            now = (folder, (folder / DATA).read_text(encoding="utf-8"))
+            now = (folder, digests)
             before = first.setdefault(runs.entry.recipe.data.model_dump_json(), now)
             if before[1] != now[1]:
                 raise DataError(
@@ -284,15 +264,15 @@ def real_steps(
     listener: Callable[[Mapping[str, Any]], None] | None = None, device: str | None = None
 ) -> Steps:
     """Training and evaluation as they are; `listener` hears training's events (see `training.events`)."""
+    from unicross.data.splits import read_validation
     from unicross.evaluation import evaluate
     from unicross.model import TwoTower
     from unicross.training import train
-    from unicross.training.dataset import read_validation
 
     def train_run(recipe: Recipe, folder: Path, resume: bool) -> None:
         train(recipe, folder, resume=resume, listener=listener, device=device)
 
     def evaluate_run(recipe: Recipe, folder: Path) -> Result:
-        return evaluate(TwoTower.load(folder / "best", device), read_validation(recipe))
+        return evaluate(TwoTower.load(folder / "best", device), read_validation(recipe.data))
 
     return Steps(train_run, evaluate_run)

@@ -9,22 +9,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
-Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
+from unicross.stage import Positive, Share, Stage, Strict
+
 Pooling = Literal["cls", "mean", "pooler"]
 Format = Literal["flickr", "karpathy", "table", "tar", "parquet", "arrow", "folder"]
-Part = Literal["image", "text", "image_head", "text_head", "temperature"]
-
-MOVED: dict[str, set[Part]] = {
-    "image_text": {"image", "text", "image_head", "text_head", "temperature"},
-    "image_image": {"image", "image_head"},
-    "text_text": {"text", "text_head"},
-}
-"""What each loss moves."""
 
 
 def _tower(source: Any) -> Any:
@@ -33,23 +23,18 @@ def _tower(source: Any) -> Any:
     return source
 
 
-Tower = Annotated[str | dict[str, Any], BeforeValidator(_tower)]
-
-
-GALLERY = 1000
-"""How many items a clustered batch stands for where the recipe does not say."""
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+TowerSource = Annotated[str | dict[str, Any], BeforeValidator(_tower)]
 
 
 class ModelConfig(Strict):
-    """Two towers and the heads on them."""
+    """Two towers and the heads on them.
 
-    image: Tower
+    `model: {image: facebook/deit-tiny-patch16-224, text: sentence-transformers/all-MiniLM-L6-v2, dim: 256}`
+    """
+
+    image: TowerSource
     """A Hugging Face folder or hub name, or a configuration with a `model_type` for random weights."""
-    text: Tower
+    text: TowerSource
     dim: int = Field(256, ge=1)
     """Size of the shared embedding space."""
     image_size: int = Field(224, ge=8)
@@ -82,11 +67,15 @@ class SplitConfig(Strict):
 
 
 class DataConfig(Strict):
+    """Which data, and how they are read: `data: {root: photos, split: {val: 0.1}, max_tokens: 32}`."""
+
     root: str
+    """A folder or a captions file."""
     format: Format | None = None
     """None: detected from the path."""
     split: SplitConfig = SplitConfig()
     max_tokens: int = Field(40, ge=3)
+    """Tokens of a caption that are read, special ones included."""
     on_error: Literal["raise", "skip"] = "raise"
     cache: Literal["none", "memory", "disk"] = "memory"
     """Where decoded pictures are kept: nowhere, in memory, or in a memory-mapped file under the run."""
@@ -94,170 +83,9 @@ class DataConfig(Strict):
     """Side of the cached square in pixels; None: 8/7 of the model's image size."""
 
 
-class Losses(Strict):
-    """Weights of the losses; 0 means that the loss and its views are not computed."""
-
-    image_text: Weight = 0.0
-    image_image: Weight = 0.0
-    text_text: Weight = 0.0
-    image_temperature: Positive = 0.1
-    text_temperature: Positive = 0.05
-
-    @model_validator(mode="after")
-    def _some_loss(self) -> Self:
-        if self.image_text == self.image_image == self.text_text == 0:
-            raise ValueError(
-                "every loss has weight 0: set at least one of image_text, image_image, text_text"
-            )
-        return self
-
-
-class ImageView(Strict):
-    """A random picture of a picture. Strengths follow SLIP (Mu et al. 2022) and SimCLR (Chen et al. 2020)."""
-
-    crop: tuple[float, float] = (0.5, 1.0)
-    """Least and largest share of the area that a crop keeps."""
-    flip: Share = 0.5
-    jitter: Share = 0.0
-    """Probability of colour jitter (brightness, contrast, saturation .4, hue .1)."""
-    grey: Share = 0.0
-    blur: Share = 0.0
-    size: float = Field(1.0, gt=0.0, le=1.0)
-    """Side as a share of `model.image_size`, to whole patches: small views are cheap (Caron et al. 2020,
-    "multi-crop"), and whole pictures are best seen larger than crops (Touvron et al. 2019)."""
-    patch_dropout: float = Field(0.0, ge=0.0, lt=1.0)
-    """Share of the patches, drawn for each picture, that the tower does not see (Li et al. 2023, "FLIP")."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        low, high = self.crop
-        if not 0 < low <= high <= 1:
-            raise ValueError(f"crop must be two shares of the area, 0 < low <= high <= 1, got {low}, {high}")
-        return self
-
-
-class Views(Strict):
-    image: ImageView = ImageView()
-    """The picture that the image-text loss sees; also the first of the two uni-modal views."""
-    image_uni: ImageView = ImageView(crop=(0.3, 1.0), jitter=0.8, grey=0.2, blur=0.5)
-    """The second uni-modal view; both of them where there is no image-text loss."""
-    text: Literal["dropout", "sibling"] = "sibling"
-    """The second text view: the same caption under other dropout, or a sibling caption."""
-    captions: int = Field(1, ge=1)
-    """Captions of an item that the image-text loss sees, all positives of the image."""
-
-    @model_validator(mode="after")
-    def _captions_are_siblings(self) -> Self:
-        if self.captions > 1 and self.text != "sibling":
-            raise ValueError(
-                f"captions={self.captions} makes the text views siblings: set text=sibling, or captions=1"
-            )
-        return self
-
-
-class Batches(Strict):
-    kind: Literal["random", "clustered"] = "random"
-    cluster_size: int = Field(4, ge=2)
-    random_fraction: Share | tuple[Share, Share] = 0.0
-    """Share of the epoch's batches that are random; two shares: in the stage's first and last epoch."""
-    recluster_every: int = Field(1, ge=1)
-    """Epochs between rounds of clustering, and of choosing pseudo-pairs."""
-    guard: Positive | None = None
-    """Mask a negative whose similarity exceeds this share of the anchor's positive similarity; None: off."""
-    gallery: int | None = Field(None, ge=2)
-    """Weigh negatives as a sample of so many items (see `losses.sample_weights`); None: as they are. Where it
-    is not said, 1,000 in clustered batches and None in random ones."""
-    unpaired: int = Field(0, ge=0)
-    """Images alone and texts alone added to each batch of a stage with an image-text loss."""
-    pseudo: int = Field(0, ge=0)
-    """Pseudo-pairs added to each batch of such a stage: images and texts alone that choose each other. None
-    where the data hold no images alone or no texts alone."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _clusters_stand_for_a_gallery(cls, raw: Any) -> Any:
-        if isinstance(raw, dict) and raw.get("kind") == "clustered":
-            return {"gallery": GALLERY} | raw
-        return raw
-
-    def random_share(self, epoch: int, epochs: int) -> float:
-        """Share of random batches in an epoch of a stage, counted from 0."""
-        if isinstance(self.random_fraction, float):
-            return self.random_fraction
-        first, last = self.random_fraction
-        return first + (last - first) * epoch / max(epochs - 1, 1)
-
-
-class Optim(Strict):
-    """AdamW with warm-up and a cosine to zero."""
-
-    image_lr: Weight = 1e-4
-    text_lr: Weight = 1e-4
-    head_lr: Weight = 1e-3
-    weight_decay: Weight = 0.05
-    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Factor on the learning rate per layer below the top."""
-    betas: tuple[Beta, Beta] = (0.9, 0.98)
-    warmup: Share = 0.1
-    """Share of the schedule spent warming up."""
-    restart: bool = False
-    """Begin a new schedule with this stage; otherwise it continues the one before."""
-
-
-class Stage(Strict):
-    name: str = Field(min_length=1)
-    epochs: int = Field(ge=1)
-    losses: Losses
-    fresh: bool = False
-    """Begin with the weights as they came, under a new schedule; the model so far only makes the first round
-    (clusters, pseudo-pairs), as a teacher does for its student."""
-    heads_first: bool = False
-    """Before the first step, fit the cross heads and the temperature to the towers as they are, which sees
-    each picture and caption once (Kumar et al. 2022, "LP-FT")."""
-    freeze: tuple[Part, ...] = ()
-    views: Views = Views()
-    batches: Batches = Batches()
-    optim: Optim = Optim()
-
-    @model_validator(mode="after")
-    def _moving(self) -> Self:
-        for loss, parts in MOVED.items():
-            if getattr(self.losses, loss) > 0 and parts <= set(self.freeze):
-                raise ValueError(
-                    f"the {loss} loss moves nothing: all of {', '.join(sorted(parts))} are frozen; "
-                    "freeze less, or set its weight to 0"
-                )
-        if self.batches.kind == "clustered" and self.losses.image_text == 0:
-            raise ValueError(
-                "clusters are of pairs and serve the image-text loss: give it a weight, or set kind=random"
-            )
-        if self.heads_first and self.losses.image_text == 0:
-            raise ValueError("heads_first serves the image-text loss: give it a weight, or leave it out")
-        if self.heads_first and (held := {"image_head", "text_head", "temperature"} & set(self.freeze)):
-            raise ValueError(
-                f"heads_first moves {', '.join(sorted(held))}: do not freeze that, or leave heads_first out"
-            )
-        if self.batches.pseudo > 0 and self.losses.image_text == 0:
-            raise ValueError("batches.pseudo serves the image-text loss: give it a weight, or set pseudo=0")
-        return self
-
-    @property
-    def image_views(self) -> tuple[ImageView, ...]:
-        """The views of an image that pass the tower in a step."""
-        views, losses = self.views, self.losses
-        both = (
-            views.image if losses.image_text > 0 else views.image_uni,
-            views.image_uni if losses.image_image > 0 else views.image,
-        )
-        return both[: max(int(losses.image_text > 0), 2 * (losses.image_image > 0))]
-
-    @property
-    def text_views(self) -> int:
-        """How many views of a text pass the tower in a step."""
-        return max(self.views.captions * (self.losses.image_text > 0), 2 * (self.losses.text_text > 0))
-
-
 class Train(Strict):
+    """How a run computes, in all of its stages: `train: {batch_size: 256, compile: true}`."""
+
     start_from: str | None = None
     """A run or checkpoint folder with whose weights, heads and temperature training begins; its towers and
     heads must be those of `model`. None: the towers' own weights, and new heads."""
@@ -267,6 +95,7 @@ class Train(Strict):
     micro_batch: int | None = Field(None, ge=1)
     """Items that pass the towers at a time; the gradient is that of the whole batch. None: all at once."""
     clip_norm: Positive | None = 1.0
+    """Largest norm of the gradient; None: any."""
     validate_every: int = Field(1, ge=1)
     """Epochs between looks at the validation items; the end of the run always looks."""
     save_minutes: Positive = 5.0
@@ -293,10 +122,10 @@ class Recipe(Strict):
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             raise ValueError(f"stages need different names, got {names}")
-        if self.stages[0].fresh:
-            raise ValueError(f"stage {names[0]!r} is the first and fresh anyway: leave `fresh` out there")
-        if self.train.shard and any(stage.fresh for stage in self.stages):
-            raise ValueError("train.shard and fresh stages do not go together: set one of them only")
+        if self.stages[0].restart_weights:
+            raise ValueError(f"stage {names[0]!r} is the first: leave `restart_weights` out there")
+        if self.train.shard and any(stage.restart_weights for stage in self.stages):
+            raise ValueError("train.shard and restart_weights do not go together: set one of them only")
         if self.train.shard and len({frozenset(stage.freeze) for stage in self.stages}) > 1:
             raise ValueError(
                 "train.shard needs the same `freeze` in all stages: train them as runs of their own"

@@ -67,6 +67,14 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     return make_recipe(raw, where=str(path))
 
 
+def with_overrides(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    """A checked recipe with other values: `["data.root=photos"]`. Raises RecipeError."""
+    raw = recipe.model_dump(mode="json")
+    for text in overrides:
+        _override(raw, text)
+    return make_recipe(raw)
+
+
 def make_recipe(raw: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
     """Check plain data and make a recipe of it. Raises RecipeError; `where` names the source in messages."""
     missing = [".".join(keys) for keys, value in _leaves(raw) if value == MANDATORY]

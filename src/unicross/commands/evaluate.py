@@ -33,36 +33,36 @@ def evaluate(
 
     All captions count. Recalls and mAP are in percent; ties count against the model.
     """
+    from unicross.data.splits import read_validation, seen_in_training
     from unicross.errors import CheckpointError
     from unicross.evaluation import evaluate as run
     from unicross.model import TwoTower
-    from unicross.recipe import load_recipe
-    from unicross.training.dataset import read_validation, seen_in_training
-    from unicross.training.folder import EVALUATION
+    from unicross.recipe import with_overrides
+    from unicross.run import RunFolder, checkpoint_at, has_recipe, recipe_of
 
-    kept = next(
-        (p for p in (checkpoint / "recipe.yaml", checkpoint / "best" / "recipe.yaml") if p.is_file()), None
-    )
-    if kept is None:
-        raise CheckpointError(f"{checkpoint}: no recipe.yaml in it: give a run folder or a checkpoint of one")
+    folder = checkpoint if has_recipe(checkpoint) else checkpoint_at(checkpoint)
+    if not has_recipe(folder):
+        raise CheckpointError(f"{checkpoint}: no recipe in it: give a run folder or a checkpoint of one")
     for text in overrides or ():
         if not text.startswith(DATA_KEYS):
             raise typer.BadParameter(
                 f"{text!r} changes nothing in an evaluation: give {', '.join(DATA_KEYS)}"
             )
-    recipe = load_recipe(kept, overrides or ())
+    trained = recipe_of(folder)
+    recipe = with_overrides(trained, overrides or ())
     model = TwoTower.load(checkpoint, device)
-    items = read_validation(recipe)
-    if overrides and (seen := seen_in_training(load_recipe(kept), recipe, items)):
+    items = read_validation(recipe.data)
+    if overrides and (seen := seen_in_training(trained.data, recipe.data, items)):
         typer.echo(f"note: the model was trained on {seen} of these {len(items)} items", err=True)
     result = run(model, items, folds=folds, batch_size=batch_size)
     if json:
         typer.echo(json_module.dumps({**result.metrics, **_sizes(result)}, indent=2))
     else:
         _print(result)
-    if (checkpoint / "best").exists() and folds == 1 and not overrides:
+    run_folder = RunFolder(checkpoint)
+    if run_folder.best.exists() and folds == 1 and not overrides:
         try:
-            result.save(checkpoint / EVALUATION)
+            result.save(run_folder.evaluation)
         except OSError as error:
             typer.echo(f"not kept for `unicross report`: {error}", err=True)
 

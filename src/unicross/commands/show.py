@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    from unicross.training.events import Event
+    from unicross.run import Event
 
 
 def output(*, stderr: bool = False) -> Console:
@@ -105,7 +105,7 @@ class Listening:
 def _round_line(event: Event) -> str:
     parts = []
     if "matched" in event:
-        parts.append(f"{event['matched']} pseudo-pairs of {event['alone']}")
+        parts.append(f"{event['matched']} pseudo-pairs of {event['unpaired']}")
     if "clusters" in event:
         parts.append(f"{event['clusters']} clusters of {event['size_min']}-{event['size_max']}")
     if "hardness" in event:

@@ -25,9 +25,9 @@ def train(
     """Train RECIPE, for instance `unicross train clip data.root=photos data.split.val=0.1`."""
     from unicross.commands.show import Listening
     from unicross.recipe import load_recipe
+    from unicross.run import RunFolder
     from unicross.training import train as run
     from unicross.training.distributed import is_first
-    from unicross.training.folder import kept_recipe
 
     if resume is not None and recipe is not None and "=" in recipe:
         raise typer.BadParameter("--resume takes no overrides: a run goes on with its own recipe")
@@ -36,7 +36,7 @@ def train(
     if resume is not None:
         if out is not None:
             raise typer.BadParameter("--out goes with a recipe: --resume goes on in its own folder")
-        loaded, folder = kept_recipe(resume), resume
+        loaded, folder = RunFolder(resume).recipe(), resume
     else:
         assert recipe is not None
         loaded = load_recipe(recipe, overrides or ())
@@ -52,7 +52,7 @@ def train(
         raise typer.Exit(130) from None
     best = summary["metrics"]
     found = f"best rSum {best['rsum']:.1f}, " if best else ""
-    typer.echo(f"done in {summary['minutes']:.1f} minutes: {found}model in {folder / 'best'}")
+    typer.echo(f"done in {summary['minutes']:.1f} minutes: {found}model in {RunFolder(folder).best}")
 
 
 def _new_folder(name: str) -> Path:

@@ -20,8 +20,8 @@ from kornia.filters import gaussian_blur2d
 from torch import Tensor
 from torch.nn import functional as F
 
-from unicross.config import ImageView
 from unicross.device import send
+from unicross.stage import ImageView
 
 JITTER = 0.4
 """Brightness, contrast and saturation are scaled by up to 1 +- JITTER."""

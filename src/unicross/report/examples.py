@@ -15,7 +15,8 @@ from unicross.data.images import decode
 from unicross.data.items import Items
 from unicross.errors import DataError
 from unicross.evaluation import Result
-from unicross.report.gather import Clusters, Variant
+from unicross.report.gather import Variant
+from unicross.training.rounds import Clusters
 
 FOUND, MISSED = 5, 10
 """A query is found with a rank up to the one, missed with a rank beyond the other."""

@@ -19,7 +19,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from unicross.metrics import Difference
-from unicross.report.gather import Clusters, Event, Run, Variant
+from unicross.report.gather import Run, Variant
+from unicross.run import Event
+from unicross.training.rounds import Clusters
 
 INK = "#010203"
 """Stands for the page's text colour, which it is replaced with."""

@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
-from safetensors import SafetensorError, safe_open
 
 from unicross.comparison import COMPARISON, Comparison, Row, Spread
 from unicross.config import Recipe
 from unicross.errors import DataError
 from unicross.evaluation import Result
-from unicross.recipe import dump_recipe, load_recipe
-from unicross.training.folder import EVALUATION, SUMMARY
-
-Event = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Clusters:
-    """Embeddings [N, D] of the training items in the last round, and the cluster [N] of each (-1: none)."""
-
-    image: npt.NDArray[np.float32]
-    text: npt.NDArray[np.float32]
-    cluster: npt.NDArray[np.int64]
+from unicross.recipe import dump_recipe
+from unicross.run import Event, RunFolder
+from unicross.training.checkpoint import load_clusters
+from unicross.training.rounds import Clusters
 
 
 @dataclass(frozen=True)
@@ -51,14 +36,7 @@ class Run:
 
     def clusters(self) -> Clusters | None:
         """Of the last round; None where no stage was clustered."""
-        try:
-            with safe_open(self.folder / "last" / "training.safetensors", framework="np") as file:
-                if "round.cluster" not in file.keys():  # noqa: SIM118 - not a mapping
-                    return None
-                image, text, cluster = (file.get_tensor(f"round.{n}") for n in ("image", "text", "cluster"))
-        except (OSError, SafetensorError):
-            return None
-        return Clusters(image.astype(np.float32), text.astype(np.float32), cluster.astype(np.int64))
+        return load_clusters(RunFolder(self.folder).last)
 
 
 @dataclass(frozen=True)
@@ -96,40 +74,27 @@ def gather(folder: Path) -> Gathered:
         ]
         title = " against ".join(dict.fromkeys(Path(row.recipe).stem for row in reversed(comparison.rows)))
         return Gathered(title, tuple(variants), comparison)
-    if (folder / "recipe.yaml").is_file():
+    if RunFolder(folder).has_begun:
         run = load_run(folder)
         return Gathered(folder.resolve().name, (Variant(_single_row(run), (run,)),), None)
-    raise DataError(f"{folder}: neither a run folder (recipe.yaml) nor a comparison's ({COMPARISON})")
+    raise DataError(f"{folder}: neither a run folder nor a comparison's ({COMPARISON})")
 
 
 def load_run(folder: Path) -> Run:
     """A run folder, finished or not. Raises RecipeError or DataError where its files are damaged."""
-    evaluation = folder / EVALUATION
+    run = RunFolder(folder)
     return Run(
         folder=folder,
-        recipe=load_recipe(folder / "recipe.yaml"),
-        events=tuple(_events(folder / "metrics.jsonl")),
-        result=Result.load(evaluation) if evaluation.is_file() else None,
+        recipe=run.recipe(),
+        events=tuple(run.events()),
+        result=Result.load(run.evaluation) if run.evaluation.is_file() else None,
     )
-
-
-def _events(path: Path) -> list[Event]:
-    """Lines of the log; a last line cut short by a kill is dropped."""
-    if not path.is_file():
-        return []
-    events = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            events.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return events
 
 
 def _single_row(run: Run) -> Row:
     """A run of its own as a row: its evaluation, or else the best one while training."""
-    path = run.folder / SUMMARY
-    summary = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    folder = RunFolder(run.folder)
+    summary = folder.summary().model_dump() if folder.is_done else {}
     metrics = (
         run.result.metrics
         if run.result
@@ -137,7 +102,7 @@ def _single_row(run: Run) -> Row:
     )
     return Row(
         label=run.folder.resolve().name,
-        recipe=str(run.folder / "recipe.yaml"),
+        recipe=run.folder.resolve().name,
         epochs=run.recipe.epochs,
         runs=(".",),
         metrics={name: Spread(mean=value, sd=None) for name, value in metrics.items()},

@@ -11,10 +11,10 @@ from markupsafe import Markup
 
 from unicross.comparison import COMPARED, difference_text, spread_text
 from unicross.data.items import Items
+from unicross.data.splits import read_splits
 from unicross.errors import UnicrossError
 from unicross.report import examples, figures
 from unicross.report.gather import Gathered, Variant
-from unicross.training.dataset import read_splits
 
 EXTRA = ("i2t/median_rank", "t2i/median_rank", "i2i/R@1", "t2t/R@1")
 """Metrics in the table beside the compared ones, where there are any."""
@@ -58,7 +58,7 @@ def _markup(svg: str | None) -> Markup | None:
 def _items(gathered: Gathered) -> tuple[Items, Items, str | None]:
     """Training and validation items, or the reason why there are none: a report does without pictures."""
     try:
-        train, validation, _ = read_splits(gathered.variants[0].runs[0].recipe)
+        train, validation, _ = read_splits(gathered.variants[0].runs[0].recipe.data)
     except UnicrossError as error:
         return Items.of([]), Items.of([]), f"No pictures are shown, because the data cannot be read: {error}"
     return train, validation, None

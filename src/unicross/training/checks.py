@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from unicross.config import Losses, Recipe, Stage
+from unicross.config import Recipe
 from unicross.data.table import CAPTION_COLUMNS, IMAGE_COLUMNS
 from unicross.errors import DataError, RecipeError, TrainingError
 from unicross.model import TwoTower
+from unicross.stage import Losses, Stage
 from unicross.training.dataset import Dataset
-from unicross.training.sharding import part_again
+from unicross.training.sharding import reshard
 
 NO_LEARNING = 0.02
 """Mean image-text loss this near chance, ln(1 + negatives), after an epoch: nothing was learned."""
@@ -67,6 +68,17 @@ def check_finite(figures: Mapping[str, float], step: int, stage: str) -> None:
         )
 
 
+def notes_before(recipe: Recipe, lengths: NDArray[np.integer], processes: int) -> list[str]:
+    """Sentences for the user before the first step. `lengths` [C] are the captions', in tokens."""
+    notes = []
+    if processes > 1 and recipe.data.cache == "memory":
+        notes.append(f"{processes} processes keep all decoded pictures each: data.cache=disk shares one copy")
+    if processes == 1 and recipe.train.shard:
+        notes.append("train.shard has no effect on a single process: start several with torchrun")
+    cut = cut_captions(lengths, recipe.data.max_tokens)
+    return [*notes, cut] if cut else notes
+
+
 def cut_captions(lengths: NDArray[np.integer], max_tokens: int) -> str | None:
     """A sentence where more than one caption in a hundred is as long as is kept, so probably cut."""
     share = float(np.mean(lengths >= max_tokens)) if len(lengths) else 0.0
@@ -80,7 +92,7 @@ def cut_captions(lengths: NDArray[np.integer], max_tokens: int) -> str | None:
 
 def nothing_learned(image_text: Sequence[float], batch: int, stage: Stage) -> str | None:
     """A sentence where an epoch's image-text losses stay at chance for batches of `batch` pairs."""
-    others = max(batch, stage.batches.gallery or 0) - 1
+    others = max(batch, stage.batches.negatives_from or 0) - 1
     chance = mean(math.log(1 + others * views) for views in (1, stage.views.captions))
     last = image_text[-LOOKED_AT:]
     if len(last) < 3 or abs(mean(last) - chance) >= NO_LEARNING:
@@ -99,13 +111,13 @@ def _can_drop_patches(model: TwoTower) -> bool:
     except (RuntimeError, ValueError):  # rotary positions of all patches; not one module of embeddings
         return False
     finally:
-        part_again(model)  # the optimiser takes what it finds
+        reshard(model)  # the optimiser takes what it finds
     return True
 
 
 def _holdings(data: Dataset) -> str:
-    pairs, images, texts = len(data.pairs), len(data.images_alone), len(data.texts_alone)
-    there = f"{pairs} pairs, {images} images alone, {texts} texts alone"
+    pairs, images, texts = len(data.pairs), len(data.images_only), len(data.texts_only)
+    there = f"{pairs} pairs, {images} images only, {texts} texts only"
     if pairs == texts == 0:
         there += f"; a table's captions are looked for in a column called {', '.join(CAPTION_COLUMNS)}"
     if pairs == images == 0:
@@ -114,6 +126,6 @@ def _holdings(data: Dataset) -> str:
 
 
 def _unfed(losses: Losses, data: Dataset) -> list[str]:
-    pairs, images, texts = len(data.pairs), len(data.images_alone), len(data.texts_alone)
+    pairs, images, texts = len(data.pairs), len(data.images_only), len(data.texts_only)
     have = {"image_text": pairs, "image_image": pairs + images, "text_text": pairs + texts}
     return [name for name, count in have.items() if getattr(losses, name) > 0 and count < 2]

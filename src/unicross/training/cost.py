@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from unicross.config import Stage
-from unicross.model import Tower, TwoTower
+from unicross.model import TwoTower
+from unicross.model.tower import Tower
+from unicross.stage import Stage
 
 BACKWARD = 2
 """Cost of a backward pass in forwards."""

@@ -29,7 +29,7 @@ from unicross.errors import DataError, TrainingError
 
 T = TypeVar("T")
 
-PATIENCE = timedelta(hours=6)
+TIMEOUT = timedelta(hours=6)
 """How long a process waits for another: one may cluster or decode alone. One that dies is noticed at once."""
 BUCKET = 2**24
 """Numbers of the gradient that are sent at a time."""
@@ -60,17 +60,17 @@ def joined(device: str | None) -> Iterator[torch.device]:
     if device in (None, "cuda") and torch.cuda.is_available():
         device = f"cuda:{os.environ['LOCAL_RANK']}"
     own = pick_device(device)
-    with _together():
+    with _collective():
         if own.type == "cuda":
             torch.cuda.set_device(own)
-            dist.init_process_group("cpu:gloo,cuda:nccl", timeout=PATIENCE, device_id=own)
+            dist.init_process_group("cpu:gloo,cuda:nccl", timeout=TIMEOUT, device_id=own)
         else:
-            dist.init_process_group("gloo", timeout=PATIENCE)
+            dist.init_process_group("gloo", timeout=TIMEOUT)
     yield own
     dist.destroy_process_group()  # not after an error: it would wait for the others
 
 
-def share(count: int) -> slice:
+def rank_slice(count: int) -> slice:
     """The rows, of `count`, that this process works on.
 
     All shares are equally long, so that all processes do the same; the last ones overlap where `count`
@@ -87,14 +87,14 @@ def draw_seed(rng: np.random.Generator) -> int:
 
 
 def gather(own: Tensor, count: int) -> Tensor:
-    """The rows [N, ...] of all processes, from the `share` [E, ...] of each.
+    """The rows [N, ...] of all processes, from the `rank_slice` [E, ...] of each.
 
     The own rows keep their graph, those of the others have none.
     """
     if size() == 1:
         return own
     parts = [torch.empty_like(own) for _ in range(size())]
-    with _together():
+    with _collective():
         dist.all_gather(parts, own.detach().contiguous())
     parts[rank()] = own
     each = len(own)
@@ -107,7 +107,7 @@ def gather_array(own: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     return own if size() == 1 else gather(torch.from_numpy(own), count).numpy()
 
 
-def one_of_many(value: Tensor) -> Tensor:
+def scale_gradient(value: Tensor) -> Tensor:
     """The same value, whose gradient is this process's part where every process computes the whole of it."""
     if value.requires_grad and size() > 1:
         value.register_hook(lambda gradient: gradient / size())
@@ -124,27 +124,27 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     gradients = [p.grad for p in parameters if p.grad is not None]
     for bucket in _buckets([gradient for gradient in gradients if not isinstance(gradient, DTensor)]):
         flat = torch.cat([gradient.flatten() for gradient in bucket])
-        with _together():
+        with _collective():
             dist.all_reduce(flat)
         parts = flat.split([gradient.numel() for gradient in bucket])
         for gradient, part in zip(bucket, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
 
 
-def spread_weights(model: nn.Module) -> None:
+def broadcast_weights(model: nn.Module) -> None:
     """Give all processes the weights of the first: random ones may differ between kinds of processors."""
     if size() > 1:
         for tensor in model.state_dict().values():
-            with _together():
+            with _collective():
                 dist.broadcast(tensor, 0)
 
 
-def from_first(make: Callable[[], T]) -> T:
+def broadcast_object(make: Callable[[], T]) -> T:
     """What `make` gives in the first process, the only one that calls it."""
     if size() == 1:
         return make()
     value = [make() if rank() == 0 else None]
-    with _together():
+    with _collective():
         dist.broadcast_object_list(value, 0)
     return value[0]  # type: ignore[return-value]
 
@@ -152,7 +152,7 @@ def from_first(make: Callable[[], T]) -> T:
 def check_same(ids: Sequence[str], where: str) -> None:
     """Raise DataError where another process has read other items from `where`."""
     own = (len(ids), hashlib.sha256("\n".join(ids).encode(errors="surrogateescape")).hexdigest())
-    first = from_first(lambda: own)
+    first = broadcast_object(lambda: own)
     if own != first:
         raise DataError(
             f"{where}: process {rank()} reads {own[0]} items, the first process {first[0]}, or others: all "
@@ -172,7 +172,7 @@ def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 
 
 @contextmanager
-def _together() -> Iterator[None]:
+def _collective() -> Iterator[None]:
     """Around what all processes do at once. Raises TrainingError where another one has stopped."""
     try:
         yield

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import chain
@@ -20,30 +20,28 @@ import torch
 from torch import Tensor
 
 from unicross.batches import Plan
-from unicross.config import Recipe, Stage
+from unicross.config import Recipe
 from unicross.data.rows import Problem
+from unicross.data.splits import read_splits
 from unicross.device import autocast
 from unicross.errors import TrainingError, UnicrossError
 from unicross.model import TwoTower
 from unicross.prefetch import prefetch
-from unicross.training.checks import check_finite, check_recipe_fits, cut_captions, nothing_learned
+from unicross.run import EventLog, Listener, RunFolder, Summary
+from unicross.stage import Stage
+from unicross.training.batch import Batch, Sender, make_batch
+from unicross.training.checks import check_recipe_fits, notes_before, nothing_learned
 from unicross.training.cost import step_forwards, tower_cost
-from unicross.training.dataset import Dataset, cached_side, make_dataset, read_splits, validate
-from unicross.training.distributed import check_same, from_first, is_first, joined, size
-from unicross.training.events import EventLog, Listener
-from unicross.training.folder import CACHE, check_claim, claim, claim_data, write_summary
-from unicross.training.heads import fit_heads
+from unicross.training.dataset import Dataset, cached_side, make_dataset
+from unicross.training.distributed import broadcast_object, check_same, is_first, joined, size
+from unicross.training.embedding import validate
+from unicross.training.head_fitting import fit_heads
 from unicross.training.optim import freeze, schedule_shape, set_rates, warming_up
-from unicross.training.planning import plan_epoch
-from unicross.training.prepare import Sender, make_batch
-from unicross.training.rounds import steps_per_epoch
+from unicross.training.plan import plan_epoch, steps_per_epoch
 from unicross.training.sharding import clip_gradients
 from unicross.training.state import State, make_model
-from unicross.training.step import Batch, backward
-
-LOG_EVERY = 10
-"""Steps between looks at the losses; each look waits for the device."""
-GRAD_NORM = "grad_norm"
+from unicross.training.step import backward
+from unicross.training.step_log import GRAD_NORM, StepLog
 
 
 def train(
@@ -59,20 +57,26 @@ def train(
     Args:
         recipe: what to train; on resuming, equal to that of the run.
         run: a new or empty folder, or with `resume` one of a run that was cut short; the first process's.
-        listener: hears every event (see `events`) of the first process.
+        listener: hears every event (see `run.Event`) of the first process.
         device: `cpu`, `cuda`, ...; None picks.
 
     Returns:
-        What `run/summary.json` says: best validation `metrics`, `forwards`, `compute` in GFLOP (see `cost`),
-        `minutes`, `epochs`, `seed`.
+        The run's summary: best validation `metrics`, `forwards`, `compute` in GFLOP (see `cost`), `minutes`,
+        `epochs`, `seed`.
 
     Raises:
         RecipeError, DataError, CheckpointError, TrainingError: each says what to do.
     """
+
+    def check_folder() -> Path:  # in the first process, whose folder is everybody's
+        folder = RunFolder(run)
+        folder.check_resumable(recipe) if resume else folder.check_free()
+        return run
+
     try:
-        with joined(device) as own:
-            run = from_first(lambda: check_claim(run, recipe, resume))
-            return _train(recipe, run, resume, listener if is_first() else None, own)
+        with joined(device) as own_device:
+            folder = RunFolder(broadcast_object(check_folder))
+            return _train(recipe, folder, resume, listener if is_first() else None, own_device)
     except UnicrossError:
         if not resume:
             with suppress(OSError):  # unless there is something in it
@@ -88,37 +92,37 @@ def train(
 
 
 def _train(
-    recipe: Recipe, run: Path, resume: bool, listener: Listener | None, device: torch.device
+    recipe: Recipe, run: RunFolder, resume: bool, listener: Listener | None, device: torch.device
 ) -> dict[str, Any]:
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
-    train_items, val_items, problems = read_splits(recipe)
+    train_items, val_items, problems = read_splits(recipe.data)
     if resume:
-        from_first(lambda: claim_data(run, train=train_items, val=val_items))
+        broadcast_object(lambda: run.check_data(train=train_items, val=val_items))
     model = make_model(recipe, train_items, device)
 
-    def decoding(what: str, done: int, total: int) -> None:
+    def on_progress(what: str, done: int, total: int) -> None:
         if listener is not None:
             listener({"kind": what, "done": done, "total": total})
 
-    build = partial(make_dataset, model=model, data=recipe.data, where=run / CACHE, progress=decoding)
-    data, bad = build(train_items, side=cached_side(recipe.data, recipe.model))
+    build = partial(make_dataset, model=model, data=recipe.data, where=run.cache, progress=on_progress)
+    data, bad_train = build(train_items, side=cached_side(recipe.data, recipe.model))
     val, bad_val = build(val_items, side=recipe.model.image_size) if val_items else (None, [])
-    kept = [part.items.ids.to_pylist() for part in (data, val) if part is not None]
-    check_same(list(chain.from_iterable(kept)), recipe.data.root)
+    ids = [part.items.ids.to_pylist() for part in (data, val) if part is not None]
+    check_same(list(chain.from_iterable(ids)), recipe.data.root)
     check_recipe_fits(recipe, data, val, model)
     if not resume:
-        from_first(lambda: claim(run, recipe, train=train_items, val=val_items))
+        broadcast_object(lambda: run.create(recipe, train=train_items, val=val_items))
     state = State(model, recipe, len(data.items))
-    going_on = resume and (run / "last").exists()
-    if going_on:
+    goes_on = resume and run.last.exists()
+    if goes_on:
         state.restore(run)
-    log = EventLog(run, state.progress.step if going_on else None, listener) if is_first() else None
+    log = EventLog(run, state.progress.step if goes_on else None, listener) if is_first() else None
     try:
         loop = _Loop(run, state, data, val, log, partial(make_model, recipe, train_items, device))
-        if not going_on:
-            loop.tell_notes(problems + bad + bad_val)
-        return loop.go()
+        if not goes_on:
+            loop.tell_notes(problems + bad_train + bad_val)
+        return loop.go().model_dump()
     finally:
         if log is not None:
             log.close()
@@ -129,7 +133,7 @@ class _Loop:
 
     def __init__(
         self,
-        run: Path,
+        run: RunFolder,
         state: State,
         data: Dataset,
         val: Dataset | None,
@@ -143,18 +147,19 @@ class _Loop:
         self.autocast = partial(autocast, self.model.device, self.recipe.train.precision)
         lengths = data.captions.lengths()
         self.cost = tower_cost(self.model, float(lengths.mean()) if len(lengths) else 0.0)
-        size = self.recipe.train.batch_size
-        self.steps = [steps_per_epoch(data, stage, size) * stage.epochs for stage in self.recipe.stages]
+        batch_size = self.recipe.train.batch_size
+        self.steps = [steps_per_epoch(data, stage, batch_size) * stage.epochs for stage in self.recipe.stages]
         self.clock = time.monotonic()  # when `progress.seconds` was last brought up to date
+        self.saved_at = self.clock
 
-    def go(self) -> dict[str, Any]:
+    def go(self) -> Summary:
         stages, progress = self.recipe.stages, self.progress
         self.emit(
             "start",
             epochs=self.recipe.epochs,
             steps=sum(self.steps),
             items=len(self.data.items),
-            run=str(self.run),
+            run=str(self.run.path),
         )
         while progress.stage < len(stages):
             stage = stages[progress.stage]
@@ -162,21 +167,21 @@ class _Loop:
             while progress.epoch < stage.epochs:
                 self._epoch(stage)
             if stage.losses.image_text == 0:
-                self.state.bank.forget()  # none of its steps made new ones
+                self.state.bank.forget()  # none of its steps made new features
             progress.stage, progress.epoch = progress.stage + 1, 0
-            self.state.round = self.state.partner = None
+            self.state.round = None
         if self.val is None:
             self.state.publish_best(self.run)
-        summary = {
-            "metrics": progress.best_metrics,
-            "forwards": progress.forwards,
-            "compute": self.cost.of(progress.forwards),
-            "minutes": progress.seconds / 60,
-            "epochs": self.recipe.epochs,
-            "seed": self.recipe.seed,
-        }
+        summary = Summary(
+            metrics=progress.best_metrics,
+            forwards=progress.forwards,
+            compute=self.cost.of(progress.forwards),
+            minutes=progress.seconds / 60,
+            epochs=self.recipe.epochs,
+            seed=self.recipe.seed,
+        )
         if self.log is not None:
-            write_summary(self.run, summary)
+            self.run.write_summary(summary)
         return summary
 
     def emit(self, kind: str, **values: Any) -> None:
@@ -188,68 +193,33 @@ class _Loop:
         self.log.emit({"kind": kind, **where, **values})
 
     def tell_notes(self, problems: list[Problem]) -> None:
-        if size() > 1 and self.recipe.data.cache == "memory":
-            self.emit(
-                "note",
-                text=f"{size()} processes keep all decoded pictures each: data.cache=disk shares one copy",
-            )
-        if size() == 1 and self.recipe.train.shard:
-            self.emit(
-                "note", text="train.shard has no effect on a single process: start several with torchrun"
-            )
-        if cut := cut_captions(self.data.captions.lengths(), self.recipe.data.max_tokens):
-            self.emit("note", text=cut)
+        for note in notes_before(self.recipe, self.data.captions.lengths(), size()):
+            self.emit("note", text=note)
         if problems and self.log is not None:
-            path = self.run / "skipped.txt"
-            path.write_text("".join(f"{problem}\n" for problem in problems), encoding="utf-8")
+            path = self.run.write_skipped([str(problem) for problem in problems])
             self.emit("note", text=f"{len(problems)} problems in the data were skipped; {path} lists them")
 
     def _epoch(self, stage: Stage) -> None:
+        """The rest of the epoch where the run stands, with validation and a checkpoint at its end."""
         progress = self.progress
         plan, figures = self._plan(stage)
         if figures:
             self.emit("round", **figures)
         self.model.train()
-        round_, partner = self.state.round, self.state.partner
-        seeds = (self.recipe.seed, progress.stage, progress.epoch)
-
-        def prepare(number: int) -> Callable[[], Batch]:
-            seed = (*seeds, number)
-            return self.send(make_batch(self.data, plan[number], stage, round_, progress.turn, seed, partner))
-
-        numbers = range(progress.batch, len(plan))
-        began = saved = time.monotonic()
-        waiting: list[tuple[dict[str, Any], dict[str, Tensor]]] = []
-        image_text: list[float] = []
-        for number, arrived in zip(numbers, prefetch(prepare, numbers), strict=True):
-            batch = arrived()
-            shape = schedule_shape(
-                self.recipe.stages, self.steps, progress.stage, progress.epoch * len(plan) + number
-            )
-            set_rates(self.state.optimizer, stage.optim, shape)
-            parts = self._step(stage, batch)
-            progress.batch, progress.step = number + 1, progress.step + 1
-            pairs = max(len(batch.image_ids), len(batch.text_ids))
-            where = {"step": progress.step, "lr": stage.optim.head_lr * shape, "pairs": pairs}
-            waiting.append((where, parts))
-            last = number + 1 == len(plan)
-            look = len(waiting) == LOG_EVERY or last
-            asked = not last and (look or size() == 1)  # several processes wait for each other to agree
-            due = asked and self._due(saved)
-            if look or due:  # no step goes into a checkpoint unseen
-                speed = (number + 1 - numbers.start) * pairs / max(time.monotonic() - began, 1e-9)
-                image_text += self._look(stage, waiting, speed)
-                waiting = []
-            if due:
-                self._save()
-                saved = time.monotonic()
-        steps_done = (progress.epoch + 1) * len(plan) - 1
-        if not warming_up(self.recipe.stages, self.steps, progress.stage, steps_done):
-            note = nothing_learned(image_text, min(self.recipe.train.batch_size, len(self.data.pairs)), stage)
-            if note:
-                self.emit("note", text=note)
+        began, first_batch = time.monotonic(), progress.batch
+        log = StepLog(stage, self.emit)
+        for batch in self._batches(stage, plan):
+            set_rates(self.state.optimizer, stage.optim, self._schedule(len(plan)))
+            losses = self._step(stage, batch)
+            progress.batch, progress.step = progress.batch + 1, progress.step + 1
+            log.record(progress.step, self.state.optimizer, batch, losses)
+            self._checkpoint_if_due(log, is_last=progress.batch == len(plan))
+        log.flush()
+        note = self._nothing_learned(stage, len(plan), log.image_text)
+        if note:
+            self.emit("note", text=note)
         seconds = time.monotonic() - began
-        items = sum(len(plan[number]) for number in numbers)
+        items = sum(map(len, plan[first_batch:]))
         progress.epoch, progress.batch, progress.turn = progress.epoch + 1, 0, progress.turn + 1
         self.emit(
             "epoch",
@@ -264,15 +234,16 @@ class _Loop:
     def _plan(self, stage: Stage) -> tuple[Plan, dict[str, float]]:
         """What `plan_epoch` gives, and at the beginning of a stage the model made ready for it.
 
-        A fresh stage's first round is its teacher's; of any other, heads come before clusters.
+        The first round of a stage that restarts weights is its teacher's; of any other, heads come before
+        clusters.
         """
         begins = self.progress.epoch == self.progress.batch == 0
-        if begins and stage.heads_first and not stage.fresh:
+        if begins and stage.fit_heads and not stage.restart_weights:
             self._fit_heads()
         plan, figures = plan_epoch(self.state, self.data)
-        if begins and stage.fresh:
+        if begins and stage.restart_weights:
             self.state.start_over(self.new_model())
-            if stage.heads_first:
+            if stage.fit_heads:
                 self._fit_heads()
         return plan, figures
 
@@ -284,6 +255,24 @@ class _Loop:
         self.state.bank.forget()  # its features are those of the heads before
         self.emit("heads", seconds=time.monotonic() - began)
 
+    def _batches(self, stage: Stage, plan: Plan) -> Iterator[Batch]:
+        """The batches of a plan from where the run stands, made and sent ahead of the steps."""
+        round_, turn = self.state.round, self.progress.turn
+        assert round_ is not None
+        seeds = (self.recipe.seed, self.progress.stage, self.progress.epoch)
+
+        def prepare(number: int) -> Callable[[], Batch]:
+            return self.send(make_batch(self.data, plan[number], stage, round_, turn, (*seeds, number)))
+
+        for arrived in prefetch(prepare, range(self.progress.batch, len(plan))):
+            yield arrived()
+
+    def _schedule(self, batches: int) -> float:
+        """Factor on the learning rates of the step that is about to be taken, in an epoch of so many."""
+        progress = self.progress
+        step = progress.epoch * batches + progress.batch
+        return schedule_shape(self.recipe.stages, self.steps, progress.stage, step)
+
     def _step(self, stage: Stage, batch: Batch) -> dict[str, Tensor]:
         """Move the model by one batch. Returns the unweighted losses by name, and `grad_norm`."""
         self.state.optimizer.zero_grad(set_to_none=True)
@@ -291,33 +280,38 @@ class _Loop:
         norm = clip_gradients(self.model.parameters(), self.recipe.train.clip_norm or math.inf)
         self.state.optimizer.step()
         self.model.clamp_temperature()
-        image, text, pairs = done.features.image, done.features.text, batch.pairs
+        image, text, pairs = done.images.cross, done.texts.cross, batch.pairs
         if image is not None and text is not None:
             self.state.bank.put(batch.image_ids[:pairs], image[:pairs], text[:pairs])
         images, texts = len(batch.image_ids), len(batch.text_ids)
         self.progress.count(step_forwards(stage, images, texts, self.model))
         return done.losses | {GRAD_NORM: norm}
 
-    def _look(
-        self, stage: Stage, waiting: list[tuple[dict[str, Any], dict[str, Tensor]]], speed: float
-    ) -> list[float]:
-        """Log the losses of the last steps and stop where one is not finite. Returns the image-text ones."""
-        values = iter(torch.stack([value for _, parts in waiting for value in parts.values()]).tolist())
-        image_text = []
-        for where, tensors in waiting:
-            parts: dict[str, float] = {name: next(values) for name in tensors}
-            check_finite(parts, where["step"], stage.name)
-            norm = parts.pop(GRAD_NORM)
-            loss = sum(getattr(stage.losses, name) * value for name, value in parts.items())
-            each = {f"loss/{name}": value for name, value in parts.items()}
-            self.emit("step", **where, loss=loss, **each, grad_norm=norm, pairs_per_second=speed)
-            image_text += [parts["image_text"]] if "image_text" in parts else []
-        return image_text
+    def _checkpoint_if_due(self, log: StepLog, is_last: bool) -> None:
+        """Save where the last checkpoint is old, unless the epoch is about to end and save anyway.
+
+        Several processes, which may have to write it together, agree on it only when they look at the losses:
+        to agree is to wait for each other.
+        """
+        if is_last or (size() > 1 and log.unseen):
+            return
+        if broadcast_object(lambda: time.monotonic() - self.saved_at > 60 * self.recipe.train.save_minutes):
+            log.flush()  # no step goes into a checkpoint unseen
+            self._save()
+
+    def _nothing_learned(self, stage: Stage, batches: int, image_text: list[float]) -> str | None:
+        """A sentence where the epoch, once its schedule has warmed up, stayed at chance."""
+        progress = self.progress
+        last_step = (progress.epoch + 1) * batches - 1
+        if warming_up(self.recipe.stages, self.steps, progress.stage, last_step):
+            return None
+        pairs = min(self.recipe.train.batch_size, len(self.data.pairs))
+        return nothing_learned(image_text, pairs, stage)
 
     def _validate(self) -> None:
         progress = self.progress
-        looks = progress.turn % self.recipe.train.validate_every == 0 or progress.turn == self.recipe.epochs
-        if self.val is None or not looks:
+        is_due = progress.turn % self.recipe.train.validate_every == 0 or progress.turn == self.recipe.epochs
+        if self.val is None or not is_due:
             return
         metrics = validate(self.model, self.val).metrics
         self.emit("eval", compute=self.cost.of(progress.forwards), **metrics)
@@ -325,13 +319,10 @@ class _Loop:
             progress.best, progress.best_metrics = metrics["rsum"], metrics
             self.state.publish_best(self.run)
 
-    def _due(self, saved: float) -> bool:
-        """Whether the last checkpoint is old; all processes agree, as they may have to write it together."""
-        return from_first(lambda: time.monotonic() - saved > 60 * self.recipe.train.save_minutes)
-
     def _save(self) -> None:
         now = time.monotonic()
         self.progress.seconds, self.clock = self.progress.seconds + now - self.clock, now
         if self.log is not None:
             self.log.sync()
         self.state.publish_last(self.run)
+        self.saved_at = time.monotonic()

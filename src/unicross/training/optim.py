@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import nn
 
-from unicross.config import Optim, Part, Stage
 from unicross.model import TwoTower
-from unicross.towers import LAYER
+from unicross.model.backbones import LAYER
+from unicross.stage import ModelPart, Optim, Stage
 
 
-def parameters_of(model: TwoTower, part: Part) -> Iterator[nn.Parameter]:
+def parameters_of(model: TwoTower, part: ModelPart) -> Iterator[nn.Parameter]:
     """The parameters that a recipe calls `part`."""
     match part:
         case "image":
@@ -32,7 +32,7 @@ def parameters_of(model: TwoTower, part: Part) -> Iterator[nn.Parameter]:
             yield model.log_scale
 
 
-def freeze(model: TwoTower, parts: Sequence[Part]) -> None:
+def freeze(model: TwoTower, parts: Sequence[ModelPart]) -> None:
     """Let everything move but `parts`."""
     model.requires_grad_(True)
     for part in parts:
@@ -50,10 +50,7 @@ def make_optimizer(model: TwoTower) -> torch.optim.AdamW:
     for name, parameter in model.named_parameters():
         tower = name.split(".")[0]
         if ".backbone." in name:
-            found = LAYER.match(name)
-            below_top = (
-                depth[tower] - 1 - int(found[1]) if found else (depth[tower] if "embed" in name else 0)
-            )
+            below_top = _below_top(name, depth[tower])
             key = (tower, below_top, parameter.ndim >= 2 and "embed" not in name)
         elif parameter is model.log_scale:
             key = ("temperature", 0, False)  # apart from weights that may be spread over processes
@@ -68,6 +65,14 @@ def make_optimizer(model: TwoTower) -> torch.optim.AdamW:
         lr=1e-4,
         fused=True,
     )
+
+
+def _below_top(name: str, depth: int) -> int:
+    """How many of `depth` layers a parameter lies below the top; embeddings lie below all of them."""
+    layer = LAYER.match(name)
+    if layer:
+        return depth - 1 - int(layer[1])
+    return depth if "embed" in name else 0
 
 
 def set_rates(optimizer: torch.optim.AdamW, optim: Optim, shape: float) -> None:
@@ -87,16 +92,20 @@ def set_rates(optimizer: torch.optim.AdamW, optim: Optim, shape: float) -> None:
 def schedule_shape(stages: Sequence[Stage], steps: Sequence[int], stage: int, step: int) -> float:
     """Factor in (0, 1] on the learning rate: linear warm-up, then a cosine towards zero.
 
-    A schedule spans the stages from one that is fresh or has `optim.restart` (or the first) to the next such.
+    A schedule spans the stages from one that restarts weights or the schedule, or the first, to the next.
 
     Args:
         steps: optimiser steps of each stage.
         stage, step: the stage, and the step within it, about to be taken.
     """
-    done, warm, total = _schedule(stages, steps, stage, step)
-    if done < warm:
-        return (done + 1) / (warm + 1)
-    return 0.5 * (1 + math.cos(math.pi * (done - warm) / max(total - warm, 1)))
+    return warmup_cosine(*_schedule(stages, steps, stage, step))
+
+
+def warmup_cosine(step: int, warmup: int, total: int) -> float:
+    """Factor in (0, 1] on the learning rate of `step` (from 0): linear over `warmup` steps, then a cosine."""
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
 
 
 def warming_up(stages: Sequence[Stage], steps: Sequence[int], stage: int, step: int) -> bool:
@@ -107,7 +116,7 @@ def warming_up(stages: Sequence[Stage], steps: Sequence[int], stage: int, step: 
 
 def _schedule(stages: Sequence[Stage], steps: Sequence[int], stage: int, step: int) -> tuple[int, int, int]:
     """Steps done of a schedule, steps of its warm-up, and all its steps."""
-    starts = [i for i, s in enumerate(stages) if i == 0 or s.fresh or s.optim.restart]
+    starts = [i for i, s in enumerate(stages) if i == 0 or s.restart_weights or s.optim.restart_schedule]
     first = max(i for i in starts if i <= stage)
     last = min((i for i in starts if i > stage), default=len(stages))
     total = sum(steps[first:last])
@@ -117,6 +126,6 @@ def _schedule(stages: Sequence[Stage], steps: Sequence[int], stage: int, step: i
 
 def _layers(model: TwoTower, tower: str) -> Iterator[int]:
     for name, _ in model.get_submodule(tower).named_parameters():
-        found = LAYER.match(name)
-        if found:
-            yield int(found[1])
+        layer = LAYER.match(name)
+        if layer:
+            yield int(layer[1])

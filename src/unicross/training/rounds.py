@@ -1,14 +1,15 @@
-"""A round of clustered training: embeddings of the pairs, clusters of them, and the epoch's batch plan.
+"""A round: embeddings of the pairs, clusters of them, and captions for images that have none.
 
 The embeddings of a round come from the training steps themselves where they have them: every step computes
 the shared-space features of its batch, and a bank keeps the last ones of each item. What the bank lacks is
 embedded anew.
 
-Letters: N items, D the shared space.
+Letters: N items, P pairs, D the shared space.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,39 +18,51 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from unicross.batches import (
-    Indices,
-    Plan,
-    clustered_batches,
-    false_negatives,
-    hardness,
-    random_batches,
-    uni_modal_batches,
-    with_unpaired,
-)
+from unicross.batches import Indices, false_negatives
 from unicross.clustering import balanced_clusters
-from unicross.config import Stage
 from unicross.model import TwoTower
-from unicross.training.dataset import Dataset, embed_captions, embed_images, mean_captions
-from unicross.training.distributed import from_first
+from unicross.training.dataset import Dataset
+from unicross.training.distributed import broadcast_object
+from unicross.training.embedding import embed_captions, embed_images, mean_captions
 
 Half = NDArray[np.float16]
 
 
 @dataclass(frozen=True)
-class Round:
+class Clusters:
     """Embeddings [N, D] by item index, and the cluster of each item [N] (-1: not a pair)."""
 
     image: Half
     text: Half
     cluster: NDArray[np.int64]
 
-    def masked(self, batch: Indices, guard: float) -> NDArray[np.bool_]:
+    def masked(self, batch: Indices, mask_above: float) -> NDArray[np.bool_]:
         """Presumed false negatives [B, B] among the items of a batch: see `batches.false_negatives`."""
-        return false_negatives(self.image[batch], self.text[batch], guard)
+        return false_negatives(self.image[batch], self.text[batch], mask_above)
 
 
-class Bank:
+@dataclass(frozen=True)
+class Round:
+    """What the batches of some epochs are made by."""
+
+    captioned_by: Indices
+    """[N] the item whose captions go with each item's image: see `Dataset.captioned_by`."""
+    clusters: Clusters | None = None
+
+    def state_dict(self) -> dict[str, Tensor]:
+        arrays = {"captioned_by": self.captioned_by}
+        if self.clusters is not None:
+            arrays |= vars(self.clusters)
+        return {name: torch.from_numpy(values) for name, values in arrays.items()}
+
+    @classmethod
+    def from_state_dict(cls, tensors: Mapping[str, Tensor]) -> Round:
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        captioned_by = arrays.pop("captioned_by")
+        return cls(captioned_by, Clusters(**arrays) if arrays else None)
+
+
+class FeatureBank:
     """The latest training features of each item, kept on the device."""
 
     def __init__(self, items: int, dim: int, device: torch.device) -> None:
@@ -68,23 +81,30 @@ class Bank:
         self.image.zero_()
         self.text.zero_()
 
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"image": self.image, "text": self.text}
 
-def new_round(
-    model: TwoTower, data: Dataset, stage: Stage, bank: Bank, seed: int
-) -> tuple[Round, dict[str, float], dict[str, int]]:
+    def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
+        self.image.copy_(tensors["image"])
+        self.text.copy_(tensors["text"])
+
+
+def new_clusters(
+    model: TwoTower, data: Dataset, cluster_size: int, bank: FeatureBank, seed: int
+) -> tuple[Clusters, dict[str, float], dict[str, int]]:
     """Embed what the bank lacks, cluster, and say how the clusters are.
 
     Returns:
-        The round; figures for the log; forwards spent ({"image": ..., "text": ...}).
+        The clusters; figures for the log; forwards spent ({"image": ..., "text": ...}).
     """
     pairs = data.pairs
     image, text = bank.image.cpu().numpy().copy(), bank.text.cpu().numpy().copy()  # steps change the bank
-    no_image, no_text = (pairs[~kept[pairs].any(axis=1)] for kept in (image, text))
+    no_image, no_text = (pairs[~rows[pairs].any(axis=1)] for rows in (image, text))
     image[no_image] = embed_images(model, data, no_image)
     captions = np.flatnonzero(np.isin(data.captions.item, no_text))
     text[no_text] = mean_captions(embed_captions(model, data, captions), data, captions, no_text)
     joint = np.concatenate([image[pairs], text[pairs]], axis=1)  # both at unit length: [P, 2 * D]
-    groups = from_first(lambda: balanced_clusters(joint, stage.batches.cluster_size, seed=seed))
+    groups = broadcast_object(lambda: balanced_clusters(joint, cluster_size, seed=seed))
     cluster = np.full(len(data.items), -1, dtype=np.int64)
     for number, group in enumerate(groups):
         cluster[pairs[group]] = number
@@ -94,76 +114,8 @@ def new_round(
         "size_min": min(sizes),
         "size_max": max(sizes),
     }
-    spent = {"image": len(no_image), "text": len(captions)}
-    return Round(image, text, cluster), figures, spent
-
-
-def epoch_plan(
-    data: Dataset,
-    stage: Stage,
-    epoch: int,
-    batch_size: int,
-    current: Round | None,
-    rng: np.random.Generator,
-    partner: Indices | None = None,
-) -> Plan:
-    """The batches of one epoch (from 0) of a stage. `partner`: see `Dataset.partner`."""
-    pairs, batches = data.pairs, stage.batches
-    if current is not None:
-        clusters = _groups(pairs, current.cluster[pairs])
-        plan = clustered_batches(
-            clusters,
-            batch_size,
-            rng,
-            random_fraction=batches.random_share(epoch, stage.epochs),
-        )
-    elif stage.losses.image_text > 0:
-        plan = random_batches(pairs, batch_size, rng)
-    else:
-        images = data.images_alone if stage.losses.image_image > 0 else pairs[:0]
-        texts = data.texts_alone if stage.losses.text_text > 0 else pairs[:0]
-        return uni_modal_batches(pairs, images, texts, batch_size, rng)
-    images, texts = data.images_alone, data.texts_alone
-    if partner is not None:
-        matched = images[partner[images] >= 0]
-        plan = with_unpaired(plan, matched, texts[:0], batches.pseudo, rng)
-        images, texts = np.setdiff1d(images, matched), np.setdiff1d(texts, partner[matched])
-    if batches.unpaired:
-        plan = with_unpaired(plan, images, texts, batches.unpaired, rng)
-    return plan
-
-
-def steps_per_epoch(data: Dataset, stage: Stage, batch_size: int) -> int:
-    """How many batches `epoch_plan` makes."""
-    pairs = len(data.pairs)
-    if stage.losses.image_text == 0:
-        images = len(data.images_alone) if stage.losses.image_image > 0 else 0
-        texts = len(data.texts_alone) if stage.losses.text_text > 0 else 0
-        return max(1, -(-(pairs + max(images, texts)) // batch_size))
-    return max(1, pairs // batch_size)
-
-
-def plan_figures(
-    plan: Plan,
-    current: Round,
-    guard: float | None,
-    batch_size: int,
-    rng: np.random.Generator,
-) -> dict[str, float]:
-    """How hard the plan's batches are against random ones, and the share of pairs that the guard masks."""
-    pairs = np.flatnonzero(current.cluster >= 0)
-    only_pairs = [batch[current.cluster[batch] >= 0] for batch in plan]
-    figures = {
-        "hardness": hardness(only_pairs, current.image, current.text),
-        "hardness_random": hardness(random_batches(pairs, batch_size, rng), current.image, current.text),
-    }
-    if guard is not None:
-        masked = sum(int(current.masked(batch, guard).sum()) for batch in only_pairs)
-        figures["masked"] = masked / max(sum(len(batch) * (len(batch) - 1) for batch in only_pairs), 1)
-    return figures
-
-
-def _groups(items: Indices, cluster: NDArray[np.int64]) -> list[Indices]:
-    """The items of each cluster, from the cluster of each item."""
-    order = np.argsort(cluster, kind="stable")
-    return np.split(items[order], np.flatnonzero(np.diff(cluster[order])) + 1)
+    return (
+        Clusters(image, text, cluster),
+        figures,
+        {"image": len(no_image), "text": len(captions)},
+    )

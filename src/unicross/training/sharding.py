@@ -1,7 +1,7 @@
 """Weights and optimiser state spread over the processes, for towers too large for one GPU.
 
 By FSDP2 (`fully_shard`, Zhao et al. 2023): each process keeps a part of every weight, and the whole of a
-layer is gathered while that layer computes. Gradients are summed, not averaged, as everywhere here
+layer is full_tensors while that layer computes. Gradients are summed, not averaged, as everywhere here
 (`distributed`). The temperature is one number and stays whole.
 """
 
@@ -16,7 +16,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from unicross.model import TwoTower
-from unicross.towers import LAYER
+from unicross.model.backbones import LAYER
 from unicross.training.distributed import is_first, size
 
 
@@ -27,19 +27,19 @@ def shard(model: TwoTower, device: torch.device) -> None:
         layers = [module for name, module in tower.backbone.named_modules() if LAYER.fullmatch(name)]
         heads = [head for head in (tower.cross, tower.uni) if head is not None]
         for module in (*layers, tower.backbone, *heads):
-            spread = fully_shard(module, mesh=mesh)
-            spread.set_gradient_divide_factor(1.0)
-            spread.set_force_sum_reduction_for_comms(True)  # gloo cannot multiply on the way
+            sharded = fully_shard(module, mesh=mesh)
+            sharded.set_gradient_divide_factor(1.0)
+            sharded.set_force_sum_reduction_for_comms(True)  # gloo cannot multiply on the way
 
 
-def part_again(model: TwoTower) -> None:
+def reshard(model: TwoTower) -> None:
     """Let each process keep its parts only, after a forward that no backward follows; whole models stay."""
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
 
 
-def gathered(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def full_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors whole again, in the first process (the others get none of those that were spread).
 
     All processes call it at once.
@@ -55,7 +55,7 @@ def gathered(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def part_like(tensor: Tensor, like: Tensor | None) -> Tensor:
+def shard_like(tensor: Tensor, like: Tensor | None) -> Tensor:
     """This process's part of a whole tensor, where `like` is spread and of its shape; else the tensor."""
     if not isinstance(like, DTensor) or like.shape != tensor.shape:
         return tensor

@@ -11,19 +11,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unicross.batches import Indices
-from unicross.config import Recipe, Stage
+from unicross.config import Recipe
 from unicross.data.items import Items
 from unicross.errors import CheckpointError
 from unicross.model import TwoTower
-from unicross.recipe import dump_recipe
-from unicross.training.checkpoint import load_training, optimizer_tensors, publish, save_training
-from unicross.training.distributed import is_first, size, spread_weights
-from unicross.training.folder import EVALUATION
+from unicross.model.kernels import compile_layers, prefer_fast_kernels
+from unicross.run import RunFolder, write_recipe
+from unicross.stage import Stage
+from unicross.training.checkpoint import load_training, optimizer_tensors, save_training
+from unicross.training.distributed import broadcast_weights, is_first, size
 from unicross.training.optim import freeze, make_optimizer
-from unicross.training.rounds import Bank, Round
-from unicross.training.sharding import gathered, shard
-from unicross.training.speed import compile_layers, prefer_fast_kernels
+from unicross.training.rounds import FeatureBank, Round
+from unicross.training.sharding import full_tensors, shard
 
 
 @dataclass
@@ -52,9 +51,8 @@ class State:
         self.model = model
         self.recipe = recipe
         self.optimizer = make_optimizer(model)
-        self.bank = Bank(items, model.dim, model.device)
+        self.bank = FeatureBank(items, model.dim, model.device)
         self.round: Round | None = None
-        self.partner: Indices | None = None  # pseudo-pairs of the round, see `Dataset.partner`
         self.progress = Progress()
 
     @property
@@ -68,58 +66,52 @@ class State:
         self.optimizer = make_optimizer(self.model)
         self.bank.forget()
 
-    def publish_best(self, run: Path) -> None:
-        """Write RUN/best, in the first process. Raises CheckpointError."""
-        weights = gathered(self.model.state_dict())
+    def publish_best(self, run: RunFolder) -> None:
+        """Write the run's best checkpoint, in the first process. Raises CheckpointError."""
+        weights = full_tensors(self.model.state_dict())
 
         def write(folder: Path) -> None:
             self.model.save(folder, weights)
-            (folder / "recipe.yaml").write_text(dump_recipe(self.recipe), encoding="utf-8")
+            write_recipe(folder, self.recipe)
 
         if is_first():
-            publish(run, "best", f"best-{self.progress.step:08d}", write)
-            (run / EVALUATION).unlink(missing_ok=True)  # of the best before
+            run.publish(run.best, f"best-{self.progress.step:08d}", write)
+            run.evaluation.unlink(missing_ok=True)  # of the best before
 
-    def publish_last(self, run: Path) -> None:
-        """Write RUN/last, from which `restore` goes on, in the first process. Raises CheckpointError."""
-        weights, moments = gathered(self.model.state_dict()), gathered(optimizer_tensors(self.optimizer))
+    def publish_last(self, run: RunFolder) -> None:
+        """Write the checkpoint that `restore` goes on from, in the first process. Raises CheckpointError."""
+        weights = full_tensors(self.model.state_dict())
+        moments = full_tensors(optimizer_tensors(self.optimizer))
 
         def write(folder: Path) -> None:
             progress = dataclasses.asdict(self.progress)
             save_training(folder, self.model, weights, moments, self._tensors(), progress)
-            (folder / "recipe.yaml").write_text(dump_recipe(self.recipe), encoding="utf-8")
+            write_recipe(folder, self.recipe)
 
         if is_first():
-            publish(run, "last", f"step-{self.progress.step:08d}", write)
+            run.publish(run.last, f"step-{self.progress.step:08d}", write)
 
-    def restore(self, run: Path) -> None:
+    def restore(self, run: RunFolder) -> None:
         """Put back what `publish_last` wrote. Raises CheckpointError where it cannot be read or fits not."""
-        tensors, progress = load_training(run, self.model, self.optimizer)
+        tensors, progress = load_training(run.last, self.model, self.optimizer)
         try:
             self.progress = Progress(**progress)
-            self.bank.image.copy_(tensors["bank.image"])
-            self.bank.text.copy_(tensors["bank.text"])
-            if "round.image" in tensors:
-                names = ("image", "text", "cluster")
-                self.round = Round(*(tensors[f"round.{name}"].numpy() for name in names))
-            if "partner" in tensors:
-                self.partner = tensors["partner"].numpy()
+            self.bank.load_state_dict(_below(tensors, "bank."))
+            of_round = _below(tensors, "round.")
+            self.round = Round.from_state_dict(of_round) if of_round else None
         except (KeyError, RuntimeError, TypeError) as error:
             raise CheckpointError(
-                f"{run / 'last'}: this checkpoint does not fit the run's data: {error}"
+                f"{run.last}: this checkpoint does not fit the run's data: {error}"
             ) from error
 
     def _tensors(self) -> dict[str, Tensor]:
-        tensors = {f"bank.{name}": getattr(self.bank, name) for name in ("image", "text")}
-        if self.round is not None:
-            tensors |= {
-                "round.image": torch.from_numpy(self.round.image),
-                "round.text": torch.from_numpy(self.round.text),
-                "round.cluster": torch.from_numpy(self.round.cluster),
-            }
-        if self.partner is not None:
-            tensors["partner"] = torch.from_numpy(self.partner)
-        return tensors
+        parts = {"bank": self.bank.state_dict(), "round": self.round.state_dict() if self.round else {}}
+        return {f"{part}.{name}": tensor for part, state in parts.items() for name, tensor in state.items()}
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin so, by the rest of their names."""
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
 def make_model(recipe: Recipe, items: Items, device: torch.device) -> TwoTower:
@@ -131,7 +123,7 @@ def make_model(recipe: Recipe, items: Items, device: torch.device) -> TwoTower:
         model = TwoTower.create(recipe.model, max_tokens=max_tokens, captions=captions)
     else:
         model = TwoTower.load(start, "cpu", config=recipe.model, max_tokens=max_tokens)
-    spread_weights(model)
+    broadcast_weights(model)
     prefer_fast_kernels(model, device)
     if recipe.train.shard and size() > 1:
         freeze(model, recipe.stages[0].freeze)  # as in all stages; it must be known now

@@ -1,10 +1,8 @@
 """Two towers that meet in one embedding space.
 
-A tower is a Hugging Face encoder with its pooling. Each has a *cross* head (linear, without bias, so that
-`VisionTextDualEncoderModel` can hold it) into the shared space, and, while training, a *uni* head for its
-uni-modal loss. A checkpoint is a folder of safetensors and JSON that loads with nothing else at hand.
+A checkpoint is a folder of safetensors and JSON that loads with nothing else at hand.
 
-Letters: B batch, L tokens, H a tower's width, D the shared space.
+Letters: B batch, L tokens, S side of a picture, H a tower's width, D the shared space.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from inspect import signature
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,23 +24,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from unicross.config import ModelConfig, Pooling
+from unicross.config import ModelConfig
 from unicross.data.images import AnyImage, load_squares
 from unicross.device import autocast, pick_device
 from unicross.errors import CheckpointError, DataError, RecipeError
-from unicross.towers import (
+from unicross.model.backbones import (
     backbone_from_folder,
-    check_length,
-    drop_unused_pooler,
-    dropped_patches,
     image_backbone,
-    load_tokenizer,
     mean_std,
-    prefix_tokens,
     require_source,
     text_backbone,
-    train_tokenizer,
 )
+from unicross.model.tokenizer import load_tokenizer, train_tokenizer
+from unicross.model.tower import Tower, check_length, prefix_tokens
+from unicross.run import checkpoint_at
 
 MAX_SCALE = 100.0
 """Largest 1 / temperature (Radford et al. 2021)."""
@@ -52,64 +46,6 @@ PARTS = ("image", "text", "dim", "image_pool", "text_pool", "uni_heads", "uni_di
 """What weights belong to, of a `ModelConfig`."""
 
 Floats = NDArray[np.float32]
-
-
-class Tower(nn.Module):
-    """An encoder, its pooling and its two heads."""
-
-    def __init__(self, backbone: PreTrainedModel, pool: Pooling, prefix: int, config: ModelConfig) -> None:
-        """`prefix`: leading tokens that are no part of a mean (class and distillation tokens)."""
-        super().__init__()
-        if pool != "pooler":
-            drop_unused_pooler(backbone)
-        self.backbone = backbone
-        self.pool = pool
-        self.prefix = prefix
-        self.packs = False  # whether texts may pass without padding while training, see training.packing
-        self.side: int | None = getattr(backbone.config, "image_size", None)
-        self.told_to_interpolate = "interpolate_pos_encoding" in signature(backbone.forward).parameters
-        width = backbone.config.hidden_size
-        self.cross = nn.Linear(width, config.dim, bias=False)
-        nn.init.normal_(self.cross.weight, std=width**-0.5)
-        self.uni: nn.Module | None = None
-        if config.uni_heads == "own":
-            self.uni = nn.Sequential(
-                nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, config.uni_dim, bias=False)
-            )
-
-    def forward(self, *, mask: Tensor | None = None, patch_dropout: float = 0.0, **inputs: Tensor) -> Tensor:
-        """Pooled features [B, H] of pixel_values [B, 3, S, S] or input_ids [B, L] with mask [B, L].
-
-        Pictures of another size than the tower's have its position embeddings interpolated. Of each picture
-        the share `patch_dropout` of the patches, drawn by torch's random numbers, does not pass the layers.
-        """
-        if mask is not None:
-            inputs["attention_mask"] = mask
-        other_size = "pixel_values" in inputs and inputs["pixel_values"].shape[-1] != self.side
-        told: dict[str, Any] = (
-            {"interpolate_pos_encoding": True} if other_size and self.told_to_interpolate else {}
-        )
-        with dropped_patches(self.backbone, self.prefix, patch_dropout):
-            output = self.backbone(**inputs, **told)
-        return output.pooler_output if self.pool == "pooler" else self.pooled(output.last_hidden_state, mask)
-
-    def pooled(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
-        """The encoder's last layer [B, L, H], and what of it counts [B, L] -> features [B, H]."""
-        if self.pool == "cls":
-            return hidden[:, 0]
-        if mask is None:
-            return hidden[:, self.prefix :].mean(dim=1)
-        weights = mask[:, :, None].to(hidden.dtype)  # [B, L, 1]
-        return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
-
-    def embed(self, pooled: Tensor) -> Tensor:
-        """Pooled features [B, H] -> unit vectors of the shared space [B, D], float32."""
-        return F.normalize(self.cross(pooled).float(), dim=-1)
-
-    def embed_uni(self, pooled: Tensor) -> Tensor:
-        """Pooled features [B, H] -> unit vectors for the uni-modal loss [B, U], float32."""
-        head = self.cross if self.uni is None else self.uni
-        return F.normalize(head(pooled).float(), dim=-1)
 
 
 class TwoTower(nn.Module):
@@ -184,12 +120,10 @@ class TwoTower(nn.Module):
         `config` and `max_tokens` replace the checkpoint's own, for training that begins with its weights.
         Raises CheckpointError where there is none, it cannot be read, or `config` has other towers or heads.
         """
-        folder = Path(path)
-        if not (folder / SETTINGS).is_file() and (folder / "best" / SETTINGS).is_file():
-            folder = folder / "best"
+        folder = checkpoint_at(Path(path))
         if not (folder / SETTINGS).is_file():
             raise CheckpointError(
-                f"{path}: not a checkpoint (no {SETTINGS} in it) nor a run folder with one under best/"
+                f"{path}: not a checkpoint (no {SETTINGS} in it) nor a run folder with a best one"
             )
         try:
             settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))

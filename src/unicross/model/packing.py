@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -22,14 +23,21 @@ from torch.nn import functional as F
 from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from unicross.model import Tower
-from unicross.towers import embeddings_of, quiet_transformers
+from unicross.data.captions import Tokens
+from unicross.device import send
+from unicross.model.backbones import embeddings_of, quiet_transformers
+
+if TYPE_CHECKING:
+    from unicross.model.tower import Tower
 
 PACKED = "packed"
 
+LEAST_TOGETHER, MOST_GROUPS = 16, 4
+"""Texts in the smallest of the groups of like length, and how many groups there are at most."""
+
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class SequenceIndex:
     """Where the tokens of some texts are: one after another in a pack, and in padded tables [b, l] of groups.
 
     The places of all tables are numbered through, P of them.
@@ -91,23 +99,23 @@ def _attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     *,
-    places: Places,
+    sequences: SequenceIndex,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Attention within each text. Query, key and value are [1, A, T, d]; returns [1, T, A, d]."""
     q, k, v = rows = [part[0].transpose(0, 1) for part in (query, key, value)]  # [T, A, d]
     scale = scaling or query.shape[-1] ** -0.5
-    if places.starts is not None and dropout == 0 and _fits_kernel(query):
+    if sequences.starts is not None and dropout == 0 and _fits_kernel(query):
         own = q * (scale * q.shape[-1] ** 0.5)  # not in every version of PyTorch does it take a scale
-        begin, longest = places.starts, places.longest
+        begin, longest = sequences.starts, sequences.longest
         texts: Tensor = varlen_attn(own, k, v, begin, begin, longest, longest)  # type: ignore[assignment]
         return texts[None], None
     attend = _plain if query.device.type == "cpu" else F.scaled_dot_product_attention
     mixed = []
-    for *table, seen in zip(*map(places.padded, rows), places.seen, strict=True):
+    for *table, seen in zip(*map(sequences.padded, rows), sequences.seen, strict=True):
         q, k, v = (part.transpose(1, 2) for part in table)  # [b, A, l, d]
         mixed.append(attend(q, k, v, attn_mask=seen, dropout_p=dropout, scale=scale).transpose(1, 2))
-    return places.packed(mixed)[None], None
+    return sequences.packed(mixed)[None], None
 
 
 def _has_kernel(device: torch.device) -> bool:
@@ -121,13 +129,41 @@ def _fits_kernel(query: Tensor) -> bool:
 
 
 def _plain(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor, dropout_p: float, scale: float) -> Tensor:
-    """What the fused kernel computes, in plain products: on the CPU its backward is faster (see `speed`)."""
+    """What the fused kernel computes, in plain products: its backward is faster on the CPU."""
     scores = q @ k.mT * scale  # [b, A, l, l]
     return F.dropout(scores.masked_fill(~attn_mask, -torch.inf).softmax(dim=-1), dropout_p) @ v
 
 
 AttentionInterface.register(PACKED, _attention)
 AttentionMaskInterface.register(PACKED, lambda *_, **__: None)
+
+
+def encode_texts(tower: Tower, tokens: Tokens) -> Tensor:
+    """Pooled features [B, H] of texts, in groups of like length.
+
+    A group is padded to its longest, in the whole tower or, where that packs, in attention only. Few texts
+    are long, so the groups shrink as texts grow.
+    """
+    order = np.argsort(tokens.lengths, kind="stable")
+    lengths, longest = tokens.lengths[order], tokens.lengths.max()
+    device = tokens.ids.device
+    sorting, unsorting = (send(torch.from_numpy(o), device) for o in (order, np.argsort(order)))
+    ids, mask = tokens.ids[sorting, :longest], tokens.mask[sorting, :longest]  # [B, L]
+    groups = [slice(start, stop) for start, stop in pairwise([0, *_halvings(len(order)), len(order)])]
+    if tower.packs:
+        pooled = packed_features(tower, ids, mask, [lengths[group] for group in groups])
+    else:
+        parts = [(group, slice(int(lengths[group].max()))) for group in groups]
+        pooled = torch.cat([tower(input_ids=ids[part], mask=mask[part]) for part in parts])
+    return pooled[unsorting]
+
+
+def _halvings(count: int) -> list[int]:
+    """Where to cut `count` things: after the first half, after half of the rest, and so on."""
+    cuts = [0]
+    while (rest := count - cuts[-1]) >= 2 * LEAST_TOGETHER and len(cuts) < MOST_GROUPS:
+        cuts.append(cuts[-1] + rest // 2)
+    return cuts[1:]
 
 
 def packed_features(tower: Tower, ids: Tensor, mask: Tensor, groups: Sequence[NDArray[np.integer]]) -> Tensor:
@@ -138,17 +174,18 @@ def packed_features(tower: Tower, ids: Tensor, mask: Tensor, groups: Sequence[ND
             attention pads within groups.
     """
     on_device = mask.sum(dim=1)  # [B]
-    whole, places = Places.of([np.concatenate(groups)], on_device), Places.of(groups, on_device)
+    sequences = SequenceIndex.of(groups, on_device)
+    whole = SequenceIndex.of([np.concatenate(groups)], on_device)
     with _packing(tower, whole):
-        hidden = tower.backbone(input_ids=ids, places=places).last_hidden_state[0]  # [T, H]
+        hidden = tower.backbone(input_ids=ids, sequences=sequences).last_hidden_state[0]  # [T, H]
     return tower.pooled(whole.padded(hidden)[0], mask)
 
 
 @contextmanager
-def _packing(tower: Tower, whole: Places) -> Iterator[None]:
+def _packing(tower: Tower, whole: SequenceIndex) -> Iterator[None]:
     """Within, the tower's layers see its embeddings of padded texts as one pack [1, T, H].
 
-    Their attention wants `places`; transformers hands it on from the backbone's arguments.
+    Their attention wants `sequences`; transformers hands it on from the backbone's arguments.
     """
     backbone = tower.backbone
     before = backbone.config._attn_implementation

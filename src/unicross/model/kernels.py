@@ -11,9 +11,9 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from unicross.model import TwoTower
-from unicross.towers import LAYER
-from unicross.training.packing import can_pack
+from unicross.model.backbones import LAYER
+from unicross.model.packing import can_pack
+from unicross.model.two_tower import TwoTower
 
 SDPA = "sdpa_unseen_mask"
 

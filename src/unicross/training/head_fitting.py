@@ -1,4 +1,4 @@
-"""Heads first: fit the cross heads to the towers as they are, before anything else moves.
+"""Fitting the cross heads to the towers as they are, before anything else moves.
 
 Random heads send random gradients into pretrained towers until they have found each other, which spoils some
 of what the towers know (Kumar et al. 2022, "LP-FT": linear probing, then fine-tuning). Towers that stand
@@ -20,10 +20,12 @@ from torch.nn import functional as F
 
 from unicross.batches import Indices
 from unicross.losses import cross_modal
-from unicross.model import MAX_SCALE, TwoTower
-from unicross.training.dataset import Dataset, embed_captions, embed_images
-from unicross.training.distributed import from_first
-from unicross.training.sharding import gathered, part_again, part_like
+from unicross.model import TwoTower
+from unicross.model.two_tower import MAX_SCALE
+from unicross.training.dataset import Dataset
+from unicross.training.distributed import broadcast_object
+from unicross.training.embedding import embed_captions, embed_images
+from unicross.training.sharding import full_tensors, reshard, shard_like
 
 MOST_PAIRS = 20_000
 """More than so many say nothing new to a linear map; a sample of them is seen."""
@@ -48,17 +50,17 @@ def fit_heads(model: TwoTower, data: Dataset, seed: int) -> dict[str, int]:
     image = embed_images(model, data, pairs, pooled=True)
     text = embed_captions(model, data, captions, pooled=True)
     first = np.searchsorted(data.captions.item[captions], pairs)
-    part_again(model)
+    reshard(model)
     moved = {
         "image": model.image.cross.weight,
         "text": model.text.cross.weight,
         "log_scale": model.log_scale,
     }
-    start, counts = gathered(moved), data.captions.counts[pairs]
-    fitted = from_first(lambda: _fitted(start, image, text, first, counts, model.device, seed))
+    start, counts = full_tensors(moved), data.captions.counts[pairs]
+    fitted = broadcast_object(lambda: _fitted(start, image, text, first, counts, model.device, seed))
     with torch.no_grad():
         for name, parameter in moved.items():
-            parameter.copy_(part_like(fitted[name], parameter))
+            parameter.copy_(shard_like(fitted[name], parameter))
     return {"image": len(pairs), "text": len(captions)}
 
 
@@ -96,12 +98,12 @@ def _fitted(
     for _ in range(steps):
         items = rng.choice(len(image), size, replace=False)
         chosen = first[items] + rng.integers(0, counts[items])
-        seen = _without_some(images[torch.from_numpy(items).to(device)], dropped)
-        told = _without_some(texts[torch.from_numpy(chosen).to(device)], dropped)
+        image_features = _with_dropout(images[torch.from_numpy(items).to(device)], dropped)
+        text_features = _with_dropout(texts[torch.from_numpy(chosen).to(device)], dropped)
         ids = torch.arange(size, device=device)
         of_images, of_texts = cross_modal(
-            F.normalize(seen @ image_head.T, dim=-1),
-            F.normalize(told @ text_head.T, dim=-1),
+            F.normalize(image_features @ image_head.T, dim=-1),
+            F.normalize(text_features @ text_head.T, dim=-1),
             ids,
             ids,
             log_scale.clamp(max=math.log(MAX_SCALE)).exp(),
@@ -113,6 +115,6 @@ def _fitted(
     return {name: value.detach().cpu() for name, value in moved.items()}
 
 
-def _without_some(features: Tensor, generator: torch.Generator) -> Tensor:
+def _with_dropout(features: Tensor, generator: torch.Generator) -> Tensor:
     kept = torch.rand(features.shape, generator=generator, device=features.device) >= DROPOUT
     return features * kept

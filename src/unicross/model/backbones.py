@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,12 @@ from transformers import (
     CONFIG_MAPPING,
     MODEL_MAPPING,
     AutoConfig,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
-    PreTrainedTokenizerFast,
 )
 from transformers.utils import cached_file
 from transformers.utils import logging as hf_logging
 
-from unicross.config import Pooling
 from unicross.errors import CheckpointError, RecipeError
 
 Source = str | dict[str, Any]
@@ -57,7 +54,7 @@ def require_source(source: Source) -> None:
     except Exception as error:  # whatever its transport raises
         raise CheckpointError(
             f"{source}: no such folder, not in the Hugging Face cache, and the hub cannot be reached "
-            f"({_first_line(error)}): give the folder of a model"
+            f"({first_line(error)}): give the folder of a model"
         ) from error
 
 
@@ -134,49 +131,6 @@ def mean_std(source: Source) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return IMAGENET_MEAN_STD
 
 
-def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
-    """The tokenizer of a text encoder. Raises CheckpointError."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{source}: no tokenizer could be loaded: {_first_line(error)}") from error
-    if tokenizer.pad_token_id is None:
-        raise CheckpointError(f"{source}: its tokenizer has no padding token: give it one, or take another")
-    return tokenizer
-
-
-def train_tokenizer(captions: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A lower-casing BPE tokenizer of at most `vocabulary` pieces, for random text towers.
-
-    BPE (Sennrich et al. 2016) and not BERT's WordPiece, whose trainer numbers equal captions differently
-    from one call to the next.
-    """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-
-    tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()]
-    )
-    tokenizer.decoder = decoders.Metaspace()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary, special_tokens=list(SPECIAL_TOKENS), show_progress=False
-    )
-    tokenizer.train_from_iterator(captions, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        special_tokens=[("[CLS]", tokenizer.token_to_id("[CLS]")), ("[SEP]", tokenizer.token_to_id("[SEP]"))],
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-    )
-
-
 def _config(source: Source, part: str) -> PreTrainedConfig:
     """The configuration of `source`, or of its `part` where it is a two-tower model itself (CLIP, SigLIP)."""
     if isinstance(source, dict):
@@ -199,7 +153,7 @@ def _config(source: Source, part: str) -> PreTrainedConfig:
         except (OSError, ValueError) as error:
             raise CheckpointError(
                 f"{source}: neither a folder with a Hugging Face model nor a hub name that can be reached "
-                f"from here: {_first_line(error)}"
+                f"from here: {first_line(error)}"
             ) from error
     return getattr(config, part, config)
 
@@ -209,7 +163,7 @@ def _build(config: PreTrainedConfig) -> PreTrainedModel:
         return MODEL_MAPPING[type(config)](config).float()
     except (KeyError, ValueError) as error:
         kind = getattr(config, "model_type", type(config).__name__)
-        raise RecipeError(f"model_type {kind!r} makes no encoder: {_first_line(error)}") from error
+        raise RecipeError(f"model_type {kind!r} makes no encoder: {first_line(error)}") from error
 
 
 def _load(source: str, config: PreTrainedConfig) -> PreTrainedModel:
@@ -220,9 +174,15 @@ def _load(source: str, config: PreTrainedConfig) -> PreTrainedModel:
                 source, config=config, dtype=torch.float32, use_safetensors=True
             )
     except (KeyError, OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{source}: its weights could not be loaded: {_first_line(error)}") from error
+        raise CheckpointError(f"{source}: its weights could not be loaded: {first_line(error)}") from error
     finally:
         hf_logging.enable_progress_bar()
+
+
+def embeddings_of(backbone: nn.Module) -> nn.Module:
+    """The part of an encoder that comes before its layers. Raises ValueError where none is found."""
+    (found,) = (m for name, m in backbone.named_modules() if name.rpartition(".")[2] == "embeddings")
+    return found
 
 
 @contextmanager
@@ -236,88 +196,5 @@ def quiet_transformers() -> Iterator[None]:
         hf_logging.set_verbosity(verbosity)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def drop_unused_pooler(backbone: nn.Module) -> None:
-    """Remove the pooler where it is not read, so that it is neither trained nor saved."""
-    if getattr(backbone, "pooler", None) is not None:
-        backbone.pooler = None  # type: ignore[assignment]
-
-
-def embeddings_of(backbone: nn.Module) -> nn.Module:
-    """The part of an encoder that comes before its layers. Raises ValueError where none is found."""
-    (found,) = (m for name, m in backbone.named_modules() if name.rpartition(".")[2] == "embeddings")
-    return found
-
-
-@contextmanager
-def dropped_patches(backbone: nn.Module, prefix: int, share: float) -> Iterator[None]:
-    """Within, an image encoder's layers see all but a `share` of the patches, each picture without others.
-
-    Li et al. 2023, "Scaling Language-Image Pre-training via Masking". Works where positions are added to the
-    patches before the layers, as all towers but those with rotary positions do. `prefix` as of prefix_tokens.
-    """
-    if share == 0:
-        yield
-        return
-
-    def drop(_: nn.Module, __: Any, tokens: Tensor) -> Tensor:
-        patches = tokens[:, prefix:]  # [B, N, H]
-        count, width = patches.shape[1:]
-        order = torch.rand(patches.shape[:2], device=tokens.device).argsort(dim=1)  # [B, N]
-        kept = order[:, : max(1, round((1 - share) * count)), None].expand(-1, -1, width)
-        return torch.cat([tokens[:, :prefix], patches.gather(1, kept)], dim=1)
-
-    handle = embeddings_of(backbone).register_forward_hook(drop)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def prefix_tokens(backbone: PreTrainedModel, pool: Pooling) -> int:
-    """Tokens before those of the patches (class, distillation) in an image encoder's output."""
-    side = getattr(backbone.config, "image_size", None)
-    patch = getattr(backbone.config, "patch_size", None)
-    if not isinstance(side, int) or not isinstance(patch, int):
-        raise RecipeError(
-            f"model_type {backbone.config.model_type!r} cannot be an image tower: it has no square "
-            "image_size and patch_size. Take a ViT, DeiT, DINOv2, CLIP or SigLIP vision encoder"
-        )
-    try:
-        output = _check_pooler(backbone, pool, pixel_values=torch.zeros(1, 3, side, side))
-    except (RuntimeError, ValueError) as error:
-        raise RecipeError(
-            f"model_type {backbone.config.model_type!r} cannot see pictures of {side} px in patches of "
-            f"{patch}: {_first_line(error)}"
-        ) from error
-    return int(output.last_hidden_state.shape[1]) - (side // patch) ** 2
-
-
-def check_length(backbone: PreTrainedModel, pool: Pooling, max_tokens: int) -> None:
-    """Raise RecipeError where an encoder cannot take texts of so many tokens, or has no pooled output."""
-    config = backbone.config
-    if backbone.main_input_name != "input_ids":
-        raise RecipeError(f"model_type {config.model_type!r} cannot be a text tower: it takes no tokens")
-    ids = torch.full((1, max_tokens), (config.pad_token_id or 0) + 1)  # anything but padding
-    try:
-        _check_pooler(backbone, pool, input_ids=ids)
-    except (IndexError, RuntimeError, ValueError) as error:
-        limit = getattr(config, "max_position_embeddings", max_tokens)
-        raise RecipeError(
-            f"model_type {config.model_type!r} cannot take texts of {max_tokens} tokens: lower "
-            f"data.max_tokens below {limit}"
-        ) from error
-
-
-def _check_pooler(backbone: PreTrainedModel, pool: Pooling, **probe: Tensor) -> Any:
-    """The encoder's output for `probe`. Raises RecipeError where its pooled output is wanted and missing."""
-    with torch.no_grad():
-        output = backbone(**probe)
-    if pool == "pooler" and getattr(output, "pooler_output", None) is None:
-        raise RecipeError(
-            f"model_type {backbone.config.model_type!r} has no pooled output: set its pooling to cls or mean"
-        )
-    return output

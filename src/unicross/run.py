@@ -1,0 +1,313 @@
+"""The run folder: what lies in it, how a run begins, what it tells, and how it is gone on with.
+
+    RUN/recipe.yaml          the recipe, every value written out
+    RUN/data.json            digests of the items, by which a resumed run knows its data again
+    RUN/metrics.jsonl        one line an event
+    RUN/skipped.txt          problems in the data that were skipped
+    RUN/cache/               decoded pictures
+    RUN/checkpoints/NAME/    a model checkpoint with its recipe; of `last`, what training needs besides
+    RUN/last -> checkpoints/NAME    the newest, from which a run resumes
+    RUN/best -> checkpoints/NAME    the best on validation
+    RUN/summary.json         what came of the run; written when it is done
+    RUN/evaluation.json      what every query of the evaluation found
+
+No other module knows these names. A checkpoint is written to a folder beside its own and renamed when all of
+it is on disk; then the link is replaced. Both are atomic, so that a kill at any moment leaves the checkpoint
+before or the one after.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+
+from unicross.config import Recipe
+from unicross.data.items import Items
+from unicross.errors import CheckpointError, DataError, RecipeError
+from unicross.files import folder_beside, replace_link, write_text
+from unicross.recipe import dump_recipe, load_recipe
+
+Event = Mapping[str, Any]
+"""A flat mapping with a `kind`: `step` (losses, learning rate), `epoch` (speed), `heads` (fitted before a
+stage), `round` (clusters), `eval` (validation metrics), `note` (a sentence for the user), `start`,
+`decoding`, `fitting` (heads are about to be)."""
+
+Listener = Callable[[Event], None]
+
+LOGGED = ("step", "epoch", "heads", "round", "eval", "note")
+"""Kinds of events that are written; the others are for whoever listens."""
+OF_STEPS_TO_COME = ("heads", "round")
+"""Kinds that speak of the steps to come: a run that resumes at their step tells them again."""
+
+RECIPE, METRICS, DATA = "recipe.yaml", "metrics.jsonl", "data.json"
+
+
+class Summary(BaseModel):
+    """What came of a run that is done."""
+
+    model_config = ConfigDict(frozen=True)
+
+    metrics: dict[str, float]
+    """The best on validation, in percent; empty where the run had none."""
+    forwards: dict[str, float]
+    """Tower forwards spent, by tower; a backward counts as two."""
+    compute: float
+    """GFLOP."""
+    minutes: float
+    epochs: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A folder that is one run's, or is to be."""
+
+    path: Path
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint from which the run resumes."""
+        return self.path / "last"
+
+    @property
+    def best(self) -> Path:
+        """The best checkpoint on validation."""
+        return self.path / "best"
+
+    @property
+    def cache(self) -> Path:
+        """Where decoded pictures are kept; they may be there before the run is, from a try that failed."""
+        return self.path / "cache"
+
+    @property
+    def evaluation(self) -> Path:
+        """The file with what every query of the evaluation found."""
+        return self.path / "evaluation.json"
+
+    @property
+    def has_begun(self) -> bool:
+        return (self.path / RECIPE).is_file()
+
+    @property
+    def is_done(self) -> bool:
+        return self._summary.is_file()
+
+    @property
+    def _summary(self) -> Path:
+        return self.path / "summary.json"
+
+    def recipe(self) -> Recipe:
+        """The recipe that the run was begun with. Raises CheckpointError where none was begun."""
+        if not self.has_begun:
+            raise CheckpointError(f"{self.path}: nothing to resume: there is no {RECIPE} in it")
+        return recipe_of(self.path)
+
+    def check_free(self) -> None:
+        """Raise CheckpointError where the folder cannot become that of a new run; make it if need be."""
+        try:
+            if self.path.exists() and any(child != self.cache for child in self.path.iterdir()):
+                raise CheckpointError(
+                    f"{self.path} is not empty: choose another folder with --out, or go on with "
+                    f"--resume {self.path}"
+                )
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: cannot be used as a run folder: {error}") from error
+
+    def check_resumable(self, recipe: Recipe) -> None:
+        """Raise CheckpointError where there is no run, RecipeError where it was begun with another recipe."""
+        begun_with = recipe_of(self.last) if (self.last / RECIPE).is_file() else self.recipe()
+        if begun_with != recipe:
+            changed = "; ".join(_differences(begun_with, recipe))
+            raise RecipeError(
+                f"{self.path} was begun with another recipe; these differ: {changed}. "
+                "Resume without overrides, or begin a new run"
+            )
+
+    def create(self, recipe: Recipe, **splits: Items) -> None:
+        """Make the folder that of a run, once all else fits: write what its data are, and its recipe."""
+        digests = {name: items.digest() for name, items in splits.items()}
+        write_text(self.path / DATA, json.dumps(digests, indent=2))
+        write_recipe(self.path, recipe)
+
+    def check_data(self, **splits: Items) -> None:
+        """Raise CheckpointError, saying what differs, unless the data are those that the run was begun with.
+
+        `splits`: the items by what they are for (`train`, `val`).
+        """
+        digests = {name: items.digest() for name, items in splits.items()}
+        try:
+            before = json.loads((self.path / DATA).read_text(encoding="utf-8"))
+            changed = [
+                f"{name} had {before[name]['number']} items and has {of_split['number']}"
+                if what == "number"
+                else f"{name} has other {what}"
+                for name, of_split in digests.items()
+                for what, digest in of_split.items()
+                if before[name][what] != digest
+            ]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{self.path / DATA}: cannot be read ({error}): begin a new run") from error
+        if changed:
+            raise CheckpointError(
+                f"{self.path}: the data are not those that the run was begun with: {'; '.join(changed)}. "
+                "Put them back as they were, or begin a new run"
+            )
+
+    def data_digests(self) -> str | None:
+        """What the run's data are, to be compared with other runs'; None where it was not noted."""
+        path = self.path / DATA
+        return path.read_text(encoding="utf-8") if path.is_file() else None
+
+    def write_skipped(self, problems: list[str]) -> Path:
+        """List what was skipped in the data. Returns where."""
+        path = self.path / "skipped.txt"
+        write_text(path, "".join(f"{problem}\n" for problem in problems))
+        return path
+
+    def write_summary(self, summary: Summary) -> None:
+        """Say that the run is done, and what came of it."""
+        write_text(self._summary, summary.model_dump_json(indent=2))
+
+    def summary(self) -> Summary:
+        """What came of the run. Raises DataError where it is not done or the file is damaged."""
+        try:
+            return Summary.model_validate_json(self._summary.read_text(encoding="utf-8"))
+        except (OSError, ValidationError) as error:
+            raise DataError(
+                f"{self._summary}: not the summary of a run: {error}; delete the run folder to train again"
+            ) from error
+
+    def events(self, *kinds: str) -> list[Event]:
+        """What the run told, of these kinds or all; a last line that a kill cut short is dropped."""
+        path = self.path / METRICS
+        events: list[Event] = []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+            try:
+                events.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return [event for event in events if not kinds or event["kind"] in kinds]
+
+    def publish(self, link: Path, name: str, write: Callable[[Path], None]) -> None:
+        """Have `write` fill a new checkpoint, let `link` (`last` or `best`) point at it, drop the one before.
+
+        Raises CheckpointError where it cannot be written (a full disk); the link stays as it was.
+        """
+        checkpoints = self.path / "checkpoints"
+        if self._is_linked(name):  # of a run that was killed after this and is here again
+            name += "-again"
+        target = checkpoints / name
+        try:
+            checkpoints.mkdir(parents=True, exist_ok=True)
+            if target.exists():
+                shutil.rmtree(target)
+            with folder_beside(target) as partial:
+                write(partial)
+            replace_link(link, Path(checkpoints.name) / name)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(
+                f"{target}: the checkpoint could not be written: {error}; the one before is untouched. "
+                "Make room and go on with --resume"
+            ) from error
+        for folder in checkpoints.iterdir():
+            if not self._is_linked(folder.name):
+                shutil.rmtree(folder)
+
+    def _is_linked(self, name: str) -> bool:
+        links = (link for link in (self.last, self.best) if link.is_symlink())
+        return any(Path(os.readlink(link)).name == name for link in links)
+
+
+class EventLog:
+    """Appends events to a run's log, and scalars to TensorBoard where it is installed."""
+
+    def __init__(self, run: RunFolder, resume_at: int | None, listener: Listener | None) -> None:
+        """`resume_at`: drop what a killed run wrote after its checkpoint at this step; None begins anew."""
+        path = run.path / METRICS
+        self._listener = listener
+        before = [] if resume_at is None else run.events()
+        write_text(path, "".join(json.dumps(e) + "\n" for e in before if _is_before(e, resume_at or 0)))
+        self._file: TextIO = path.open("a", buffering=1, encoding="utf-8")
+        self._board = _tensorboard(run.path, resume_at)
+
+    def emit(self, event: Event) -> None:
+        if event["kind"] in LOGGED:
+            self._file.write(json.dumps(event) + "\n")
+            if self._board is not None:
+                for name, value in event.items():
+                    if isinstance(value, float):
+                        self._board.add_scalar(f"{event['kind']}/{name}", value, event["step"])
+        if self._listener is not None:
+            self._listener(event)
+
+    def sync(self) -> None:
+        """Have all events on disk, as a checkpoint of their step is about to be."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def recipe_of(folder: Path) -> Recipe:
+    """The recipe in a run or checkpoint folder. Raises CheckpointError where it cannot be read."""
+    try:
+        return load_recipe(folder / RECIPE)
+    except RecipeError as error:
+        raise CheckpointError(
+            f"{error}. This recipe is damaged or of another version of unicross: its model can still be used "
+            f"(index, search, serve, train.start_from={folder}); to go on with the run, use that version"
+        ) from error
+
+
+def has_recipe(folder: Path) -> bool:
+    """Whether a recipe lies in a folder, as in those of runs and of their checkpoints."""
+    return (folder / RECIPE).is_file()
+
+
+def write_recipe(folder: Path, recipe: Recipe) -> None:
+    """Write a recipe into a run or checkpoint folder."""
+    write_text(folder / RECIPE, dump_recipe(recipe))
+
+
+def checkpoint_at(folder: Path) -> Path:
+    """The checkpoint that a folder is, or of a run folder its best one."""
+    best = RunFolder(folder).best
+    return best if best.is_dir() else folder
+
+
+def _is_before(event: Event, step: int) -> bool:
+    return event["step"] < step or (event["step"] == step and event["kind"] not in OF_STEPS_TO_COME)
+
+
+def _tensorboard(run: Path, resume_at: int | None) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    after = None if resume_at is None else resume_at + 1
+    return SummaryWriter(str(run / "tensorboard"), purge_step=after)
+
+
+def _differences(before: Recipe, after: Recipe) -> list[str]:
+    def leaves(node: Any, key: str = "") -> dict[str, Any]:
+        if isinstance(node, dict):
+            return {k: v for name, child in node.items() for k, v in leaves(child, f"{key}.{name}").items()}
+        if isinstance(node, list):
+            return {k: v for i, child in enumerate(node) for k, v in leaves(child, f"{key}.{i}").items()}
+        return {key.lstrip("."): node}
+
+    old, new = leaves(before.model_dump(mode="json")), leaves(after.model_dump(mode="json"))
+    changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return [f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in changed]

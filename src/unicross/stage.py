@@ -1,0 +1,229 @@
+"""A stage of a recipe: losses with weights, views, how batches are drawn, and the optimiser.
+
+`config` has the rest of a recipe. Nothing here knows the name of a method: CLIP, SLIP, LiT and the paper are
+recipes.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
+ModelPart = Literal["image", "text", "image_head", "text_head", "temperature"]
+
+MOVED: dict[str, set[ModelPart]] = {
+    "image_text": {"image", "text", "image_head", "text_head", "temperature"},
+    "image_image": {"image", "image_head"},
+    "text_text": {"text", "text_head"},
+}
+"""What each loss moves."""
+
+NEGATIVES_FROM = 1000
+"""How many items a clustered batch stands for where the recipe does not say."""
+
+
+class Strict(BaseModel):
+    """Frozen plain data in which an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Losses(Strict):
+    """Weights of the losses; 0 means that the loss and its views are not computed.
+
+    `losses: {image_text: 1.0, text_text: 0.1}` adds a tenth of the text-text loss to the image-text loss.
+    Temperatures divide cosines; that of the image-text loss is learned (`model.temperature`).
+    """
+
+    image_text: Weight = 0.0
+    image_image: Weight = 0.0
+    text_text: Weight = 0.0
+    image_temperature: Positive = 0.1
+    text_temperature: Positive = 0.05
+
+    @model_validator(mode="after")
+    def _some_loss(self) -> Self:
+        if self.image_text == self.image_image == self.text_text == 0:
+            raise ValueError(
+                "every loss has weight 0: set at least one of image_text, image_image, text_text"
+            )
+        return self
+
+
+class ImageView(Strict):
+    """A random picture of a picture. Strengths follow SLIP (Mu et al. 2022) and SimCLR (Chen et al. 2020).
+
+    `{crop: [0.3, 1.0], jitter: 0.8}` cuts out 30 to 100 % of the area and changes the colours of 80 % of the
+    pictures.
+    """
+
+    crop: tuple[float, float] = (0.5, 1.0)
+    """Least and largest share of the area that a crop keeps."""
+    flip: Share = 0.5
+    """Probability of mirroring; those of the three below are probabilities too."""
+    jitter: Share = 0.0
+    """Of colour jitter (brightness, contrast, saturation .4, hue .1)."""
+    grey: Share = 0.0
+    blur: Share = 0.0
+    size: float = Field(1.0, gt=0.0, le=1.0)
+    """Side as a share of `model.image_size`, to whole patches: small views are cheap (Caron et al. 2020,
+    "multi-crop"), and whole pictures are best seen larger than crops (Touvron et al. 2019)."""
+    patch_dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    """Share of the patches, drawn for each picture, that the tower does not see (Li et al. 2023, "FLIP")."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        low, high = self.crop
+        if not 0 < low <= high <= 1:
+            raise ValueError(f"crop must be two shares of the area, 0 < low <= high <= 1, got {low}, {high}")
+        return self
+
+
+class Views(Strict):
+    """How an item is shown: `views: {captions: 2, image: {patch_dropout: 0.5}}`."""
+
+    image: ImageView = ImageView()
+    """The picture that the image-text loss sees; also the first of the two uni-modal views."""
+    image_uni: ImageView = ImageView(crop=(0.3, 1.0), jitter=0.8, grey=0.2, blur=0.5)
+    """The second uni-modal view; both of them where there is no image-text loss."""
+    text: Literal["dropout", "sibling"] = "sibling"
+    """The second text view: the same caption under other dropout, or a sibling caption."""
+    captions: int = Field(1, ge=1)
+    """Captions of an item that the image-text loss sees, all positives of the image."""
+
+    @model_validator(mode="after")
+    def _captions_are_siblings(self) -> Self:
+        if self.captions > 1 and self.text != "sibling":
+            raise ValueError(
+                f"captions={self.captions} makes the text views siblings: set text=sibling, or captions=1"
+            )
+        return self
+
+
+class Batches(Strict):
+    """Which items meet in a batch.
+
+    `batches: {kind: clustered, random_fraction: 0.25}` packs clusters of four near items into three quarters
+    of the batches.
+    """
+
+    kind: Literal["random", "clustered"] = "random"
+    cluster_size: int = Field(4, ge=2)
+    """Items of a cluster; a batch holds as many clusters as fit."""
+    random_fraction: Share | tuple[Share, Share] = 0.0
+    """Share of the epoch's batches that are random; two shares: in the stage's first and last epoch."""
+    recluster_every: int = Field(1, ge=1)
+    """Epochs between rounds of clustering, and of choosing pseudo-pairs."""
+    mask_above: Positive | None = None
+    """Mask a negative whose similarity exceeds this share of the anchor's positive similarity; None: off."""
+    negatives_from: int | None = Field(None, ge=2)
+    """Weigh negatives as a sample of so many items (see `losses.sample_weights`); None: as they are. Where it
+    is not said, 1,000 in clustered batches and None in random ones."""
+    unpaired: int = Field(0, ge=0)
+    """Images only and texts only added to each batch of a stage with an image-text loss."""
+    pseudo_pairs: int = Field(0, ge=0)
+    """Pseudo-pairs added to each batch of such a stage: images only and texts only that choose each other.
+    None where the data hold no images only or no texts only."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _clusters_stand_for_many_items(cls, raw: Any) -> Any:
+        if isinstance(raw, dict) and raw.get("kind") == "clustered":
+            return {"negatives_from": NEGATIVES_FROM} | raw
+        return raw
+
+    def random_share(self, epoch: int, epochs: int) -> float:
+        """Share of random batches in an epoch of a stage, counted from 0."""
+        if isinstance(self.random_fraction, float):
+            return self.random_fraction
+        first, last = self.random_fraction
+        return first + (last - first) * epoch / max(epochs - 1, 1)
+
+
+class Optim(Strict):
+    """AdamW with warm-up and a cosine to zero: `optim: {image_lr: 5e-5, warmup: 0.05}`."""
+
+    image_lr: Weight = 1e-4
+    text_lr: Weight = 1e-4
+    head_lr: Weight = 1e-3
+    weight_decay: Weight = 0.05
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Factor on the learning rate per layer below the top."""
+    betas: tuple[Beta, Beta] = (0.9, 0.98)
+    warmup: Share = 0.1
+    """Share of the schedule spent warming up."""
+    restart_schedule: bool = False
+    """Begin a new schedule with this stage; otherwise it continues the one before."""
+
+
+class Stage(Strict):
+    """A stretch of training: `{name: align, epochs: 5, losses: {image_text: 1.0}}`."""
+
+    name: str = Field(min_length=1)
+    epochs: int = Field(ge=1)
+    losses: Losses
+    restart_weights: bool = False
+    """Begin with the weights as they came, under a new schedule; the model so far only makes the first round
+    (clusters, pseudo-pairs), as a teacher does for its student."""
+    fit_heads: bool = False
+    """Before the first step, fit the cross heads and the temperature to the towers as they are, which sees
+    each picture and caption once (Kumar et al. 2022, "LP-FT")."""
+    freeze: tuple[ModelPart, ...] = ()
+    views: Views = Views()
+    batches: Batches = Batches()
+    optim: Optim = Optim()
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        cross_modal, frozen = self.losses.image_text > 0, set(self.freeze)
+        held = ", ".join(sorted({"image_head", "text_head", "temperature"} & frozen))
+        checks = [
+            (
+                getattr(self.losses, loss) > 0 and parts <= frozen,
+                f"the {loss} loss moves nothing: all of {', '.join(sorted(parts))} are frozen; "
+                "freeze less, or set its weight to 0",
+            )
+            for loss, parts in MOVED.items()
+        ]
+        checks += [
+            (
+                self.batches.kind == "clustered" and not cross_modal,
+                "clusters are of pairs and serve the image-text loss: give it a weight, or set kind=random",
+            ),
+            (
+                self.fit_heads and not cross_modal,
+                "fit_heads serves the image-text loss: give it a weight, or leave it out",
+            ),
+            (
+                self.fit_heads and bool(held),
+                f"fit_heads moves {held}: do not freeze that, or leave fit_heads out",
+            ),
+            (
+                self.batches.pseudo_pairs > 0 and not cross_modal,
+                "batches.pseudo_pairs serves the image-text loss: give it a weight, or set pseudo_pairs=0",
+            ),
+        ]
+        for is_wrong, message in checks:
+            if is_wrong:
+                raise ValueError(message)
+        return self
+
+    @property
+    def image_views(self) -> tuple[ImageView, ...]:
+        """The views of an image that pass the tower in a step."""
+        views, losses = self.views, self.losses
+        both = (
+            views.image if losses.image_text > 0 else views.image_uni,
+            views.image_uni if losses.image_image > 0 else views.image,
+        )
+        return both[: max(int(losses.image_text > 0), 2 * (losses.image_image > 0))]
+
+    @property
+    def text_views(self) -> int:
+        """How many views of a text pass the tower in a step."""
+        return max(self.views.captions * (self.losses.image_text > 0), 2 * (self.losses.text_text > 0))

@@ -1,0 +1,86 @@
+"""Embeddings of a data set's items by the model as it is, each process embedding its share.
+
+Letters: B batch, C captions, D the shared space, S side of a picture.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from unicross.batches import Indices
+from unicross.evaluation import Result, evaluate_embeddings
+from unicross.model import TwoTower
+from unicross.prefetch import prefetch
+from unicross.training.dataset import Dataset
+from unicross.training.distributed import broadcast_object, gather_array, rank_slice
+
+
+def embed_images(
+    model: TwoTower, data: Dataset, items: Indices, batch_size: int = 128, *, pooled: bool = False
+) -> NDArray[np.float32]:
+    """Unit embeddings [len(items), D] of the items' pictures, seen whole, or the tower's own (`pooled`).
+
+    Each process embeds its share.
+    """
+    encode = model.pool_pixels if pooled else model.encode_pixels
+    size = model.config.image_size
+    own = items[rank_slice(len(items))]
+
+    def squares(start: int) -> NDArray[np.uint8]:
+        return _resized(data.pixels[own[start : start + batch_size]], size)
+
+    parts = [encode(pixels) for pixels in prefetch(squares, range(0, len(own), batch_size))]
+    return gather_array(np.concatenate(parts), len(items)) if parts else np.zeros((0, model.dim), np.float32)
+
+
+def embed_captions(
+    model: TwoTower, data: Dataset, captions: Indices, batch_size: int = 256, *, pooled: bool = False
+) -> NDArray[np.float32]:
+    """Unit embeddings [len(captions), D], or the tower's own (`pooled`); like lengths together."""
+    encode = model.pool_tokens if pooled else model.encode_tokens
+    own = captions[rank_slice(len(captions))]
+    order = np.argsort(data.captions.lengths()[own], kind="stable")
+    parts = []
+    for start in range(0, len(order), batch_size):
+        tokens = data.captions.tokens(own[order[start : start + batch_size]])
+        parts.append(encode(tokens.ids, tokens.mask))
+    if not parts:
+        return np.zeros((0, model.dim), np.float32)
+    return gather_array(np.concatenate(parts)[np.argsort(order)], len(captions))
+
+
+def mean_captions(
+    embeddings: NDArray[np.float32], data: Dataset, captions: Indices, items: Indices
+) -> NDArray[np.float32]:
+    """The normalised mean embedding of each item's captions. [C, D] -> [len(items), D]"""
+    position = np.full(len(data.items), -1, dtype=np.int64)
+    position[items] = np.arange(len(items))
+    total = np.zeros((len(items), embeddings.shape[1]), np.float32)
+    np.add.at(total, position[data.captions.item[captions]], embeddings)
+    return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+
+
+def validate(model: TwoTower, data: Dataset) -> Result:
+    """Retrieval among the pairs, every caption a query. Raises DataError where there is no pair."""
+    pairs = data.pairs
+    chosen = np.flatnonzero(np.isin(data.captions.item, pairs))
+    images, texts = embed_images(model, data, pairs), embed_captions(model, data, chosen)
+    return broadcast_object(
+        lambda: evaluate_embeddings(
+            images,
+            texts,
+            np.searchsorted(pairs, data.captions.item[chosen]),
+            image_ids=data.items.select(pairs).ids.to_pylist(),
+        )
+    )
+
+
+def _resized(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """[B, S, S, 3] -> [B, size, size, 3], smoothed."""
+    if pixels.shape[1] == size:
+        return pixels
+    tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    tensor = torch.nn.functional.interpolate(tensor, (size, size), mode="bilinear", antialias=True)
+    return tensor.permute(0, 2, 3, 1).numpy()

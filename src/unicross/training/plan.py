@@ -1,0 +1,127 @@
+"""What an epoch begins with: a new round where one is due, and the plan of its batches."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from unicross.batches import (
+    Indices,
+    Plan,
+    clustered_batches,
+    hardness,
+    random_batches,
+    uni_modal_batches,
+    with_unpaired,
+)
+from unicross.stage import Stage
+from unicross.training.dataset import Dataset
+from unicross.training.pseudo_pairs import pseudo_pairs
+from unicross.training.rounds import Clusters, Round, new_clusters
+from unicross.training.state import State
+
+ROUND_SEED, PLAN_SEED, FIGURE_SEED = 1, 2, 3
+
+
+def plan_epoch(state: State, data: Dataset) -> tuple[Plan, dict[str, float]]:
+    """The batches of the epoch where the run stands, equal again when that epoch is resumed.
+
+    Where a round is due, the model makes it: `state.round` changes, and what that cost is counted.
+
+    Returns:
+        The plan; figures of the round, empty where the log has them already or there is none.
+    """
+    progress, stage, size = state.progress, state.stage, state.recipe.train.batch_size
+    seeds = [state.recipe.seed, progress.stage, progress.epoch]
+    begins = progress.batch == 0
+    figures = dict[str, float]()
+    if state.round is None or (begins and progress.epoch % stage.batches.recluster_every == 0):
+        state.round, figures = _new_round(state, data, seeds)
+    rng = np.random.default_rng([*seeds, PLAN_SEED])
+    plan = epoch_plan(data, stage, progress.epoch, size, state.round, rng)
+    if state.round.clusters is not None and begins:
+        rng = np.random.default_rng([*seeds, FIGURE_SEED])
+        figures |= plan_figures(plan, state.round.clusters, stage.batches.mask_above, size, rng)
+    return plan, figures
+
+
+def _new_round(state: State, data: Dataset, seeds: list[int]) -> tuple[Round, dict[str, float]]:
+    """The clusters and the pseudo-pairs that the stage asks for; figures of what was made."""
+    batches, figures, began = state.stage.batches, dict[str, float](), time.monotonic()
+    seed = int(np.random.SeedSequence([*seeds, ROUND_SEED]).generate_state(1)[0])
+    captioned_by, clusters = data.captioned_by, None
+    if batches.pseudo_pairs and data.has_unpaired:
+        captioned_by, of_pairs, forwards = pseudo_pairs(state.model, data, seed)
+        figures |= of_pairs
+        state.progress.count(forwards)
+    if batches.kind == "clustered":
+        clusters, of_clusters, forwards = new_clusters(
+            state.model, data, batches.cluster_size, state.bank, seed
+        )
+        figures |= of_clusters
+        state.progress.count(forwards)
+    if figures:
+        figures["seconds"] = time.monotonic() - began
+    return Round(captioned_by, clusters), figures
+
+
+def epoch_plan(
+    data: Dataset, stage: Stage, epoch: int, batch_size: int, round_: Round, rng: np.random.Generator
+) -> Plan:
+    """The batches of one epoch (from 0) of a stage."""
+    pairs, batches = data.pairs, stage.batches
+    if stage.losses.image_text == 0:
+        images = data.images_only if stage.losses.image_image > 0 else pairs[:0]
+        texts = data.texts_only if stage.losses.text_text > 0 else pairs[:0]
+        return uni_modal_batches(pairs, images, texts, batch_size, rng)
+    if round_.clusters is None:
+        plan = random_batches(pairs, batch_size, rng)
+    else:
+        clusters = _groups(pairs, round_.clusters.cluster[pairs])
+        random_share = batches.random_share(epoch, stage.epochs)
+        plan = clustered_batches(clusters, batch_size, rng, random_fraction=random_share)
+    images, texts = data.images_only, data.texts_only
+    matched = images[round_.captioned_by[images] >= 0]
+    if batches.pseudo_pairs and data.has_unpaired:
+        plan = with_unpaired(plan, matched, texts[:0], batches.pseudo_pairs, rng)
+        images, texts = np.setdiff1d(images, matched), np.setdiff1d(texts, round_.captioned_by[matched])
+    if batches.unpaired:
+        plan = with_unpaired(plan, images, texts, batches.unpaired, rng)
+    return plan
+
+
+def steps_per_epoch(data: Dataset, stage: Stage, batch_size: int) -> int:
+    """How many batches `epoch_plan` makes."""
+    pairs = len(data.pairs)
+    if stage.losses.image_text == 0:
+        images = len(data.images_only) if stage.losses.image_image > 0 else 0
+        texts = len(data.texts_only) if stage.losses.text_text > 0 else 0
+        return max(1, -(-(pairs + max(images, texts)) // batch_size))
+    return max(1, pairs // batch_size)
+
+
+def plan_figures(
+    plan: Plan,
+    clusters: Clusters,
+    mask_above: float | None,
+    batch_size: int,
+    rng: np.random.Generator,
+) -> dict[str, float]:
+    """How hard the plan's batches are against random ones, and the share of pairs that are masked."""
+    pairs = np.flatnonzero(clusters.cluster >= 0)
+    only_pairs = [batch[clusters.cluster[batch] >= 0] for batch in plan]
+    figures = {
+        "hardness": hardness(only_pairs, clusters.image, clusters.text),
+        "hardness_random": hardness(random_batches(pairs, batch_size, rng), clusters.image, clusters.text),
+    }
+    if mask_above is not None:
+        masked = sum(int(clusters.masked(batch, mask_above).sum()) for batch in only_pairs)
+        figures["masked"] = masked / max(sum(len(batch) * (len(batch) - 1) for batch in only_pairs), 1)
+    return figures
+
+
+def _groups(items: Indices, cluster: Indices) -> list[Indices]:
+    """The items of each cluster, from the cluster of each item."""
+    order = np.argsort(cluster, kind="stable")
+    return np.split(items[order], np.flatnonzero(np.diff(cluster[order])) + 1)
