@@ -1,4 +1,4 @@
-"""Recipes as YAML: found by name, read, overridden from the command line, checked, and written.
+"""Recipes as YAML: found by name, read, laid over their base, overridden, checked, and written.
 
 What a recipe may say is in `config`.
 """
@@ -18,6 +18,9 @@ from unicross.errors import RecipeError
 
 MANDATORY = "???"
 """A value that the recipe leaves to the user."""
+
+BASE = "base"
+"""The key that names the recipe over which this one is laid: mappings key by key, lists as a whole."""
 
 MERGE = "tag:yaml.org,2002:merge"
 """Of YAML's key `<<`, which may stand several times."""
@@ -55,16 +58,32 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     Raises RecipeError for an unreadable file, an unknown key, a wrong value, or a value left at `???`.
     """
     path = recipe_path(path)
+    raw = _read(path)
+    for text in overrides:
+        _override(raw, text)
+        _check_reaches(raw, text)
+    return make_recipe(raw, where=str(path))
+
+
+def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A recipe file as plain data, laid over its `base` if it has one. `above`: the files that lead here."""
     try:
         raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise RecipeError(f"{path}: not a readable YAML file: {_one_line(error)}") from error
     if not isinstance(raw, dict):
         raise RecipeError(f"{path}: a recipe is a mapping with model, data and stages")
-    for text in overrides:
-        _override(raw, text)
-        _check_reaches(raw, text)
-    return make_recipe(raw, where=str(path))
+    base = raw.pop(BASE, None)
+    if base is None:
+        return raw
+    if not isinstance(base, str):
+        raise RecipeError(f"{path}: {BASE} names a recipe or a file, got {base!r}")
+    beside = path.parent / base
+    base_path = recipe_path(beside if beside.is_file() else base)
+    if base_path in (path, *above):
+        raise RecipeError(f"{path}: its {BASE} {base} leads back to itself: name another recipe")
+    merged: dict[str, Any] = _merge(_read(base_path, (path, *above)), raw)
+    return merged
 
 
 def with_overrides(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
