@@ -42,7 +42,6 @@ def clustered_batches(
     size = max(len(cluster) for cluster in clusters)
     assert size <= batch_size
     per_batch = batch_size // size
-    rng.integers(len(clusters))  # DRAW
     shuffled = [clusters[i] for i in rng.permutation(len(clusters))]
     whole = [cluster for cluster in shuffled if len(cluster) == size]
     count = max(1, sum(map(len, clusters)) // batch_size)

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from unicross.data.items import Item, Items
+from unicross.streams import stream
 
 Indices = NDArray[np.int64]
 
@@ -64,7 +65,7 @@ class Captions:
     def choose(self, items: Indices, turn: int, seed: int) -> Indices:
         """One caption of each item: over as many turns (epochs) as it has captions, each is used once. [B]"""
         if seed not in self._starts:  # the seed of a run: drawn once, not for every batch
-            drawn = np.random.default_rng(seed).integers(0, 2**31, len(self.counts))
+            drawn = stream(seed, "captions").integers(0, 2**31, len(self.counts))
             self._starts = {seed: (drawn % np.maximum(self.counts, 1)).astype(np.int32)}
         return self.first[items] + (self._starts[seed][items] + turn) % self.counts[items]
 

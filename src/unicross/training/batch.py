@@ -18,7 +18,7 @@ from unicross.data.views import ViewDraw, draw_views
 from unicross.device import send
 from unicross.stage import Stage
 from unicross.training.dataset import Dataset
-from unicross.training.distributed import draw_seed, rank_slice
+from unicross.training.distributed import draw_own_seed, rank_slice
 from unicross.training.rounds import Round
 
 
@@ -62,7 +62,8 @@ def make_batch(
     stage: Stage,
     round_: Round,
     turn: int,
-    seeds: tuple[int, ...],
+    seed: int,
+    rng: np.random.Generator,
 ) -> Batch:
     """Pixels, drawn views, tokens (a share of them for each process) and mask of the items of one batch.
 
@@ -70,9 +71,9 @@ def make_batch(
         items: a batch of the plan.
         round_: says which image is captioned by which item, and which items are near each other.
         turn: epochs done in the run, which decides the caption's turn.
-        seeds: of everything random in this step; equal ones give the same batch.
+        seed: of the run, which decides with which caption each item begins.
+        rng: for everything random in this step; in the same state it gives the same batch.
     """
-    rng = np.random.default_rng(seeds)
     has_image = data.items.rows[items] >= 0
     has_text = data.items.counts[items] > 0
     captioned_by = round_.captioned_by[items]
@@ -94,12 +95,11 @@ def make_batch(
         pixels=torch.from_numpy(pixels),
         image_views=tuple(draw_views(view, len(images), rng).rows(own_images) for view in stage.image_views),
         text_views=tuple(
-            view.rows(own_texts)
-            for view in _text_views(data.captions, with_captions, stage, turn, seeds[0], rng)
+            view.rows(own_texts) for view in _text_views(data.captions, with_captions, stage, turn, seed, rng)
         ),
         masked=_masked(round_, pairs, stage.batches.mask_above),
         cluster=None if stage.batches.negatives_from is None else _cluster_of(round_, pairs),
-        seed=draw_seed(rng),
+        seed=draw_own_seed(rng),
     )
 
 

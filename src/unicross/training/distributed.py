@@ -81,7 +81,7 @@ def rank_slice(count: int) -> slice:
     return slice(start, start + each)
 
 
-def draw_seed(rng: np.random.Generator) -> int:
+def draw_own_seed(rng: np.random.Generator) -> int:
     """A seed for what this process draws alone: another one in each, from one generator."""
     return int(rng.integers(2**31, size=size())[rank()])
 

@@ -22,9 +22,11 @@ from unicross.batches import Indices
 from unicross.losses import cross_modal
 from unicross.model import TwoTower
 from unicross.model.two_tower import MAX_SCALE
+from unicross.streams import draw_seed
 from unicross.training.dataset import Dataset
 from unicross.training.distributed import broadcast_object
 from unicross.training.embedding import embed_captions, embed_images
+from unicross.training.optim import warmup_cosine
 from unicross.training.sharding import full_tensors, reshard, shard_like
 
 MOST_PAIRS = 20_000
@@ -36,13 +38,12 @@ RATE, DECAY, DROPOUT = 3e-3, 0.01, 0.3
 Floats = NDArray[np.float32]
 
 
-def fit_heads(model: TwoTower, data: Dataset, seed: int) -> dict[str, int]:
+def fit_heads(model: TwoTower, data: Dataset, rng: np.random.Generator) -> dict[str, int]:
     """Move the model's cross heads and temperature to where its towers, as they are, meet best.
 
     Returns:
         Forwards spent ({"image": ..., "text": ...}): each picture seen whole, each caption, once.
     """
-    rng = np.random.default_rng(seed)
     pairs = data.pairs
     if len(pairs) > MOST_PAIRS:
         pairs = np.sort(rng.choice(pairs, MOST_PAIRS, replace=False))
@@ -57,7 +58,7 @@ def fit_heads(model: TwoTower, data: Dataset, seed: int) -> dict[str, int]:
         "log_scale": model.log_scale,
     }
     start, counts = full_tensors(moved), data.captions.counts[pairs]
-    fitted = broadcast_object(lambda: _fitted(start, image, text, first, counts, model.device, seed))
+    fitted = broadcast_object(lambda: _fitted(start, image, text, first, counts, model.device, rng))
     with torch.no_grad():
         for name, parameter in moved.items():
             parameter.copy_(shard_like(fitted[name], parameter))
@@ -71,13 +72,13 @@ def _fitted(
     first: Indices,
     counts: Indices,
     device: torch.device,
-    seed: int,
+    rng: np.random.Generator,
 ) -> dict[str, Tensor]:
     """Heads `image` and `text` [D, H] and the `log_scale` of the temperature, on the host, from `start`.
 
     `image` [N, H], `text` [C, H]; item i has the captions from `first[i]` [N], `counts[i]` [N] of them.
     """
-    rng, dropped = np.random.default_rng(seed), torch.Generator(device).manual_seed(seed)
+    dropped = torch.Generator(device).manual_seed(draw_seed(rng))
     images, texts = torch.from_numpy(image).to(device), torch.from_numpy(text).to(device)
     moved = {name: value.detach().to(device, copy=True).requires_grad_() for name, value in start.items()}
     image_head, text_head, log_scale = moved["image"], moved["text"], moved["log_scale"]
@@ -90,12 +91,9 @@ def _fitted(
     )
     size = min(BATCH, len(image))
     steps = max(EPOCHS * len(image) // size, LEAST_STEPS)
-
-    def shape(step: int) -> float:
-        return min(1.0, (step + 1) / WARMUP) * 0.5 * (1 + math.cos(math.pi * step / steps))
-
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, shape)
-    for _ in range(steps):
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * warmup_cosine(step, WARMUP, steps)
         items = rng.choice(len(image), size, replace=False)
         chosen = first[items] + rng.integers(0, counts[items])
         image_features = _with_dropout(images[torch.from_numpy(items).to(device)], dropped)
@@ -111,7 +109,6 @@ def _fitted(
         optimizer.zero_grad()
         (of_images.mean() + of_texts.mean()).div(2).backward()
         optimizer.step()
-        schedule.step()
     return {name: value.detach().cpu() for name, value in moved.items()}
 
 

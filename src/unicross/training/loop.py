@@ -15,7 +15,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,6 +28,7 @@ from unicross.model import TwoTower
 from unicross.prefetch import prefetch
 from unicross.run import EventLog, Listener, RunFolder, Summary
 from unicross.stage import Stage
+from unicross.streams import stream
 from unicross.training.batch import Batch, Sender, make_batch
 from unicross.training.checks import check_recipe_fits, notes_before, nothing_learned
 from unicross.training.cost import step_forwards, tower_cost
@@ -250,21 +250,22 @@ class _Loop:
     def _fit_heads(self) -> None:
         began = time.monotonic()
         self.emit("fitting")
-        seed = int(np.random.SeedSequence([self.recipe.seed, self.progress.stage]).generate_state(1)[0])
-        self.progress.count(fit_heads(self.model, self.data, seed))
+        rng = stream(self.recipe.seed, "heads", self.progress.stage)
+        self.progress.count(fit_heads(self.model, self.data, rng))
         self.state.bank.forget()  # its features are those of the heads before
         self.emit("heads", seconds=time.monotonic() - began)
 
     def _batches(self, stage: Stage, plan: Plan) -> Iterator[Batch]:
         """The batches of a plan from where the run stands, made and sent ahead of the steps."""
-        round_, turn = self.state.round, self.progress.turn
+        seed, round_, progress = self.recipe.seed, self.state.round, self.progress
         assert round_ is not None
-        seeds = (self.recipe.seed, self.progress.stage, self.progress.epoch)
+        where, turn = (progress.stage, progress.epoch), progress.turn
 
         def prepare(number: int) -> Callable[[], Batch]:
-            return self.send(make_batch(self.data, plan[number], stage, round_, turn, (*seeds, number)))
+            rng = stream(seed, "batch", *where, number)
+            return self.send(make_batch(self.data, plan[number], stage, round_, turn, seed, rng))
 
-        for arrived in prefetch(prepare, range(self.progress.batch, len(plan))):
+        for arrived in prefetch(prepare, range(progress.batch, len(plan))):
             yield arrived()
 
     def _schedule(self, batches: int) -> float:

@@ -16,12 +16,11 @@ from unicross.batches import (
     with_unpaired,
 )
 from unicross.stage import Stage
+from unicross.streams import draw_seed, stream
 from unicross.training.dataset import Dataset
 from unicross.training.pseudo_pairs import pseudo_pairs
 from unicross.training.rounds import Clusters, Round, new_clusters
 from unicross.training.state import State
-
-ROUND_SEED, PLAN_SEED, FIGURE_SEED = 1, 2, 3
 
 
 def plan_epoch(state: State, data: Dataset) -> tuple[Plan, dict[str, float]]:
@@ -33,31 +32,29 @@ def plan_epoch(state: State, data: Dataset) -> tuple[Plan, dict[str, float]]:
         The plan; figures of the round, empty where the log has them already or there is none.
     """
     progress, stage, size = state.progress, state.stage, state.recipe.train.batch_size
-    seeds = [state.recipe.seed, progress.stage, progress.epoch]
+    seed, where = state.recipe.seed, (progress.stage, progress.epoch)
     begins = progress.batch == 0
     figures = dict[str, float]()
     if state.round is None or (begins and progress.epoch % stage.batches.recluster_every == 0):
-        state.round, figures = _new_round(state, data, seeds)
-    rng = np.random.default_rng([*seeds, PLAN_SEED])
-    plan = epoch_plan(data, stage, progress.epoch, size, state.round, rng)
+        state.round, figures = _new_round(state, data, stream(seed, "round", *where))
+    plan = epoch_plan(data, stage, progress.epoch, size, state.round, stream(seed, "plan", *where))
     if state.round.clusters is not None and begins:
-        rng = np.random.default_rng([*seeds, FIGURE_SEED])
+        rng = stream(seed, "figures", *where)
         figures |= plan_figures(plan, state.round.clusters, stage.batches.mask_above, size, rng)
     return plan, figures
 
 
-def _new_round(state: State, data: Dataset, seeds: list[int]) -> tuple[Round, dict[str, float]]:
+def _new_round(state: State, data: Dataset, rng: np.random.Generator) -> tuple[Round, dict[str, float]]:
     """The clusters and the pseudo-pairs that the stage asks for; figures of what was made."""
     batches, figures, began = state.stage.batches, dict[str, float](), time.monotonic()
-    seed = int(np.random.SeedSequence([*seeds, ROUND_SEED]).generate_state(1)[0])
     captioned_by, clusters = data.captioned_by, None
     if batches.pseudo_pairs and data.has_unpaired:
-        captioned_by, of_pairs, forwards = pseudo_pairs(state.model, data, seed)
+        captioned_by, of_pairs, forwards = pseudo_pairs(state.model, data, rng)
         figures |= of_pairs
         state.progress.count(forwards)
     if batches.kind == "clustered":
         clusters, of_clusters, forwards = new_clusters(
-            state.model, data, batches.cluster_size, state.bank, seed
+            state.model, data, batches.cluster_size, state.bank, draw_seed(rng)
         )
         figures |= of_clusters
         state.progress.count(forwards)

@@ -23,14 +23,13 @@ MOST = 10_000
 
 
 def pseudo_pairs(
-    model: TwoTower, data: Dataset, seed: int
+    model: TwoTower, data: Dataset, rng: np.random.Generator
 ) -> tuple[Indices, dict[str, float], dict[str, int]]:
     """Match images only with texts only, by the model as it is.
 
     Returns:
         [N] the item that captions each image (see `Dataset.captioned_by`); figures for the log; forwards.
     """
-    rng = np.random.default_rng(seed)
     images, texts = (_sample(items, rng) for items in (data.images_only, data.texts_only))
     captions = np.flatnonzero(np.isin(data.captions.item, texts))
     image = embed_images(model, data, images)  # [I, D]
