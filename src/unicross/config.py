@@ -16,7 +16,6 @@ Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 Pooling = Literal["cls", "mean", "pooler"]
-Format = Literal["flickr", "karpathy", "table", "tar", "parquet", "arrow", "folder"]
 Part = Literal["image", "text", "image_head", "text_head", "temperature"]
 
 MOVED: dict[str, set[Part]] = {
@@ -79,8 +78,8 @@ class SplitConfig(Strict):
 
 class DataConfig(Strict):
     root: str
-    format: Format | None = None
-    """None: detected from the path."""
+    format: str | None = None
+    """A name in `data.formats.FORMATS`, which reading the data checks; None: detected from the path."""
     split: SplitConfig = SplitConfig()
     max_tokens: int = Field(40, ge=3)
     on_error: Literal["raise", "skip"] = "raise"

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from unicross.batches import Plan
 from unicross.config import Recipe, Stage
-from unicross.data.rows import Problem
+from unicross.data.records import Problem
 from unicross.device import autocast
 from unicross.errors import TrainingError, UnicrossError
 from unicross.model import TwoTower

@@ -9,7 +9,7 @@ import torch
 
 from unicross.batches import Indices, soft_targets
 from unicross.config import Stage
-from unicross.data.captions import Captions, Tokens
+from unicross.data.tokens import CaptionTokens, Tokens
 from unicross.data.views import draw_views
 from unicross.device import send
 from unicross.training.dataset import Dataset
@@ -118,7 +118,7 @@ def _judged(
 
 
 def _text_views(
-    captions: Captions,
+    captions: CaptionTokens,
     items: Indices,
     stage: Stage,
     turn: int,
@@ -133,10 +133,6 @@ def _text_views(
     first = captions.tokens(chosen)
     if count == 1:
         return (first,)
-    match stage.views.text:
-        case "dropout":
-            return first, first
-        case "sibling":
-            return first, *(captions.tokens(row) for row in captions.siblings(chosen, count - 1, rng))
-        case "perturb":
-            return first, captions.perturbed(chosen, stage.views.perturb, rng)
+    if stage.views.text == "dropout":
+        return first, first
+    return first, *(captions.tokens(row) for row in captions.siblings(chosen, count - 1, rng))

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unicross.config import Losses, Stage
-from unicross.data.captions import Tokens
+from unicross.data.tokens import Tokens
 from unicross.data.views import ViewDraw, apply_views
 from unicross.device import send
 from unicross.losses import cross_modal, sample_weights, uni_modal

@@ -1,4 +1,4 @@
-"""Captions as tokens: tokenised once, chosen, perturbed and padded for a batch.
+"""Captions as tokens: tokenised once, chosen and padded for a batch.
 
 Letters: N items, C captions, B batch, L tokens.
 """
@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from unicross.batches import Indices
 from unicross.data.items import Item, Items
-
-Indices = NDArray[np.int64]
 
 CHUNK = 8192
 """Captions that are tokenised at a time."""
@@ -35,7 +34,7 @@ class Tokens:
         return Tokens(self.ids[rows], self.mask[rows], self.lengths[rows])
 
 
-class Captions:
+class CaptionTokens:
     """The captions of a list of items, tokenised once and kept flat."""
 
     def __init__(self, items: Sequence[Item], tokenizer: PreTrainedTokenizerFast, max_tokens: int) -> None:
@@ -86,10 +85,6 @@ class Captions:
         """Stored captions as one padded batch."""
         return self._pad([self._flat[self._bounds[c] : self._bounds[c + 1]] for c in captions])
 
-    def perturbed(self, captions: Indices, share: float, rng: np.random.Generator) -> Tokens:
-        """The captions with words dropped or swapped, as one padded batch."""
-        return self._pad(self._encode([perturb(self.texts[int(c)].as_py(), share, rng) for c in captions]))
-
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         if not texts:
             return []
@@ -105,16 +100,3 @@ class Captions:
             target[: len(row)] = row
         mask = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)
         return Tokens(torch.from_numpy(ids), torch.from_numpy(mask), lengths)
-
-
-def perturb(text: str, share: float, rng: np.random.Generator) -> str:
-    """Drop, or swap with a neighbour, about `share` of the words (EDA, Wei & Zou 2019); one always stays."""
-    words = text.split()
-    for _ in range(rng.binomial(len(words), share)):
-        place = int(rng.integers(len(words)))
-        if rng.random() < 0.5 and len(words) > 1:
-            del words[place]
-        else:
-            other = min(place + 1, len(words) - 1)
-            words[place], words[other] = words[other], words[place]
-    return " ".join(words)
