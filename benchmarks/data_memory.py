@@ -87,10 +87,11 @@ def resident() -> dict[str, float]:
 
 
 def measure(folder: Path, access: int) -> dict[str, Any]:
-    from unicross.data.cache import LazyPixels
-    from unicross.data.captions import Captions
-    from unicross.data.reading import load_items
     from unicross.towers import train_tokenizer
+
+    from unicross.data.load import load_items
+    from unicross.data.pixels import LazyPixels
+    from unicross.data.tokens import CaptionTokens
 
     tokenizer = train_tokenizer(WORDS, 300)
     memory, seconds = {"imports": resident()}, {}
@@ -106,7 +107,7 @@ def measure(folder: Path, access: int) -> dict[str, Any]:
     done("open")
     items.digest()
     done("digest")
-    captions = Captions(items, tokenizer, 24)
+    captions = CaptionTokens(items, tokenizer, 24)
     done("captions")
     pixels = LazyPixels.build(items, 16, "squash", workers=2)
     asked = np.random.default_rng(0).integers(0, len(items), access)

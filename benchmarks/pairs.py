@@ -9,7 +9,7 @@ from typing import Any
 
 from unicross.config import Recipe
 from unicross.data.items import ImageFile
-from unicross.data.reading import load_items
+from unicross.data.load import load_items
 from unicross.recipe import make_recipe
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from unicross.data.items import ImageFile, Item
-from unicross.data.reading import load_items
+from unicross.data.load import load_items
 
 FEW, POOL, SOME, SEED = 600, 1000, 2000, 2023
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from unicross.data.items import Item
+from unicross.data.items import ImageFile, Item
 
 
 def picture(path: Path) -> Path:
@@ -33,3 +33,21 @@ def karpathy(path: Path, *images: dict[str, object]) -> Path:
 
 def entry(name: str, split: str, *captions: str, **more: object) -> dict[str, object]:
     return {"filename": name, "split": split, "sentences": [{"raw": text} for text in captions], **more}
+
+
+def image_path(item: Item) -> Path:
+    assert isinstance(item.image, ImageFile)
+    return item.image.path
+
+
+def flickr(root: Path) -> Path:
+    """Flickr8k's layout: a and b in train, c in dev, d in no list and without a picture."""
+    for name in "abc":
+        picture(root / "Images" / f"{name}.jpg")
+    write(
+        root / "Flickr8k.token.txt",
+        *(f"{name}.jpg#{k}\tcaption {k} of {name} ." for name in "abcd" for k in range(5)),
+    )
+    write(root / "Flickr_8k.trainImages.txt", "b.jpg", "a.jpg")
+    write(root / "Flickr_8k.devImages.txt", "c.jpg")
+    return root

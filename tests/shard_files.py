@@ -56,3 +56,8 @@ def shades(items: Sequence[Item]) -> list[int | None]:
         None if item.image is None else Image.open(io.BytesIO(item.image.read())).getpixel((0, 0))[0]
         for item in items
     ]
+
+
+PICTURES = [png(1), png(2), None, png(4), png(5)]
+CAPTIONS = ["one", "two", "three", None, "five"]
+"""Columns of five rows, one without a picture and one without a caption."""

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from unicross.compare import Steps, compare, real_steps
 from unicross.comparison import COMPARED, Comparison, per_image, table
-from unicross.data.synthetic import write_demo_set
+from unicross.demo.scenes import write_demo_set
 from unicross.errors import DataError, RecipeError, TrainingError
 from unicross.evaluation import evaluate_embeddings
 from unicross.recipe import dump_recipe, load_recipe

@@ -8,16 +8,16 @@ import pytest
 from PIL import Image
 
 from fake_model import COLOURS, FakeModel, gallery, paint
-from unicross.embed import Failure, embed_files, walk
+from unicross.embed import Failure, embed_files, find_pictures
 from unicross.errors import DataError
 
 
-def test_walk_finds_nested_pictures_sorted_with_their_albums(tmp_path: Path) -> None:
+def test_finding_finds_nested_pictures_sorted_with_their_albums(tmp_path: Path) -> None:
     gallery(tmp_path)
     (tmp_path / "notes.txt").write_text("no picture")
     paint(tmp_path / ".hidden" / "secret.png", "red")
     paint(tmp_path / "UPPER.PNG", "red")
-    files, failures = walk(tmp_path)
+    files, failures = find_pictures(tmp_path)
     found = [(file.path.relative_to(tmp_path.resolve()).as_posix(), file.album) for file in files]
     assert found == [
         ("UPPER.PNG", tmp_path.name),
@@ -32,32 +32,32 @@ def test_walk_finds_nested_pictures_sorted_with_their_albums(tmp_path: Path) -> 
     assert files[0].size == (tmp_path / "UPPER.PNG").stat().st_size
 
 
-def test_walk_survives_link_loops_and_reports_dead_links(tmp_path: Path) -> None:
+def test_finding_survives_link_loops_and_reports_dead_links(tmp_path: Path) -> None:
     gallery(tmp_path)
     (tmp_path / "a" / "up").symlink_to(tmp_path)
     (tmp_path / "a" / "self").symlink_to(tmp_path / "a")
     (tmp_path / "dead.png").symlink_to(tmp_path / "nowhere.png")
     (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
-    files, failures = walk(tmp_path)
+    files, failures = find_pictures(tmp_path)
     assert len(files) == 6
     assert sorted(Path(failure.path).name for failure in failures) == ["dead.png", "loop.png"]
 
 
-def test_walk_reports_names_that_are_not_utf8(tmp_path: Path) -> None:
+def test_finding_reports_names_that_are_not_utf8(tmp_path: Path) -> None:
     bad = os.fsencode(tmp_path) + b"/bad\xff.png"
     try:
         Path(os.fsdecode(bad)).write_bytes(b"x")
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
-    files, failures = walk(tmp_path)
+    files, failures = find_pictures(tmp_path)
     assert files == []
     assert "not valid UTF-8" in failures[0].reason
     failures[0].path.encode()  # can be printed and written as JSON
 
 
-def test_walk_refuses_what_is_no_folder(tmp_path: Path) -> None:
+def test_finding_refuses_what_is_no_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not a folder"):
-        walk(tmp_path / "missing")
+        find_pictures(tmp_path / "missing")
 
 
 def test_embed_files_keeps_order_and_reports_bad_files(tmp_path: Path) -> None:

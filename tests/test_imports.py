@@ -24,7 +24,7 @@ FLOORS = (
     {"embed", "evaluation"},
     {"comparison", "store", "training"},
     {"compare", "search", "sheet"},
-    {"export", "report", "serve"},
+    {"demo", "export", "report", "serve"},
     {"commands"},
     {"cli"},
     {"__main__"},

@@ -7,7 +7,7 @@ import pytest
 
 import tiny
 from training_parts import prepared
-from unicross.data.reading import load_items
+from unicross.data.load import load_items
 from unicross.errors import RecipeError
 from unicross.matching import mutual_matches
 from unicross.training import planning, pseudo, train

@@ -12,8 +12,8 @@ from safetensors.numpy import save_file
 from unicross.compare import Steps, compare
 from unicross.comparison import Row, difference_text, spread_text
 from unicross.data.items import Items
-from unicross.data.reading import load_items
-from unicross.data.synthetic import write_demo_set
+from unicross.data.load import load_items
+from unicross.demo.scenes import write_demo_set
 from unicross.errors import DataError
 from unicross.evaluation import Result, evaluate_embeddings
 from unicross.recipe import dump_recipe

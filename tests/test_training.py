@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 import tiny
 from training_parts import ALL, CPU, PLAIN, prepared
-from unicross.data.captions import Captions
 from unicross.data.items import ImageFile, Item, Items
+from unicross.data.tokens import CaptionTokens
 from unicross.errors import CheckpointError
 from unicross.training import loop, planning, state, train
 from unicross.training.cost import step_forwards, tower_cost
@@ -252,7 +252,7 @@ def test_a_view_with_dropped_patches_counts_those_that_are_left():
 
 def test_captions_are_tokenised_once(photos, monkeypatch):
     _, _, data = prepared(photos, tiny.ALIGN)
-    monkeypatch.setattr(Captions, "_encode", None)
+    monkeypatch.setattr(CaptionTokens, "_encode", None)
     make_batch(data, np.arange(4), tiny.recipe(photos, tiny.UNI).stages[0], None, 0, (0,))
 
 

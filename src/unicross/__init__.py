@@ -21,7 +21,7 @@ from unicross.errors import (
 
 if TYPE_CHECKING:
     from unicross.config import Recipe
-    from unicross.data.reading import load_items
+    from unicross.data.load import load_items
     from unicross.evaluation import evaluate
     from unicross.model import TwoTower
     from unicross.recipe import load_recipe
@@ -36,7 +36,7 @@ _HOME = {
     "Searcher": "unicross.search",
     "TwoTower": "unicross.model",
     "evaluate": "unicross.evaluation",
-    "load_items": "unicross.data.reading",
+    "load_items": "unicross.data.load",
     "load_recipe": "unicross.recipe",
     "open_store": "unicross.store",
     "train": "unicross.training",

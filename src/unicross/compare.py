@@ -264,7 +264,7 @@ def real_steps(
     listener: Callable[[Mapping[str, Any]], None] | None = None, device: str | None = None
 ) -> Steps:
     """Training and evaluation as they are; `listener` hears training's events (see `training.events`)."""
-    from unicross.data.splits import read_validation
+    from unicross.data.load import read_validation
     from unicross.evaluation import evaluate
     from unicross.model import TwoTower
     from unicross.training import train

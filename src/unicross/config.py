@@ -14,7 +14,6 @@ from pydantic import BeforeValidator, Field, model_validator
 from unicross.stage import Positive, Share, Stage, Strict
 
 Pooling = Literal["cls", "mean", "pooler"]
-Format = Literal["flickr", "karpathy", "table", "tar", "parquet", "arrow", "folder"]
 
 
 def _tower(source: Any) -> Any:
@@ -71,8 +70,8 @@ class DataConfig(Strict):
 
     root: str
     """A folder or a captions file."""
-    format: Format | None = None
-    """None: detected from the path."""
+    format: str | None = None
+    """A name in `data.formats.FORMATS`, which reading the data checks; None: detected from the path."""
     split: SplitConfig = SplitConfig()
     max_tokens: int = Field(40, ge=3)
     """Tokens of a caption that are read, special ones included."""

@@ -1,4 +1,4 @@
-"""From a folder of pictures to vectors: walking, decoding ahead in threads, embedding in batches.
+"""From a folder of pictures to vectors: finding them, decoding in threads beforehand, embedding in batches.
 
 Nothing here knows a store. A picture that cannot be read is reported with its reason and does not stop
 the others. N is a number of pictures, S the side of the model's square in pixels, D the vector's size.
@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unicross.config import ModelConfig
-from unicross.data.images import IMAGE_SUFFIXES, load_square
+from unicross.data.images import IMAGE_SUFFIXES, Pixels, load_square
+from unicross.data.walk import walk
 from unicross.errors import DataError
 
 Vectors = NDArray[np.float32]
-Pixels = NDArray[np.uint8]
 
 BATCH = 64
 """Pictures in one forward."""
@@ -64,7 +64,7 @@ class Failure:
     reason: str
 
 
-def walk(folder: Path) -> tuple[list[FoundFile], list[Failure]]:
+def find_pictures(folder: Path) -> tuple[list[FoundFile], list[Failure]]:
     """All pictures under a folder, sorted by path, and what could not be looked at.
 
     Follows links, each real folder once, so loops end; leaves hidden files and folders out. Raises
@@ -75,56 +75,40 @@ def walk(folder: Path) -> tuple[list[FoundFile], list[Failure]]:
         raise DataError(f"{folder} is not a folder: give the folder that holds the pictures")
     files: list[FoundFile] = []
     failures: list[Failure] = []
-    seen: set[tuple[int, int]] = set()
-    pending = [root]
-    while pending:
-        here = pending.pop()
-        try:
-            status = here.stat()
-            if (status.st_dev, status.st_ino) in seen:
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            entries = sorted(os.scandir(here), key=lambda entry: entry.name)
-        except OSError as error:
-            failures.append(Failure(_printable(here), f"the folder cannot be read: {error.strerror}"))
+
+    def unreadable(error: OSError) -> None:
+        reason = f"the folder cannot be read: {error.strerror}"
+        if error.filename == str(root):
+            raise DataError(f"{folder}: {reason}") from error
+        failures.append(Failure(_printable(error.filename), reason))
+
+    for entry in walk(root, unreadable):
+        if Path(entry.name).suffix.lower() not in IMAGE_SUFFIXES:
             continue
-        album = here.relative_to(root).as_posix() if here != root else root.name
-        folders = []
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if _is_folder(entry):
-                folders.append(Path(entry.path))
-            elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
-                found = _look(entry, album)
-                (files if isinstance(found, FoundFile) else failures).append(found)  # type: ignore[arg-type]
-        pending.extend(reversed(folders))
+        match _look(entry, root):
+            case FoundFile() as file:
+                files.append(file)
+            case failure:
+                failures.append(failure)
     files.sort(key=lambda file: file.path)
-    if not files and any(failure.path == str(root) for failure in failures):
-        raise DataError(f"{folder}: {failures[0].reason}")
     return files, failures
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
-
-
-def _look(entry: os.DirEntry[str], album: str) -> FoundFile | Failure:
+def _look(entry: os.DirEntry[str], root: Path) -> FoundFile | Failure:
     try:
         entry.path.encode()
     except UnicodeEncodeError:
-        return Failure(_printable(Path(entry.path)), "the name is not valid UTF-8: rename it")
+        return Failure(_printable(entry.path), "the name is not valid UTF-8: rename it")
     try:
         status = entry.stat()
     except OSError as error:  # a link to nowhere, or a link to itself
         return Failure(entry.path, f"cannot be read: {error.strerror}")
-    return FoundFile(Path(entry.path), status.st_size, status.st_mtime, album)
+    path = Path(entry.path)
+    album = path.parent.relative_to(root).as_posix() if path.parent != root else root.name
+    return FoundFile(path, status.st_size, status.st_mtime, album)
 
 
-def _printable(path: Path) -> str:
+def _printable(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 

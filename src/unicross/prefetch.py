@@ -9,6 +9,9 @@ from typing import TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
+OnProgress = Callable[[int, int], object]
+"""What long work calls with the number of things done and of all."""
+
 
 def prefetch(make: Callable[[T], R], wanted: Sequence[T], depth: int = 2) -> Iterator[R]:
     """`make` of each in order, up to `depth` of them being made in a thread while the caller works."""

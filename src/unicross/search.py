@@ -11,15 +11,12 @@ from typing import TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from unicross.data.images import load_square
-from unicross.data.items import ImageSource
+from unicross.data.images import AnyImage, load_square
 from unicross.embed import Encoder
 from unicross.errors import CheckpointError, QueryError, StoreError
 from unicross.store import Condition, Hit, Kind, Row, Store, Where, open_store
 
-AnyImage = ImageSource | Path | str | Image.Image | NDArray[np.uint8]
 Vector = NDArray[np.float32]
 
 MINUS_WEIGHT = 0.5

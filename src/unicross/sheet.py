@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from unicross.data.images import decode
+from unicross.data.images import decode, thumbnail
 from unicross.errors import DataError
 from unicross.store import Hit
 
@@ -51,8 +50,5 @@ def _picture(path: str, alt: str) -> str:
         image = decode(Path(path).read_bytes(), path, at_least=SIDE)
     except (OSError, DataError):
         return '<div class="none">cannot be read any more</div>'
-    image.thumbnail((SIDE, SIDE))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=82)
-    data = base64.b64encode(buffer.getvalue()).decode()
+    data = base64.b64encode(thumbnail(image, (SIDE, SIDE))).decode()
     return f'<img alt="{alt}" src="data:image/jpeg;base64,{data}">'

@@ -23,15 +23,13 @@ def data(
 
     Pictures are looked at by their headers only. Problems exit with 1, as they would stop training.
     """
-    from typing import get_args
+    from unicross.data.formats import FORMATS
+    from unicross.data.load import survey
+    from unicross.data.records import describe
 
-    from unicross.config import Format
-    from unicross.data.reading import survey
-    from unicross.data.rows import describe
-
-    if format is not None and format not in get_args(Format):
-        raise typer.BadParameter(f"--format is one of {', '.join(get_args(Format))}")
-    found = survey(root, format=format)  # type: ignore[arg-type]
+    if format is not None and format not in FORMATS:
+        raise typer.BadParameter(f"--format is one of {', '.join(FORMATS)}")
+    found = survey(root, format=format)
     figures = {name: _figures(items) for name, items in found.splits.items()}
     if json:
         about = {"format": found.format, "path": str(found.path), "splits": figures}

@@ -26,8 +26,8 @@ def demo(
     from unicross.commands.show import Listening, output
     from unicross.compare import compare, real_steps
     from unicross.comparison import table
-    from unicross.data.reading import load_items
-    from unicross.data.synthetic import write_demo_set
+    from unicross.data.load import load_items
+    from unicross.demo.scenes import write_demo_set
     from unicross.model import TwoTower
     from unicross.recipe import recipe_path
     from unicross.search import open_searcher

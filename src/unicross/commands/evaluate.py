@@ -33,7 +33,7 @@ def evaluate(
 
     All captions count. Recalls and mAP are in percent; ties count against the model.
     """
-    from unicross.data.splits import read_validation, seen_in_training
+    from unicross.data.load import read_validation, seen_in_training
     from unicross.errors import CheckpointError
     from unicross.evaluation import evaluate as run
     from unicross.model import TwoTower

@@ -1,8 +1,8 @@
-"""Decoding images: bytes of any common kind in, square RGB uint8 arrays out.
+"""Encoded images: the one decoder and the one maker of thumbnails.
 
-Pillow decodes; JPEGs are decoded at a reduced scale where they are much larger than wanted, and by
-simplejpeg (faster, same pixels within rounding) where it is installed. Colour profiles are ignored.
-H, W: height and width of a picture; S: side of the square, all in pixels.
+Pillow decodes; JPEGs are decoded at a reduced scale where they are much larger than asked for, and by
+simplejpeg (faster, same pixels within rounding) where it is installed and rounding does not matter. Colour
+profiles are ignored. H, W: height and width of a picture; S: side of the square, all in pixels.
 """
 
 from __future__ import annotations
@@ -30,41 +30,79 @@ except ImportError:
 Resize = Literal["squash", "crop"]
 Pixels = NDArray[np.uint8]
 AnyImage = ImageSource | Path | str | Image.Image | Pixels
+"""An image source, a path, a PIL image, or a uint8 array [H, W, 3]."""
+Fault = Literal["empty", "no image", "too large", "damaged"]
 
-_KINDS = "jpg jpeg jpe jfif png webp gif bmp tif tiff avif jp2 ppm pgm heic heif"
-IMAGE_SUFFIXES = frozenset(f".{kind}" for kind in _KINDS.split())
+_SUFFIXES = "jpg jpeg jpe jfif png webp gif bmp tif tiff avif jp2 ppm pgm heic heif"
+IMAGE_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
 """Files whose names end so, in any case, are taken for pictures; those that cannot be decoded (Pillow has no
 HEIC by itself) are reported, never passed over."""
 
 EMPTY = "the file is empty"
 GAP = 2
 """A picture is reduced by cheap means only down to this multiple of the wanted side; the rest is bicubic."""
+QUALITY = 82
+"""Of the JPEGs that are written to be looked at, in Pillow's scale from 0 to 95."""
+
+
+class ImageError(DataError):
+    """An encoded image that is refused.
+
+    `fault` says why: it is empty, no image of a kind that is read, of too many pixels, or damaged. `reason`
+    is the message without the image's name and without advice.
+    """
+
+    def __init__(self, name: str, fault: Fault, reason: str) -> None:
+        advice = "make it smaller or remove it" if fault == "too large" else "replace it or remove it"
+        super().__init__(f"{name}: {reason}: {advice}")
+        self.fault: Fault = fault
+        self.reason = reason
 
 
 @functools.cache
-def formats() -> tuple[str, ...]:
-    """The kinds of images that are decoded, where this Pillow can. No EPS: it would run Ghostscript."""
+def image_kinds() -> tuple[str, ...]:
+    """The kinds of images that are decoded, by Pillow's names, where this Pillow can."""
     Image.init()
-    wanted = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
-    return tuple(name for name in wanted if name in Image.OPEN)
+    kinds = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
+    return tuple(kind for kind in kinds if kind in Image.OPEN)  # no EPS: it would run Ghostscript
 
 
-def decode(data: bytes, name: str, at_least: int | None = None) -> Image.Image:
+def decode(
+    data: bytes,
+    name: str,
+    at_least: int | None = None,
+    *,
+    kinds: tuple[str, ...] | None = None,
+    max_pixels: int | None = None,
+    fast: bool = False,
+) -> Image.Image:
     """The picture as it should be seen: upright by its EXIF orientation, RGB, on white where transparent.
 
-    Of an animation, the first frame. `at_least`: both sides of a JPEG may come out reduced to no less than
-    this many pixels. Raises DataError, naming `name`, for what is no image, truncated, or too large.
+    Of an animation, the first frame.
+
+    Args:
+        data: the encoded bytes.
+        name: what messages call the picture.
+        at_least: both sides of a JPEG may come out reduced to no less than this many pixels.
+        kinds: Pillow's names of the kinds that are decoded; None: all of `image_kinds()`.
+        max_pixels: the largest W * H; Pillow's own limit holds in any case.
+        fast: plain JPEGs may be decoded by simplejpeg, whose pixels differ from Pillow's by rounding.
+
+    Raises ImageError, naming `name`, for what is no image, truncated, or too large.
     """
+    if fast and (image := _fast_jpeg(data, at_least or 0, max_pixels)) is not None:
+        return image
     try:
-        with Image.open(io.BytesIO(data), formats=formats()) as image:
-            _refuse_huge(image.width, image.height, name)
+        with Image.open(io.BytesIO(data), formats=kinds or image_kinds()) as image:
+            _refuse_huge(image.width, image.height, name, max_pixels)
             if at_least is not None:
                 image.draft(None, (at_least, at_least))
             return upright_rgb(image)
-    except DataError:
+    except ImageError:
         raise
     except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
-        raise DataError(f"{name}: {_reason(error) if data else EMPTY}: replace it or remove it") from error
+        fault, reason = _fault(error) if data else ("empty", EMPTY)
+        raise ImageError(name, fault, reason) from error
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
@@ -81,6 +119,45 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def image_kind(data: bytes) -> str | None:
+    """Pillow's name of the kind that the first bytes say; None for what is no image."""
+    try:
+        with Image.open(io.BytesIO(data), formats=image_kinds()) as image:
+            return image.format
+    except Exception:  # as in decode
+        return None
+
+
+def reduced(image: Image.Image, at_least: int) -> Image.Image:
+    """A large picture cheaply reduced, both sides to no less than GAP times `at_least` pixels."""
+    factor = min(image.size) // (GAP * at_least)
+    return image.reduce(factor) if factor > 1 else image
+
+
+def thumbnail(image: Image.Image, box: tuple[int, int], *, cover: bool = False) -> bytes:
+    """A small JPEG of an RGB picture in its proportions; a picture that is small already keeps its size.
+
+    Args:
+        image: the picture.
+        box: width and height in pixels that the thumbnail fits into.
+        cover: the thumbnail covers the box instead: its shorter side fits.
+    """
+    width, height = image.size
+    ratios = box[0] / width, box[1] / height
+    scale = max(ratios) if cover else min(ratios)
+    if scale < 1:
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        image = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=GAP)
+    return as_jpeg(image)
+
+
+def as_jpeg(image: Image.Image) -> bytes:
+    """An RGB picture as the bytes of a JPEG file."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=QUALITY)
+    return buffer.getvalue()
+
+
 def to_square(image: Image.Image, side: int, resize: Resize) -> Pixels:
     """An RGB picture as uint8 [S, S, 3]: all of it (`squash`) or its centre in proportion (`crop`)."""
     width, height = image.size
@@ -94,10 +171,7 @@ def to_square(image: Image.Image, side: int, resize: Resize) -> Pixels:
 
 
 def load_square(source: AnyImage, side: int, resize: Resize) -> Pixels:
-    """Any kind of image as uint8 [S, S, 3]. Raises DataError where it cannot be read or decoded.
-
-    `source`: an image source, a path, a PIL image, or a uint8 array [H, W, 3].
-    """
+    """Any kind of image as uint8 [S, S, 3]. Raises DataError where it cannot be read or decoded."""
     match source:
         case np.ndarray():
             if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or 0 in source.shape:
@@ -131,14 +205,14 @@ def check_header(path: Path) -> str | None:
         with path.open("rb") as file:
             if not file.read(1):
                 return EMPTY
-            with Image.open(file, formats=formats()) as image:  # Pillow rewinds
-                _refuse_huge(image.width, image.height, str(path))
+            with Image.open(file, formats=image_kinds()) as image:  # Pillow rewinds
+                _refuse_huge(image.width, image.height, str(path), None)
     except FileNotFoundError:
         return "no such file"
-    except DataError as error:
+    except ImageError as error:
         return str(error).removeprefix(f"{path}: ")
     except Exception as error:  # as in decode
-        return _reason(error)
+        return _fault(error)[1]
     return None
 
 
@@ -147,16 +221,19 @@ def _read(source: ImageSource, side: int) -> Image.Image:
         data = source.read()
     except OSError as error:
         raise DataError(f"{source.name}: cannot be read: {error.strerror or error}") from error
-    return _fast_jpeg(data, GAP * side) or decode(data, source.name, at_least=GAP * side)
+    return decode(data, source.name, GAP * side, fast=True)
 
 
-def _fast_jpeg(data: bytes, at_least: int) -> Image.Image | None:
-    """A plain JPEG through simplejpeg; None for anything unusual or damaged, which Pillow then judges."""
+def _fast_jpeg(data: bytes, at_least: int, max_pixels: int | None) -> Image.Image | None:
+    """A plain JPEG through simplejpeg; None for anything unusual or damaged, which Pillow then judges.
+
+    `at_least` is as in `decode`; 0 for a picture that is not reduced.
+    """
     if simplejpeg is None or data[:2] != b"\xff\xd8" or b"Exif\0\0" in data:
         return None
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        if colours not in ("YCbCr", "Gray") or width * height > (Image.MAX_IMAGE_PIXELS or np.inf):
+        if colours not in ("YCbCr", "Gray") or width * height > _limit(max_pixels):
             return None
         pixels: Any = simplejpeg.decode_jpeg(
             data, "RGB", min_height=at_least, min_width=at_least, min_factor=2
@@ -185,21 +262,26 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(values.round().astype(np.uint8)).convert("RGB")
 
 
-def _refuse_huge(width: int, height: int, name: str) -> None:
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and width * height > limit:
-        raise DataError(
-            f"{name}: {width}×{height} pixels, above Pillow's limit of {limit}: make it smaller or remove it"
-        )
+def _limit(max_pixels: int | None) -> float:
+    """The largest W * H: the smaller one of ours and Pillow's."""
+    return min(max_pixels or np.inf, Image.MAX_IMAGE_PIXELS or np.inf)
 
 
-def _reason(error: Exception) -> str:
+def _refuse_huge(width: int, height: int, name: str, max_pixels: int | None) -> None:
+    limit = _limit(max_pixels)
+    if width * height > limit:
+        whose = "Pillow's limit" if limit == Image.MAX_IMAGE_PIXELS else "the limit"
+        raise ImageError(name, "too large", f"{width}×{height} pixels, above {whose} of {limit:.0f}")
+
+
+def _fault(error: Exception) -> tuple[Fault, str]:
+    """What a failure of Pillow's says about an image, in short and in words."""
     match error:
         case UnidentifiedImageError():
-            return "not an image, or of a kind that Pillow does not know"
+            return "no image", "not an image, or of a kind that Pillow does not know"
         case Image.DecompressionBombError() | Image.DecompressionBombWarning():
-            return f"more pixels than Pillow's limit of {Image.MAX_IMAGE_PIXELS}"
+            return "too large", f"more pixels than Pillow's limit of {Image.MAX_IMAGE_PIXELS}"
         case OSError(strerror=str(reason)):
-            return f"cannot be read ({reason})"
+            return "damaged", f"cannot be read ({reason})"
         case _:
-            return f"not a readable image ({error})"
+            return "damaged", f"not a readable image ({error})"

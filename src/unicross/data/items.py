@@ -19,7 +19,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-Indices = Sequence[int] | NDArray[np.integer]
+from unicross.batches import Indices
+
+Selection = Sequence[int] | NDArray[np.integer]
+"""Positions of items, in any form that numpy takes."""
+Mask = NDArray[np.bool_]
 
 
 class ImageSource(Protocol):
@@ -41,7 +45,7 @@ class Pictures(Protocol):
 
     def __getitem__(self, row: int) -> ImageSource: ...
 
-    def files(self, rows: NDArray[np.int64]) -> Iterable[str]:
+    def files(self, rows: Indices) -> Iterable[str]:
         """The files that the images of these rows are read from."""
 
 
@@ -72,7 +76,7 @@ class Files:
     def __getitem__(self, row: int) -> ImageFile:
         return ImageFile(Path(os.fsdecode(self._paths[row].as_py())))
 
-    def files(self, rows: NDArray[np.int64]) -> Iterable[str]:
+    def files(self, rows: Indices) -> Iterable[str]:
         return (os.fsdecode(self._paths[int(row)].as_py()) for row in rows)
 
 
@@ -81,7 +85,7 @@ class Sources(tuple[ImageSource, ...]):
 
     __slots__ = ()
 
-    def files(self, rows: NDArray[np.int64]) -> Iterable[str]:
+    def files(self, rows: Indices) -> Iterable[str]:
         return (self[int(row)].name for row in rows)
 
 
@@ -113,13 +117,11 @@ class Items(Sequence[Item]):
         pictures: the images of the source, those of other items too.
     """
 
-    def __init__(
-        self, ids: Any, texts: Any, counts: NDArray[np.int64], rows: NDArray[np.int64], pictures: Pictures
-    ) -> None:
+    def __init__(self, ids: Any, texts: Any, counts: Indices, rows: Indices, pictures: Pictures) -> None:
         assert len(ids) == len(counts) == len(rows), "columns of different length"
         assert len(texts) == counts.sum(), "captions that belong to no item"
         self.ids, self.texts, self.counts, self.rows, self.pictures = ids, texts, counts, rows, pictures
-        self.first: NDArray[np.int64] = np.cumsum(counts) - counts
+        self.first: Indices = np.cumsum(counts) - counts
         """The first caption of each item [N]."""
 
     @classmethod
@@ -127,12 +129,12 @@ class Items(Sequence[Item]):
         """The same items as columns."""
         if isinstance(items, Items):
             return items
-        has = np.array([item.image is not None for item in items], dtype=bool)
+        has_image = np.array([item.image is not None for item in items], dtype=bool)
         return cls(
             strings(item.image_id for item in items),
             strings(text for item in items for text in item.captions),
             np.array([len(item.captions) for item in items], dtype=np.int64),
-            np.where(has, np.cumsum(has) - 1, -1),
+            np.where(has_image, np.cumsum(has_image) - 1, -1),
             Sources(item.image for item in items if item.image is not None),
         )
 
@@ -156,16 +158,16 @@ class Items(Sequence[Item]):
         )
 
     @property
-    def has_image(self) -> NDArray[np.bool_]:
+    def has_image(self) -> Mask:
         """Which items have a picture [N]."""
         return self.rows >= 0
 
     @property
-    def has_text(self) -> NDArray[np.bool_]:
+    def has_text(self) -> Mask:
         """Which items have a caption [N]."""
         return self.counts > 0
 
-    def select(self, indices: Indices) -> Items:
+    def select(self, indices: Selection) -> Items:
         """Some of the items, in the order asked for."""
         chosen = np.asarray(indices, np.int64)
         counts = self.counts[chosen]
@@ -175,8 +177,8 @@ class Items(Sequence[Item]):
 
     def find(self, image_id: str) -> Item | None:
         """The item of this id, or None; looks through all of them."""
-        found = pc.index(self.ids, image_id).as_py()
-        return None if found < 0 else self[found]
+        index = pc.index(self.ids, image_id).as_py()
+        return None if index < 0 else self[index]
 
     def digest(self) -> dict[str, str]:
         """What the items are, in short: their number and digests of their ids, captions and pictures.

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from unicross.data.captions import Tokens
+from unicross.data.tokens import Tokens
 from unicross.device import send
 from unicross.model.backbones import embeddings_of, quiet_transformers
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from unicross.config import ModelConfig, Pooling
-from unicross.data.captions import Tokens
+from unicross.data.tokens import Tokens
 from unicross.errors import RecipeError
 from unicross.model.backbones import embeddings_of, first_line
 from unicross.model.packing import encode_texts

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from unicross.data.images import decode
+from unicross.data.images import decode, thumbnail
 from unicross.data.items import Items
 from unicross.errors import DataError
 from unicross.evaluation import Result
@@ -57,10 +55,8 @@ class Album:
             image = decode(item.image.read(), item.image.name, at_least=2 * THUMBNAIL)
         except (OSError, DataError):
             return None
-        image.thumbnail((2 * THUMBNAIL, THUMBNAIL), Image.Resampling.BICUBIC)
-        data = io.BytesIO()
-        image.save(data, format="JPEG", quality=80)
-        return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
+        jpeg = thumbnail(image, (2 * THUMBNAIL, THUMBNAIL))
+        return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
 
 
 @dataclass(frozen=True)

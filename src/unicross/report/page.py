@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from unicross.comparison import COMPARED, difference_text, spread_text
 from unicross.data.items import Items
-from unicross.data.splits import read_splits
+from unicross.data.load import read_splits
 from unicross.errors import UnicrossError
 from unicross.report import examples, figures
 from unicross.report.gather import Gathered, Variant

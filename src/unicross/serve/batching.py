@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unicross.config import ModelConfig
-from unicross.embed import Encoder, Pixels, Vectors
+from unicross.data.images import Pixels
+from unicross.embed import Encoder, Vectors
 
 MAX_BATCH = 32
 """Most queries in one forward."""

@@ -7,7 +7,6 @@ path, links resolved, is not inside an indexed folder.
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import threading
 from collections import OrderedDict
@@ -16,11 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from unicross.data.images import formats, upright_rgb
+from unicross.data.images import ImageError, as_jpeg, decode, image_kind, reduced, thumbnail
 
-FORMATS = {
+MEDIA_TYPES = {
     "JPEG": "image/jpeg",
     "PNG": "image/png",
     "WEBP": "image/webp",
@@ -65,38 +64,44 @@ def read_upload(data: bytes, *, max_pixels: int, at_least: int) -> Image.Image:
 
     Raises PictureError: 415 for what is no picture of a known kind, 413 for too many pixels, 422 for damage.
     """
-    if not data:
-        raise PictureError(422, "the upload is empty: send the bytes of a picture")
-    return _DECODERS.submit(_decode, data, "the upload", tuple(FORMATS), max_pixels, at_least).result()
 
+    def work() -> Image.Image:
+        image = decode(data, "the upload", at_least, kinds=tuple(MEDIA_TYPES), max_pixels=max_pixels)
+        return reduced(image, at_least)
 
-def _stored(data: bytes, at_least: int | None) -> Image.Image:
-    """A picture that was indexed: of any kind and size that indexing takes."""
-    return _DECODERS.submit(_decode, data, "the picture", formats(), None, at_least).result()
-
-
-def _decode(
-    data: bytes, name: str, kinds: tuple[str, ...], max_pixels: int | None, at_least: int | None
-) -> Image.Image:
     try:
-        with Image.open(io.BytesIO(data), formats=kinds) as image:
-            if max_pixels is not None and image.width * image.height > max_pixels:
-                raise PictureError(
-                    413, f"{name} has {image.width}×{image.height} pixels, more than {max_pixels} are refused"
-                )
-            if at_least is not None:
-                image.draft(None, (at_least, at_least))
-            upright = upright_rgb(image)
-            factor = min(upright.size) // (2 * at_least) if at_least is not None else 0
-            return upright.reduce(factor) if factor > 1 else upright
-    except PictureError:
-        raise
-    except UnidentifiedImageError:
-        raise PictureError(415, f"{name} is no picture of a kind that is read: {', '.join(kinds)}") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise PictureError(413, f"{name} has too many pixels") from None
-    except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
-        raise PictureError(422, f"{name} is damaged and cannot be read ({type(error).__name__})") from error
+        return _DECODERS.submit(work).result()
+    except ImageError as error:
+        raise _refusal(error, "the upload", f" of a kind that is read: {', '.join(MEDIA_TYPES)}") from error
+
+
+def _stored(data: bytes, box: tuple[int, int] | None) -> bytes:
+    """A picture that was indexed, of any kind and size that indexing takes, as a JPEG.
+
+    With a `box`, a thumbnail that covers so many pixels; else the whole picture.
+    """
+
+    def work() -> bytes:
+        image = decode(data, "the picture", None if box is None else max(box))
+        return as_jpeg(image) if box is None else thumbnail(image, box, cover=True)
+
+    try:
+        return _DECODERS.submit(work).result()
+    except ImageError as error:
+        raise _refusal(error, "the picture", " of a kind that is read") from error
+
+
+def _refusal(error: ImageError, name: str, kinds: str) -> PictureError:
+    """The decoder's error with the status of HTTP that says it."""
+    match error.fault:
+        case "empty":
+            return PictureError(422, f"{name} is empty: send the bytes of a picture")
+        case "no image":
+            return PictureError(415, f"{name} is no picture{kinds}")
+        case "too large":
+            return PictureError(413, f"{name} has too many pixels: {error.reason}")
+        case "damaged":
+            return PictureError(422, f"{name} is damaged and cannot be read")
 
 
 def inside(path: str, roots: Sequence[str]) -> Path | None:
@@ -130,14 +135,12 @@ class Pictures:
     def original(self, path: Path) -> Served:
         """A file as it is if browsers show its kind, as JPEG if not."""
         data, tag = _read(path)
-        try:
-            with Image.open(io.BytesIO(data), formats=formats()) as image:
-                kind = image.format or ""
-        except Exception:
-            raise PictureError(415, "the file is no longer a picture") from None
+        kind = image_kind(data)
+        if kind is None:
+            raise PictureError(415, "the file is no longer a picture")
         if kind in SHOWN:
-            return Served(data, FORMATS[kind], tag)
-        return Served(_jpeg(_stored(data, None)), "image/jpeg", tag)
+            return Served(data, MEDIA_TYPES[kind], tag)
+        return Served(_stored(data, None), "image/jpeg", tag)
 
     def thumbnail(self, path: Path, side: int) -> Served:
         """A JPEG whose shorter side has about `side` pixels, kept in memory for the next time."""
@@ -148,15 +151,7 @@ class Pictures:
                 self._cache.move_to_end(key)
                 return self._cache[key]
         data, _ = _read(path)
-        image = _stored(data, side)
-        scale = side / min(image.size)
-        if scale < 1:
-            image = image.resize(
-                (max(1, round(image.width * scale)), max(1, round(image.height * scale))),
-                Image.Resampling.BICUBIC,
-                reducing_gap=2,
-            )
-        served = Served(_jpeg(image), "image/jpeg", key)
+        served = Served(_stored(data, (side, side)), "image/jpeg", key)
         with self._lock:
             self._bytes += len(served.data) - len(self._cache.get(key, Served(b"", "", "")).data)
             self._cache[key] = served
@@ -176,9 +171,3 @@ def _read(path: Path) -> tuple[bytes, str]:
 
 def _tag(path: Path, *numbers: int) -> str:
     return hashlib.blake2b(repr((str(path), numbers)).encode(), digest_size=12).hexdigest()
-
-
-def _jpeg(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=82)
-    return buffer.getvalue()

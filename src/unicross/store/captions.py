@@ -1,8 +1,8 @@
 """Texts to index beside the pictures, and user columns for their rows, from one file.
 
-captions.csv, .tsv, .jsonl   as for training (`data/table.py`): a column for the picture, one for the text;
-                             every other column becomes a user column of the picture's row (photographer,
-                             year, price ...)
+captions.csv, .tsv, .jsonl   as for training (`data/formats/table.py`): a column for the picture, one for
+                             the text; every other column becomes a user column of the picture's row
+                             (photographer, year, price ...)
 *.token.txt                  Flickr's layout, `name.jpg#k<TAB>caption`
 any other .txt               a text a line, belonging to no picture
 """
@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from unicross.data.formats.rows import read_lines
+from unicross.data.formats.table import SUFFIXES, captions, cell, is_text_table, read_table
 from unicross.data.items import as_unicode
-from unicross.data.rows import read_lines
-from unicross.data.table import SUFFIXES, captions, cell, is_text_table, read_table
 from unicross.errors import DataError
 from unicross.store.base import Value, check_user_column
 
@@ -69,7 +69,7 @@ def _table(path: Path) -> list[Caption]:
     image, text = table.columns.image, table.columns.caption
     user = [name for name in table.names if name not in (image, text)]
     columns = {name: _column_name(path, name) for name in user}
-    types = {name: _common_type(record.get(name) for _, record in table.records) for name in user}
+    types = {name: _common_type(record.get(name) for _, record in table.lines) for name in user}
     return [
         Caption(
             as_unicode(cell(record, image)),
@@ -80,7 +80,7 @@ def _table(path: Path) -> list[Caption]:
                 if record.get(name) not in (None, "")
             },
         )
-        for _, record in table.records
+        for _, record in table.lines
         for said in captions(record, text)
     ]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from unicross.embed import Encoder, Failure, FoundFile, embed_files, walk
+from unicross.embed import Encoder, Failure, FoundFile, embed_files, find_pictures
 from unicross.store.base import Row, Value, make_id
 from unicross.store.captions import Caption, read_captions
 
@@ -27,7 +27,7 @@ class Wanted:
 
 def read_folder(folder: Path, captions: Path | None) -> Wanted:
     """Walk a folder and read its captions. Raises DataError where one of them cannot be used."""
-    files, failures = walk(folder)
+    files, failures = find_pictures(folder)
     root = folder.resolve()
     entries = read_captions(captions) if captions else []
     said, unknown = _by_path(root, files, entries)

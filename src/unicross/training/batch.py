@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from unicross.batches import Indices
-from unicross.data.captions import Captions, Tokens
+from unicross.data.tokens import CaptionTokens, Tokens
 from unicross.data.views import ViewDraw, draw_views
 from unicross.device import send
 from unicross.stage import Stage
@@ -148,7 +148,7 @@ def _cluster_of(round_: Round, pairs: Indices) -> Tensor:
 
 
 def _text_views(
-    captions: Captions,
+    captions: CaptionTokens,
     items: Indices,
     stage: Stage,
     turn: int,

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from unicross.config import Recipe
-from unicross.data.table import CAPTION_COLUMNS, IMAGE_COLUMNS
+from unicross.data.formats.rows import CAPTION_COLUMNS, IMAGE_COLUMNS
 from unicross.errors import DataError, RecipeError, TrainingError
 from unicross.model import TwoTower
 from unicross.stage import Losses, Stage

@@ -14,10 +14,10 @@ import numpy as np
 
 from unicross.batches import Indices
 from unicross.config import DataConfig, ModelConfig
-from unicross.data.cache import LazyPixels, PixelCache, PixelSource
-from unicross.data.captions import Captions
 from unicross.data.items import Items
-from unicross.data.rows import Problem
+from unicross.data.pixels import LazyPixels, PixelCache, PixelSource
+from unicross.data.records import Problem
+from unicross.data.tokens import CaptionTokens
 from unicross.model import TwoTower
 
 DECODED = "decoding"
@@ -32,7 +32,7 @@ class Dataset:
 
     items: Items
     pixels: PixelSource
-    captions: Captions
+    captions: CaptionTokens
 
     @cached_property
     def pairs(self) -> Indices:
@@ -87,7 +87,7 @@ def make_dataset(
     if pixels.bad_items:
         kept = np.setdiff1d(np.arange(len(items)), pixels.bad_items)
         items, pixels = items.select(kept), pixels.select(kept)
-    return Dataset(items, pixels, Captions(items, model.tokenizer, data.max_tokens)), problems
+    return Dataset(items, pixels, CaptionTokens(items, model.tokenizer, data.max_tokens)), problems
 
 
 def cached_side(data: DataConfig, model: ModelConfig) -> int:

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from unicross.batches import Plan
 from unicross.config import Recipe
-from unicross.data.rows import Problem
-from unicross.data.splits import read_splits
+from unicross.data.load import read_splits
+from unicross.data.records import Problem
 from unicross.device import autocast
 from unicross.errors import TrainingError, UnicrossError
 from unicross.model import TwoTower

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from unicross.data.captions import Tokens
+from unicross.data.tokens import Tokens
 from unicross.data.views import apply_views
 from unicross.losses import cross_modal, sample_weights, uni_modal
 from unicross.model import TwoTower

@@ -11,29 +11,28 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
 from filelock import FileLock
-from numpy.typing import NDArray
 
+from unicross.batches import Indices
 from unicross.data.images import Pixels, Resize, load_square
-from unicross.data.items import ImageSource, Indices, Item, Items
-from unicross.data.rows import Problem, problems_error
+from unicross.data.items import ImageSource, Item, Items, Selection
+from unicross.data.records import Problem, problems_error
 from unicross.errors import DataError
 from unicross.files import folder_beside
-
-Progress = Callable[[int, int], None]
-"""Called with the number of pictures done and of all."""
+from unicross.prefetch import OnProgress
 
 OnError = Literal["raise", "skip"]
 
 LAYOUT = 1
 """Part of the key of a cache on disk: raise it when the same image would give other pixels."""
 CHUNK = 256
+"""Pictures that are decoded before they are written and progress is told."""
 
 
 class PixelSource(Protocol):
@@ -47,17 +46,17 @@ class PixelSource(Protocol):
     def __len__(self) -> int:
         """The number of items."""
 
-    def __getitem__(self, indices: Indices) -> Pixels:
+    def __getitem__(self, indices: Selection) -> Pixels:
         """The pictures of these items, uint8 [B, S, S, 3]. Asking for an item without one is a bug."""
 
-    def select(self, indices: Indices) -> PixelSource:
+    def select(self, indices: Selection) -> PixelSource:
         """The same pictures for a part of the items, asked by their index in that part."""
 
 
 class PixelCache:
     """All pictures of some items as uint8 squares."""
 
-    def __init__(self, pixels: Pixels, rows: NDArray[np.int64], bad: Mapping[int, Problem]) -> None:
+    def __init__(self, pixels: Pixels, rows: Indices, bad: Mapping[int, Problem]) -> None:
         self.pixels = pixels
         """uint8 [R, S, S, 3], in memory or memory-mapped."""
         self.rows = rows
@@ -75,7 +74,7 @@ class PixelCache:
         where: Path | None = None,
         workers: int | None = None,
         on_error: OnError = "raise",
-        progress: Progress | None = None,
+        progress: OnProgress | None = None,
     ) -> PixelCache:
         """Decode the pictures of all items, or find them in the folder `where` from an earlier run.
 
@@ -97,12 +96,12 @@ class PixelCache:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, indices: Indices) -> Pixels:
+    def __getitem__(self, indices: Selection) -> Pixels:
         rows = self.rows[np.asarray(indices, np.int64)]
         assert (rows >= 0).all(), "an item without a picture was asked for one"
         return np.asarray(self.pixels[rows])  # [R, S, S, 3] -> [B, S, S, 3]
 
-    def select(self, indices: Indices) -> PixelCache:
+    def select(self, indices: Selection) -> PixelCache:
         return PixelCache(self.pixels, self.rows[np.asarray(indices, np.int64)], {})
 
 
@@ -135,7 +134,7 @@ class LazyPixels:
         *,
         workers: int | None = None,
         on_error: OnError = "raise",
-        progress: Progress | None = None,
+        progress: OnProgress | None = None,
     ) -> LazyPixels:
         """With on_error="skip" every picture is decoded once now, to know which are bad; else none is."""
         bad: dict[int, Problem] = {}
@@ -149,7 +148,7 @@ class LazyPixels:
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, indices: Indices) -> Pixels:
+    def __getitem__(self, indices: Selection) -> Pixels:
         """As PixelSource. Raises DataError for a picture that cannot be decoded."""
         rows = self.items.rows[np.asarray(indices, np.int64)]
         assert (rows >= 0).all(), "an item without a picture was asked for one"
@@ -157,7 +156,7 @@ class LazyPixels:
         squares = list(self._pool.map(self._load, images))
         return np.stack(squares) if squares else np.empty((0, self.side, self.side, 3), np.uint8)
 
-    def select(self, indices: Indices) -> LazyPixels:
+    def select(self, indices: Selection) -> LazyPixels:
         return LazyPixels(self.items.select(indices), self.side, self.resize, workers=self._workers)
 
     def _load(self, image: ImageSource) -> Pixels:
@@ -173,7 +172,7 @@ class _Squares:
         side: int,
         resize: Resize,
         workers: int | None,
-        progress: Progress | None,
+        progress: OnProgress | None,
     ) -> None:
         self.items = items
         self.owners = np.flatnonzero(items.has_image)
@@ -197,13 +196,13 @@ class _Squares:
 
     def problems(self, bad: Mapping[int, str], on_error: OnError) -> dict[int, Problem]:
         """The bad rows as problems of their items, in order. Raises DataError unless to be skipped."""
-        found = {
+        problems = {
             int(self.owners[row]): Problem("unreadable image", self.source(row).name, bad[row])
             for row in sorted(bad)
         }
-        if found and on_error == "raise":
-            raise problems_error("decoding images", list(found.values()))
-        return found
+        if problems and on_error == "raise":
+            raise problems_error("decoding images", list(problems.values()))
+        return problems
 
     def source(self, row: int) -> ImageSource:
         """The picture of a row."""

@@ -16,26 +16,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unicross.data.rows import Problem, Row, describe, find_image, image_folders, read_text
+from unicross.data.formats.rows import (
+    CAPTION_COLUMNS,
+    IMAGE_COLUMNS,
+    ColumnNames,
+    find_columns,
+    find_image,
+    image_folders,
+    read_text,
+)
+from unicross.data.records import Problem, Record, Records, describe
 from unicross.errors import DataError
 
-IMAGE_COLUMNS = ("image", "image_path", "filepath", "file", "filename", "file_name", "path", "image_name")
-CAPTION_COLUMNS = ("caption", "captions", "text", "sentence", "title", "description", "comment")
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 DELIMITERS = (",", "\t", "|", ";")
 
 
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """Names, as the file spells them, of the columns that matter; None for one that is not there."""
-
-    image: str | None
-    caption: str | None
-    split: str | None
-    image_id: str | None
-
-
-def table_files(root: Path) -> list[Path]:
+def find(root: Path) -> list[Path]:
     """Tables at `root`: the file itself, or those in the folder, Kaggle's `captions.txt` among them."""
     if root.is_file():
         return [root] if root.suffix.lower() in SUFFIXES or is_text_table(root) else []
@@ -45,104 +42,92 @@ def table_files(root: Path) -> list[Path]:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """What a file says, before it is made rows."""
+    """What a file says, before it is made records."""
 
-    columns: Columns
+    columns: ColumnNames
     names: Sequence[str]
     """All columns, in the order of the file."""
-    records: Sequence[tuple[int, dict[str, Any]]]
+    lines: Sequence[tuple[int, dict[str, Any]]]
     """Cells by column, with the number of the line."""
     problems: list[Problem]
 
 
-def read(path: Path) -> tuple[list[Row], list[Problem]]:
-    """Rows of a table. Raises DataError where no column is known or the file cannot be parsed."""
+def read(path: Path) -> tuple[Records, list[Problem]]:
+    """Records of a table. Raises DataError where no column is known or the file cannot be parsed."""
     table = read_table(path)
     columns = table.columns
     folders = image_folders(path.parent)
     images: dict[str, Path] = {}
-    rows: list[Row] = []
-    for number, record in table.records:
-        image_name = cell(record, columns.image)
+    records: list[Record] = []
+    for number, cells in table.lines:
+        image_name = cell(cells, columns.image)
         if image_name and image_name not in images:
             images[image_name] = find_image(image_name, folders)
-        for caption in captions(record, columns.caption):
-            image_id = cell(record, columns.image_id) or image_name or f"{path.name}:{number}"
-            split = cell(record, columns.split) or None
-            rows.append(Row(f"{path}:{number}", image_id, images.get(image_name), caption, split))
-    return rows, table.problems
+        for caption in captions(cells, columns.caption):
+            image_id = cell(cells, columns.image_id) or image_name or f"{path.name}:{number}"
+            split = cell(cells, columns.split) or None
+            records.append(Record(f"{path}:{number}", image_id, images.get(image_name), caption, split))
+    return Records.of(records), table.problems
 
 
 def read_table(path: Path) -> Table:
-    """The records of a table. Raises DataError where no column is known or the file cannot be parsed."""
+    """The lines of a table. Raises DataError where no column is known or the file cannot be parsed."""
     problems: list[Problem] = []
-    if path.suffix.lower() == ".jsonl":
-        records = list(_json_records(path, problems))
-    else:
-        records = list(_csv_records(path, problems))
-    names = list(dict.fromkeys(name for _, record in records for name in record))
-    if not records:
+    read_cells = _json_lines if path.suffix.lower() == ".jsonl" else _csv_lines
+    lines = list(read_cells(path, problems))
+    names = list(dict.fromkeys(name for _, cells in lines for name in cells))
+    if not lines:
         raise DataError(f"{path}: no rows that can be read{f': {describe(problems)}' if problems else ''}")
     columns = find_columns(names)
-    used = [name for name in (columns.image, columns.caption) if name is not None]
-    if not used:
+    texts = [name for name in (columns.image, columns.caption) if name is not None]
+    if not texts:
         raise DataError(
             f"{path}: no image and no caption column among {', '.join(names)}. Name them in the "
             f"first line: {' or '.join(IMAGE_COLUMNS)}; {' or '.join(CAPTION_COLUMNS)}"
         )
-    good = []
-    for number, record in records:
-        objects = [name for name in used if isinstance(record.get(name), dict)]
+    sound = []
+    for number, cells in lines:
+        objects = [name for name in texts if isinstance(cells.get(name), dict)]
         if objects:
             what = f"{objects[0]} must be text (a caption may be a list of texts), not an object"
             problems.append(Problem("bad line", f"{path}:{number}", what))
         else:
-            good.append((number, record))
-    return Table(columns, names, good, problems)
+            sound.append((number, cells))
+    return Table(columns, names, sound, problems)
 
 
-def find_columns(names: Sequence[str]) -> Columns:
-    """Which columns say what, by the usual names in any case."""
-    spelled = {name.strip().lower(): name for name in reversed(names)}
-
-    def first(wanted: Sequence[str]) -> str | None:
-        return next((spelled[name] for name in wanted if name in spelled), None)
-
-    return Columns(first(IMAGE_COLUMNS), first(CAPTION_COLUMNS), first(["split"]), first(["image_id"]))
-
-
-def cell(record: dict[str, Any], column: str | None) -> str:
+def cell(cells: dict[str, Any], column: str | None) -> str:
     """A cell as text, "" where there is none."""
-    value = record.get(column) if column is not None else None
+    value = cells.get(column) if column is not None else None
     return "" if value is None else str(value).strip()
 
 
-def captions(record: dict[str, Any], column: str | None) -> list[str | None]:
+def captions(cells: dict[str, Any], column: str | None) -> list[str | None]:
     """One entry a caption, "" for an empty one; [None] where JSON has none (null, or no such key)."""
-    value = record.get(column) if column is not None else None
+    value = cells.get(column) if column is not None else None
     if value is None:
         return [None]
     if isinstance(value, list):
         return ["" if caption is None else str(caption) for caption in value] or [""]
-    return [cell(record, column)]
+    return [cell(cells, column)]
 
 
-def _json_records(path: Path, problems: list[Problem]) -> Iterator[tuple[int, dict[str, Any]]]:
+def _json_lines(path: Path, problems: list[Problem]) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            cells = json.loads(line)
         except json.JSONDecodeError as error:
             problems.append(Problem("bad line", f"{path}:{number}", f"not JSON: {error.msg}"))
             continue
-        if isinstance(record, dict):
-            yield number, record
+        if isinstance(cells, dict):
+            yield number, cells
         else:
             problems.append(Problem("bad line", f"{path}:{number}", "not a JSON object"))
 
 
-def _csv_records(path: Path, problems: list[Problem]) -> Iterator[tuple[int, dict[str, Any]]]:
+def _csv_lines(path: Path, problems: list[Problem]) -> Iterator[tuple[int, dict[str, Any]]]:
     text = read_text(path)
     delimiter = _delimiter(text.partition("\n")[0])
     lines = _parse(path, text, delimiter)

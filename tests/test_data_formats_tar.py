@@ -9,9 +9,9 @@ import pytest
 
 from data_files import ids
 from shard_files import png, shades, write_tar
-from unicross.data import tar
-from unicross.data.cache import LazyPixels
-from unicross.data.reading import load_items
+from unicross.data.formats import tar
+from unicross.data.load import load_items
+from unicross.data.pixels import LazyPixels
 from unicross.errors import DataError
 
 

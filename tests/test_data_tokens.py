@@ -1,15 +1,12 @@
-"""Captions as tokens: chosen in turn, siblings, perturbed, padded."""
+"""Captions as tokens: chosen in turn, siblings, padded."""
 
 from collections import Counter
 
 import numpy as np
 import pytest
-import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from unicross.data.captions import Captions, perturb
 from unicross.data.items import Item
+from unicross.data.tokens import CaptionTokens
 from unicross.towers import train_tokenizer
 
 TEXTS = (
@@ -24,7 +21,7 @@ TEXTS = (
 def captions():
     items = [Item(str(i), None, texts) for i, texts in enumerate(TEXTS)]
     tokenizer = train_tokenizer([t for texts in TEXTS for t in texts], 200)
-    return Captions(items, tokenizer, max_tokens=6)
+    return CaptionTokens(items, tokenizer, max_tokens=6)
 
 
 def test_captions_are_flat_and_know_their_item(captions):
@@ -46,7 +43,7 @@ def test_each_caption_is_used_once_over_as_many_turns_as_there_are(captions, see
 
 def test_items_do_not_all_begin_with_their_first_caption():
     items = [Item(str(i), None, ("a", "b", "c", "d", "e")) for i in range(200)]
-    many = Captions(items, train_tokenizer(["a b c d e"], 50), 8)
+    many = CaptionTokens(items, train_tokenizer(["a b c d e"], 50), 8)
     chosen = many.choose(np.arange(200), 0, 0) - many.first
     assert min(Counter(chosen.tolist()).values()) > 20
     assert not np.array_equal(chosen, many.choose(np.arange(200), 0, 1) - many.first)
@@ -91,32 +88,3 @@ def test_stored_tokens_equal_the_tokenizers_own(captions):
     for caption, text in enumerate(captions.texts.to_pylist()):
         wanted = captions._tokenizer(text, truncation=True, max_length=6)["input_ids"]
         assert captions.tokens(np.array([caption])).ids[0].tolist() == wanted
-
-
-def test_perturbed_captions_are_tokens_of_perturbed_texts(captions):
-    asked = np.array([0, 4])
-    first, again = (captions.perturbed(asked, 0.5, np.random.default_rng(3)) for _ in range(2))
-    assert torch.equal(first.ids, again.ids)
-    rng = np.random.default_rng(3)
-    words = [perturb(captions.texts[c].as_py(), 0.5, rng) for c in asked]
-    assert captions._tokenizer.decode(first.ids[0], skip_special_tokens=True) == words[0]
-    assert torch.equal(captions.perturbed(asked, 0.0, rng).ids, captions.tokens(asked).ids)
-
-
-@given(
-    words=st.lists(st.sampled_from("abcdef"), min_size=1, max_size=12),
-    share=st.floats(0, 1),
-    seed=st.integers(0, 99),
-)
-def test_perturbing_keeps_words_and_invents_none(words, share, seed):
-    found = perturb(" ".join(words), share, np.random.default_rng(seed)).split()
-    assert 1 <= len(found) <= len(words)
-    assert not Counter(found) - Counter(words)
-
-
-def test_about_the_share_of_words_is_touched():
-    rng = np.random.default_rng(0)
-    words = [f"w{i}" for i in range(50)]
-    lost = np.mean([50 - len(perturb(" ".join(words), 0.2, rng).split()) for _ in range(200)])
-    assert lost == pytest.approx(50 * 0.2 / 2, rel=0.1)  # half of the changes drop a word
-    assert perturb("a b c", 0.0, rng) == "a b c"

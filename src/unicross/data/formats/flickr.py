@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from unicross.data.rows import Problem, Row, find_image, image_folders, read_lines
+from unicross.data.formats.rows import find_image, image_folders, read_lines
+from unicross.data.records import Problem, Record, Records
 
 TOKEN_FILES = ("Flickr8k.token.txt", "results_20130124.token", "Flickr30k.token.txt")
 SPLIT_LISTS = {
@@ -20,28 +21,28 @@ SPLIT_LISTS = {
 }
 
 
-def token_file(root: Path) -> Path | None:
-    """The captions file of a Flickr layout: `root` itself or in it; None where there is none."""
+def find(root: Path) -> list[Path]:
+    """The captions file of a Flickr layout: `root` itself or the first one in it."""
     if root.is_file():
-        return root if root.name in TOKEN_FILES or root.suffix == ".token" else None
+        return [root] if root.name in TOKEN_FILES or root.suffix == ".token" else []
     named = [root / name for name in TOKEN_FILES if (root / name).is_file()]
-    return next(iter(named or sorted(root.glob("*.token"))), None)
+    return (named or sorted(root.glob("*.token")))[:1]
 
 
-def read(tokens: Path) -> tuple[list[Row], list[Problem]]:
-    """Rows of a token file, split by the lists beside it. Raises DataError for an unreadable file."""
+def read(tokens: Path) -> tuple[Records, list[Problem]]:
+    """Records of a token file, split by the lists beside it. Raises DataError for an unreadable file."""
     captions, problems = _captions(tokens)
     splits, listed_twice = _splits(tokens.parent, known=captions.keys())
     folders = image_folders(tokens.parent)
-    rows: list[Row] = []
+    records: list[Record] = []
     for name, lines in captions.items():
         image = find_image(name, folders)
         for split in splits.get(name, {None: ""}):
-            rows += [Row(where, name, image, caption, split) for where, caption in lines]
+            records += [Record(where, name, image, caption, split) for where, caption in lines]
     for name in splits.keys() - captions.keys():
         image = find_image(name, folders)
-        rows += [Row(where, name, image, "", split) for split, where in splits[name].items()]
-    return rows, problems + listed_twice
+        records += [Record(where, name, image, "", split) for split, where in splits[name].items()]
+    return Records.of(records), problems + listed_twice
 
 
 def _captions(tokens: Path) -> tuple[dict[str, list[tuple[str, str]]], list[Problem]]:

@@ -1,4 +1,4 @@
-"""Captions as tokens: tokenised once, chosen, perturbed and padded for a batch.
+"""Captions as tokens: tokenised once, chosen and padded for a batch.
 
 Letters: N items, C captions, B batch, L tokens.
 """
@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from unicross.batches import Indices
 from unicross.data.items import Item, Items
 from unicross.streams import stream
-
-Indices = NDArray[np.int64]
 
 CHUNK = 8192
 """Captions that are tokenised at a time."""
@@ -36,7 +35,7 @@ class Tokens:
         return Tokens(self.ids[rows], self.mask[rows], self.lengths[rows])
 
 
-class Captions:
+class CaptionTokens:
     """The captions of a list of items, tokenised once and kept flat."""
 
     def __init__(self, items: Sequence[Item], tokenizer: PreTrainedTokenizerFast, max_tokens: int) -> None:

@@ -10,22 +10,23 @@ import json
 from pathlib import Path
 from typing import Any
 
-from unicross.data.rows import Problem, Row, find_image, image_folders, read_text
+from unicross.data.formats.rows import find_image, image_folders, read_text
+from unicross.data.records import Problem, Record, Records
 from unicross.errors import DataError
 
 OF_HUGGING_FACE = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json")
 """Files of other data sets that are called like these."""
 
 
-def json_files(root: Path) -> list[Path]:
+def find(root: Path) -> list[Path]:
     """Files that may be Karpathy's: `root` itself, or `dataset*.json` in it."""
     if root.is_file():
         return [root] if root.suffix == ".json" else []
     return sorted(path for path in root.glob("dataset*.json") if path.name not in OF_HUGGING_FACE)
 
 
-def read(path: Path) -> tuple[list[Row], list[Problem]]:
-    """Rows of a Karpathy JSON file. Raises DataError where it is not one."""
+def read(path: Path) -> tuple[Records, list[Problem]]:
+    """Records of a Karpathy JSON file. Raises DataError where it is not one."""
     try:
         content = json.loads(read_text(path))
     except json.JSONDecodeError as error:
@@ -33,7 +34,7 @@ def read(path: Path) -> tuple[list[Row], list[Problem]]:
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, list):
         raise DataError(f"{path}: not Karpathy's JSON: no list of `images` in it")
-    rows: list[Row] = []
+    records: list[Record] = []
     problems: list[Problem] = []
     first_place: dict[str, str] = {}
     folders = image_folders(path.parent)
@@ -50,8 +51,8 @@ def read(path: Path) -> tuple[list[Row], list[Problem]]:
             continue
         first_place[name] = f"images[{number}]"
         image = find_image(name, [f / folder for f in folders] + folders if folder else folders)
-        rows += [Row(where, name, image, caption, split) for caption in captions or [""]]
-    return rows, problems
+        records += [Record(where, name, image, caption, split) for caption in captions or [""]]
+    return Records.of(records), problems
 
 
 def _fields(entry: Any) -> tuple[str, str, str, list[str]] | None:

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unicross.data.reading import load_items
-from unicross.data.synthetic import PLACES, Group, Scene, captions, draw, make_scenes, write_demo_set
+from unicross.data.load import load_items
+from unicross.demo.scenes import PLACES, Group, Scene, captions, draw, make_scenes, write_demo_set
 from unicross.errors import DataError
 
 

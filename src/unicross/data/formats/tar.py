@@ -20,14 +20,12 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from unicross.data.images import IMAGE_SUFFIXES
-from unicross.data.items import as_unicode
-from unicross.data.rows import LISTS, Problem, Rows
-from unicross.data.shards import (
-    Part,
-    Places,
+from unicross.batches import Indices
+from unicross.data.formats.rows import CAPTION_COLUMNS
+from unicross.data.formats.shards import (
+    FileRecords,
+    ShardRows,
     concat,
     file_stamp,
     find_files,
@@ -37,7 +35,9 @@ from unicross.data.shards import (
     same_split,
     split_of,
 )
-from unicross.data.table import CAPTION_COLUMNS
+from unicross.data.images import IMAGE_SUFFIXES
+from unicross.data.items import as_unicode
+from unicross.data.records import LISTS, Problem, Records
 from unicross.files import beside
 
 LAYOUT = 1
@@ -46,37 +46,42 @@ STAMP = b"unicross"
 SCHEMA = pa.schema({"key": pa.large_string(), "captions": LISTS, "offset": pa.int64(), "size": pa.int64()})
 
 
-def tar_files(root: Path) -> list[Path]:
-    """Shards at `root`: the file itself, or those in the folder and its folders."""
-    return find_files(root, ".tar")
+def find(root: Path) -> list[Path]:
+    """`root` where it is a shard, or a folder with shards in it or in its folders."""
+    return [root] if _shards(root) else []
 
 
-def read(root: Path) -> tuple[Rows, list[Problem]]:
-    """Rows of the shards. Damaged ones are problems; what is sound of them is read."""
+def read(root: Path) -> tuple[Records, list[Problem]]:
+    """Records of the shards. Damaged ones are problems; what is sound of them is read."""
     problems: list[Problem] = []
-    paths = tar_files(root)
-    parts, tables = [], []
+    paths = _shards(root)
+    files, indices = [], []
     for path in paths:
         name = relative_name(path, root)
         table = _index(path, split_of(name), problems)
         column = {key: concat(table.column(key).chunks, table.schema.field(key).type) for key in SCHEMA.names}
-        offset = np.asarray(column["offset"])
+        has_image = np.asarray(column["offset"]) >= 0
         ids = numbered(name, "/", column["key"])
-        parts.append(Part(ids, column["captions"], offset >= 0, same_split(split_of(name), len(offset))))
-        tables.append(column)
-    pictures = TarPictures(paths, tables)
-    return join(parts, pictures, pictures.name), problems
+        split = same_split(split_of(name), len(has_image))
+        files.append(FileRecords(ids, column["captions"], has_image, split))
+        indices.append(column)
+    pictures = TarPictures(paths, indices)
+    return join(files, pictures, pictures.name), problems
 
 
-class TarPictures(Places):
+def _shards(root: Path) -> list[Path]:
+    return find_files(root, ".tar")
+
+
+class TarPictures(ShardRows):
     """The pictures of tar shards by offset. A row is a key of a shard."""
 
-    def __init__(self, paths: list[Path], tables: list[dict[str, Any]]) -> None:
-        super().__init__(paths, [len(table["key"]) for table in tables])
+    def __init__(self, paths: list[Path], indices: list[dict[str, Any]]) -> None:
+        super().__init__(paths, [len(index["key"]) for index in indices])
         self._file_sizes = [os.path.getsize(path) for path in paths]
-        self._keys = concat([table["key"] for table in tables], pa.large_string())
-        self._offset: NDArray[np.int64] = np.asarray(concat([t["offset"] for t in tables], pa.int64()))
-        self._size: NDArray[np.int64] = np.asarray(concat([t["size"] for t in tables], pa.int64()))
+        self._keys = concat([index["key"] for index in indices], pa.large_string())
+        self._offset: Indices = np.asarray(concat([index["offset"] for index in indices], pa.int64()))
+        self._size: Indices = np.asarray(concat([index["size"] for index in indices], pa.int64()))
 
     def name(self, row: int) -> str:
         return f"{self.paths[self.locate(row)[0]]}: {self._keys[row].as_py()}"
@@ -95,30 +100,30 @@ def _index(path: Path, split: str | None, problems: list[Problem]) -> Any:
     stamp = f"{LAYOUT} {file_stamp(path)}".encode()
     hashed = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:24]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unicross" / "tar"
-    places = (path.with_name(f".{path.name}.index"), cache / f"{hashed}.index")
-    for place in places:
+    candidates = (path.with_name(f".{path.name}.index"), cache / f"{hashed}.index")
+    for candidate in candidates:
         try:
-            table = pq.read_table(place)
+            table = pq.read_table(candidate)
         except (OSError, pa.ArrowException):  # not there, or half of one
             continue
         if (table.schema.metadata or {}).get(STAMP) == stamp:
             return table
-    found: list[Problem] = []
-    table = _scan(path, split, found).replace_schema_metadata({STAMP: stamp})
-    problems += found
-    if not found:
-        for place in places:
+    damage: list[Problem] = []
+    table = _scan(path, split, damage).replace_schema_metadata({STAMP: stamp})
+    problems += damage
+    if not damage:
+        for candidate in candidates:
             try:
-                _write(table, place)
+                _write(table, candidate)
                 break
             except OSError:  # a folder that only others may write to
                 continue
     return table
 
 
-def _write(table: Any, place: Path) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with beside(place) as partial:
+def _write(table: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with beside(path) as partial:
         pq.write_table(table, partial, compression="zstd")
 
 
@@ -200,10 +205,10 @@ def _scan(path: Path, split: str | None, problems: list[Problem]) -> Any:
     except OSError as error:
         scan.damaged(f"cannot be read ({error.strerror or error})")
     samples = scan.samples.values()
-    places = [sample.image or ("", -1, 0) for sample in samples]
+    images = [sample.image or ("", -1, 0) for sample in samples]
     captions = [s.text if s.text is not None else s.described for s in samples]
     return pa.table(
-        [list(scan.samples), captions, [place[1] for place in places], [place[2] for place in places]],
+        [list(scan.samples), captions, [image[1] for image in images], [image[2] for image in images]],
         schema=SCHEMA,
     )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from data_files import entry, ids, karpathy, picture, write
-from unicross.data.reading import load_items
+from unicross.data.load import load_items
 from unicross.errors import DataError
 
 

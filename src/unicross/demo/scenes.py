@@ -20,7 +20,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from unicross.data.drawing import BACKGROUNDS, COLOURS, OUTLINES, Points, draw_background, draw_objects
+from unicross.demo.drawing import BACKGROUNDS, COLOURS, OUTLINES, Points, draw_background, draw_objects
 from unicross.errors import DataError
 from unicross.files import folder_beside
 

@@ -10,10 +10,10 @@ from PIL import Image
 
 from data_files import write
 from unicross import files
-from unicross.data import cache as cache_module
-from unicross.data.cache import LazyPixels, PixelCache
+from unicross.data import pixels as pixels_module
 from unicross.data.images import load_square
 from unicross.data.items import ImageFile, Item
+from unicross.data.pixels import LazyPixels, PixelCache
 from unicross.errors import DataError
 
 SIDE = 12
@@ -175,7 +175,7 @@ def test_a_full_disk_leaves_no_remains(
 
 
 def test_progress_ends_at_the_total(items: list[Item], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_module, "CHUNK", 2)
+    monkeypatch.setattr(pixels_module, "CHUNK", 2)
     calls: list[tuple[int, int]] = []
     pixels = PixelCache.build(items, SIDE, "squash", progress=lambda done, all_: calls.append((done, all_)))
     assert calls == [(2, 5), (4, 5), (5, 5)]

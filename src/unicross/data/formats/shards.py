@@ -1,8 +1,7 @@
-"""What sources of many pictures in few files share: splits by name, rows from parts, one cell of them.
+"""What sources of many pictures in few files share: finding them, splits by name, their rows, one picture.
 
-A part is what one file says. Its pictures stay where they are until they are read. Without an `image_id`
-column the id of a row is its file and its place in it.
-R: rows of all parts together.
+The pictures stay where they are until they are read. Without an `image_id` column the id of a record is its
+file and its row in it. R: rows of all files together.
 """
 
 from __future__ import annotations
@@ -16,27 +15,25 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from unicross.data.assembly import number_ids
-from unicross.data.folder import SPLIT_FOLDERS
-from unicross.data.items import Pictures
-from unicross.data.rows import LISTS, Rows
-
-Mask = NDArray[np.bool_]
+from unicross.batches import Indices
+from unicross.data.formats.rows import SPLIT_NAMES
+from unicross.data.items import Mask, Pictures
+from unicross.data.records import LISTS, Records, number_ids
+from unicross.data.walk import walk
 
 
-class Places:
-    """The rows of some files [R], one file after another; those that have pictures say how to `read` them."""
+class ShardRows:
+    """The rows of some files [R], one file after another; kinds that hold pictures say how to `read` them."""
 
     def __init__(self, paths: Sequence[Path], counts: Sequence[int]) -> None:
         self.paths = paths
         self._bounds = np.cumsum([0, *counts])
 
-    def __getitem__(self, row: int) -> Cell:
-        return Cell(self, row)
+    def __getitem__(self, row: int) -> ShardImage:
+        return ShardImage(self, row)
 
-    def files(self, rows: NDArray[np.int64]) -> Iterable[str]:
+    def files(self, rows: Indices) -> Iterable[str]:
         """The files that the pictures of these rows are read from, each once."""
         numbers = np.unique(np.searchsorted(self._bounds, rows, side="right")) - 1
         return (str(self.paths[number]) for number in numbers)
@@ -62,26 +59,26 @@ class Places:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class ShardImage:
     """The picture of one row."""
 
-    places: Places
+    shards: ShardRows
     row: int
 
     @property
     def name(self) -> str:
-        return self.places.name(self.row)
+        return self.shards.name(self.row)
 
     def read(self) -> bytes:
-        return self.places.read(self.row)
+        return self.shards.read(self.row)
 
     def stamp(self) -> str:
-        return self.places.stamp(self.row)
+        return self.shards.stamp(self.row)
 
 
 @dataclass(frozen=True)
-class Part:
-    """The rows of one file as columns; see `Rows`."""
+class FileRecords:
+    """The records of one file as columns; see `Records`."""
 
     ids: Any
     captions: Any
@@ -90,21 +87,21 @@ class Part:
     """Arrow strings; null for none."""
 
 
-def join(parts: Sequence[Part], pictures: Pictures, where: Callable[[int], str]) -> Rows:
-    """The rows of all parts; the picture of a row is the one of the same number.
+def join(files: Sequence[FileRecords], pictures: Pictures, where: Callable[[int], str]) -> Records:
+    """The records of all files; the picture of a record is the one of the same number.
 
-    Of rows with one id the first picture counts: tables with a row for each caption repeat it.
+    Of records with one id the first picture counts: tables with a row for each caption repeat it.
     """
-    ids = concat([part.ids for part in parts], pa.large_string())
-    split = concat([part.split for part in parts], pa.large_string()).dictionary_encode()
-    has = np.concatenate([part.has_image for part in parts]) if parts else np.zeros(0, bool)
-    having = np.flatnonzero(has)
-    _, first = np.unique(number_ids(ids)[having], return_index=True)
+    ids = concat([file.ids for file in files], pa.large_string())
+    split = concat([file.split for file in files], pa.large_string()).dictionary_encode()
+    has_image = np.concatenate([file.has_image for file in files]) if files else np.zeros(0, bool)
+    with_image = np.flatnonzero(has_image)
+    _, first = np.unique(number_ids(ids)[with_image], return_index=True)
     picture = np.full(len(ids), -1, dtype=np.int64)
-    picture[having[first]] = having[first]
-    return Rows(
+    picture[with_image[first]] = with_image[first]
+    return Records(
         ids,
-        concat([part.captions for part in parts], LISTS),
+        concat([file.captions for file in files], LISTS),
         pictures,
         picture,
         tuple(split.dictionary.to_pylist()),
@@ -119,11 +116,15 @@ def concat(columns: Sequence[Any], kind: Any) -> Any:
 
 
 def find_files(root: Path, suffix: str) -> list[Path]:
-    """`root` itself, or the files under it whose names end so, sorted; hidden ones are left out."""
+    """`root` itself, or the files under it whose names end so, sorted; hidden ones are left out.
+
+    Folders that cannot be read are passed over: this also looks at data of other formats, whose readers
+    refuse them.
+    """
     if root.is_file():
         return [root] if root.suffix.lower() == suffix else []
-    found = (path for path in root.rglob(f"*{suffix}") if path.is_file())
-    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(root).parts))
+    paths = (Path(entry.path) for entry in walk(root, lambda _: None) if entry.name.endswith(suffix))
+    return sorted(path for path in paths if path.is_file())
 
 
 def relative_name(path: Path, root: Path) -> str:
@@ -133,13 +134,13 @@ def relative_name(path: Path, root: Path) -> str:
 
 def split_of(name: str) -> str | None:
     """The split that a file's path says: the last of its words, in folders too, that names one."""
-    return next((word for word in reversed(re.split(r"[^A-Za-z]+", name)) if word in SPLIT_FOLDERS), None)
+    return next((word for word in reversed(re.split(r"[^A-Za-z]+", name)) if word in SPLIT_NAMES), None)
 
 
-def numbered(name: str, mark: str, places: Any) -> Any:
-    """A column of ids: a file's name, a mark, and places in the file (Arrow strings)."""
+def numbered(name: str, mark: str, rows: Any) -> Any:
+    """A column of ids: a file's name, a mark, and rows of the file or their names (Arrow strings)."""
     before, between = (pa.scalar(text, pa.large_string()) for text in (name, mark))
-    return pc.binary_join_element_wise(before, places, between)
+    return pc.binary_join_element_wise(before, rows, between)
 
 
 def same_split(split: str | None, count: int) -> Any:

@@ -1,0 +1,74 @@
+"""The formats that are read. A new one is a file in this folder and a line in `FORMATS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from unicross.data.formats import arrow, flickr, folder, karpathy, parquet, table, tar
+from unicross.data.records import Problem, Records
+from unicross.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How data of one format are found and read."""
+
+    looked_for: str
+    """What it is known by, for people."""
+    find: Callable[[Path], Sequence[Path]]
+    """What there is of it at a path (a file or a folder); each one is a source of its own."""
+    read: Callable[[Path], tuple[Records, list[Problem]]]
+    """Reads one source. Raises DataError where nothing of it can be read."""
+    order: int = 1
+    """Formats are looked for from the least order on, until there are sources: what an earlier one knows is
+    never taken for a later one's."""
+
+
+FORMATS: dict[str, Format] = {
+    "flickr": Format("Flickr8k.token.txt or results_20130124.token", flickr.find, flickr.read),
+    "karpathy": Format("dataset*.json", karpathy.find, karpathy.read),
+    "table": Format("one .csv, .tsv or .jsonl file, or a captions.txt with a header", table.find, table.read),
+    "tar": Format(".tar shards of samples KEY.jpg, KEY.txt, KEY.json", tar.find, tar.read),
+    "parquet": Format(".parquet files with an image and a caption column", parquet.find, parquet.read),
+    # Saved folders hold JSON and Arrow files of their own, which are no sources of another format.
+    "arrow": Format(
+        "a folder that Hugging Face datasets saved (save_to_disk)", arrow.find, arrow.read, order=0
+    ),
+    # Most other formats keep their images in folders too.
+    "folder": Format("images, and .txt files of the same names", folder.find, folder.read, order=2),
+}
+"""By the name that `data.format` says."""
+
+
+def detect(root: Path, format: str | None) -> tuple[str, Path]:
+    """The format and the source (a file or a folder) to read. Raises DataError where that is not one."""
+    if not root.exists():
+        where = "" if root.is_absolute() else f" in {Path.cwd()}"
+        raise DataError(f"{root}: no such file or folder{where}: give an existing one as data.root")
+    if format is not None and format not in FORMATS:
+        raise DataError(f"no data format {format!r}: data.format is one of {', '.join(FORMATS)}, or null")
+    if format is not None and root.is_dir() == (format == "folder"):
+        return format, root  # whatever its name
+    sources = [(name, path) for name, path in _sources(root) if format in (None, name)]
+    if not sources:
+        known_by = "\n".join(f"  {f'{name}:':<9} {kind.looked_for}" for name, kind in FORMATS.items())
+        raise DataError(
+            f"{root}: no data{f' of format {format!r}' if format else ''} found. Looked for\n{known_by}"
+        )
+    if len(sources) > 1:
+        listed = "\n".join(f"  {name}: {path}" for name, path in sources)
+        raise DataError(
+            f"{root}: several captions files:\n{listed}\nGive one of them as data.root, or say data.format"
+        )
+    return sources[0]
+
+
+def _sources(root: Path) -> list[tuple[str, Path]]:
+    """All sources at a path, of the formats of the least order that has any."""
+    for order in sorted({kind.order for kind in FORMATS.values()}):
+        formats = {name: kind for name, kind in FORMATS.items() if kind.order == order}
+        if sources := [(name, path) for name, kind in formats.items() for path in kind.find(root)]:
+            return sources
+    return []

@@ -1,0 +1,182 @@
+"""What formats with pictures in columns share (`parquet.py`, `arrow.py`): which columns say what.
+
+Columns are found by their usual names (see `rows.py`): an image (bytes, Hugging Face's `{bytes, path}`, or a
+path), a caption (a text or a list of texts), perhaps `split` and `image_id`. Rows without an image are texts
+alone, rows without a caption images alone. Only the small columns are read beforehand.
+
+A leaf is a column or a field of one, `image.bytes` for instance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from unicross.data.formats.rows import (
+    CAPTION_COLUMNS,
+    IMAGE_COLUMNS,
+    ColumnNames,
+    find_columns,
+    find_image,
+    image_folders,
+)
+from unicross.data.formats.shards import (
+    FileRecords,
+    ShardRows,
+    join,
+    numbered,
+    relative_name,
+    same_split,
+    split_of,
+)
+from unicross.data.items import Files, Mask
+from unicross.data.records import LISTS, Problem, Records, as_lists
+from unicross.errors import DataError
+
+
+class ColumnFile(Protocol):
+    """One opened file."""
+
+    schema: Any
+    rows: int
+
+    def columns(self, names: Sequence[str]) -> Any:
+        """A table of these columns or leaves of columns."""
+
+    def present(self, leaf: str) -> Mask:
+        """In which rows the leaf is not null [rows]."""
+
+    def close(self) -> None:
+        """Close the file; there may be more of them than a process may have open."""
+
+
+F = TypeVar("F", bound=ColumnFile)
+
+
+def read_files(
+    root: Path,
+    paths: Sequence[Path],
+    open_: Callable[[Path], F],
+    embedded: Callable[[Sequence[Path], Sequence[F], Sequence[str]], ShardRows],
+) -> tuple[Records, list[Problem]]:
+    """Records of some files; damaged ones are problems. Raises DataError for columns that do not do.
+
+    `open_` opens one of the `paths`, which lie under `root`; `embedded` gives the pictures inside the opened
+    files by the leaf of each that holds them ("" for none).
+    """
+    problems: list[Problem] = []
+    sound: list[Path] = []
+    files: list[F] = []
+    records: list[FileRecords] = []
+    leaves: list[str] = []
+    image_paths: list[Path] = []
+    for path in paths:
+        try:
+            file = open_(path)
+            columns = _find(path, file.schema)
+            leaf, pointer = _image_leaves(path, file.schema, columns.image)
+            has_image = file.present(leaf) if leaf else np.zeros(file.rows, bool)
+            if pointer and not has_image.any():
+                leaf = None
+            pointer = None if leaf else pointer
+            small = (columns.caption, columns.split, columns.image_id, pointer)
+            table = file.columns([name for name in small if name is not None])
+            file.close()
+        except (OSError, pa.ArrowException) as error:
+            what = f"cannot be read ({error}): copy or download it again"
+            problems.append(Problem("damaged shard", str(path), what, split_of(relative_name(path, root))))
+            continue
+        of_file, paths_of_file = _records(path, root, table, columns, has_image, pointer)
+        sound.append(path)
+        files.append(file)
+        records.append(of_file)
+        image_paths += paths_of_file
+        leaves.append(leaf or "")
+    rows = embedded(sound, files, leaves)
+    if not image_paths:
+        return join(records, rows, rows.name), problems
+    if any(leaves) or len(image_paths) < sum(file.rows for file in files):
+        raise DataError(f"{root}: some files hold paths of pictures and others do not: read them one by one")
+    return join(records, Files(image_paths), rows.name), problems
+
+
+def leaf_of(table: Any, leaf: str) -> Any:
+    """A column, or a field of one."""
+    name, _, inner = leaf.partition(".")
+    return pc.struct_field(table.column(name), inner) if inner else table.column(name)
+
+
+def _records(
+    path: Path, root: Path, table: Any, columns: ColumnNames, has_image: Mask, pointer: str | None
+) -> tuple[FileRecords, list[Path]]:
+    """The records of a file, and the paths of their pictures [rows] where these are files of their own."""
+    name, count = relative_name(path, root), len(has_image)
+    ids = numbered(name, ":", pa.array(np.arange(count)).cast(pa.large_string()))
+    split = same_split(split_of(name), count)
+    image_paths: list[Path] = []
+    if pointer is not None:
+        names = pc.fill_null(_text(path, table, pointer), "")
+        has_image = np.asarray(pc.binary_length(names)) > 0
+        folders = [*image_folders(path.parent), *image_folders(root if root.is_dir() else root.parent)]
+        by_name = {image: find_image(image, folders) for image in pc.unique(names).to_pylist()}
+        image_paths = [by_name[image.as_py()] for image in names]
+        ids = pc.if_else(pa.array(has_image), names, ids)
+    if columns.split is not None:
+        split = pc.coalesce(_text(path, table, columns.split), split)
+    if columns.image_id is not None:
+        ids = pc.coalesce(_text(path, table, columns.image_id), ids)
+    captions = pa.nulls(count, LISTS)
+    if columns.caption is not None:
+        captions = _captions(path, table, columns.caption)
+    return FileRecords(ids, captions, has_image, split), image_paths
+
+
+def _find(path: Path, schema: Any) -> ColumnNames:
+    columns = find_columns(schema.names)
+    if columns.image is None and columns.caption is None:
+        raise DataError(
+            f"{path}: no image and no caption column among {', '.join(schema.names)}. Call them "
+            f"{' or '.join(IMAGE_COLUMNS)}; {' or '.join(CAPTION_COLUMNS)}"
+        )
+    return columns
+
+
+def _image_leaves(path: Path, schema: Any, name: str | None) -> tuple[str | None, str | None]:
+    """Where the encoded bytes are and where the path of the picture is; None where there is no such thing."""
+    if name is None:
+        return None, None
+    kind = schema.field(name).type
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return name, None
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return None, name
+    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        return f"{name}.bytes", f"{name}.path" if kind.get_field_index("path") >= 0 else None
+    raise DataError(
+        f"{path}: the column {name!r} holds {kind}: images must be encoded bytes, {{bytes, path}}, or paths"
+    )
+
+
+def _text(path: Path, table: Any, leaf: str) -> Any:
+    """A column as Arrow strings, nulls staying null."""
+    try:
+        return leaf_of(table, leaf).cast(pa.large_string()).combine_chunks()
+    except pa.ArrowException as error:
+        raise DataError(f"{path}: the column {leaf!r} must hold texts: {error}") from None
+
+
+def _captions(path: Path, table: Any, name: str) -> Any:
+    """A column of texts or of lists of texts as LISTS."""
+    column = table.column(name)
+    if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
+        texts = _text(path, table, name)
+        return as_lists(texts.drop_null(), np.asarray(texts.is_valid()))
+    try:
+        return column.cast(LISTS).combine_chunks()
+    except pa.ArrowException as error:
+        raise DataError(f"{path}: the column {name!r} must hold texts or lists of them: {error}") from None

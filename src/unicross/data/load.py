@@ -1,0 +1,173 @@
+"""From a path to checked items: which format it is, what it says, and which splits there are.
+
+A format (`formats/`) turns files into records; `assembly.py` makes items of them, the same for every format.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from unicross.config import DataConfig
+from unicross.data.assembly import assemble
+from unicross.data.formats import FORMATS, detect
+from unicross.data.items import Item, Items
+from unicross.data.records import Problem, describe, problems_error
+from unicross.errors import DataError
+
+SAME_SPLIT = frozenset({"val", "dev", "valid", "validation"})
+"""Names of the same split: one may be asked for by another."""
+
+NO_SPLITS = "(no splits)"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Items in the order of their files, and what was left out (only with on_error="skip")."""
+
+    items: Items
+    problems: list[Problem]
+
+
+def load_items(
+    root: Path | str,
+    split: str | None = None,
+    *,
+    format: str | None = None,
+    on_error: Literal["raise", "skip"] = "raise",
+) -> Loaded:
+    """Read and check the items of one split, of several joined by `+` (`train+restval`), or of all (None).
+
+    `root` is a folder or a captions file; `format` is a name in `FORMATS`, or None to detect it. Raises
+    DataError where nothing can be read, for a format or a split that does not exist, and for problems unless
+    `on_error` is "skip".
+    """
+    root = Path(root)
+    name, source = detect(root, format)
+    records, problems = FORMATS[name].read(source)
+    asked = _asked_splits(split, records.splits, root)
+    if asked is not None:
+        problems = [problem for problem in problems if problem.split is None or problem.split in asked]
+    items, of_items = assemble(records, asked)
+    problems += of_items
+    del records
+    pa.default_memory_pool().release_unused()  # columns in between took several times what is kept
+    if problems and on_error == "raise":
+        raise problems_error(str(root), problems)
+    if not items:
+        reason = f"all of it has problems: {describe(problems)}" if problems else "the files hold none"
+        raise DataError(f"{root}: no items{f' in split {split!r}' if split else ''}: {reason}")
+    return Loaded(items, problems)
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a source holds, before anything is trained on it."""
+
+    format: str
+    """A name in `FORMATS`."""
+    path: Path
+    splits: dict[str, Items]
+    """By name; where the data have none, all of them under "(no splits)". What has no split is in none."""
+    problems: list[Problem]
+
+
+def survey(root: Path | str, *, format: str | None = None) -> Survey:
+    """Read and check all splits. Raises DataError where nothing can be read."""
+    name, source = detect(Path(root), format)
+    records, problems = FORMATS[name].read(source)
+    splits = {}
+    for split in records.splits or (NO_SPLITS,):
+        splits[split], of_items = assemble(records, {split} if records.splits else None)
+        problems += of_items
+    return Survey(name, source, splits, list(dict.fromkeys(problems)))
+
+
+def set_aside(items: Sequence[Item], amount: int | float, seed: int) -> tuple[Items, Items]:
+    """Split items into (the rest, pairs set aside), both in their order; what is alone stays in the rest.
+
+    `amount` is a count, or a share of the pairs where it is below 1. Which pairs go depends on their ids
+    and the seed alone, not on their order. Raises DataError where nothing would be set aside or left.
+    """
+    items = Items.of(items)
+    paired = items.has_image & items.has_text
+    pairs = int(paired.sum())
+    count = round(amount * pairs) if amount < 1 else int(amount)
+    if not 0 < count < pairs:
+        raise DataError(
+            f"cannot set aside {amount} of {pairs} pairs: give a smaller count, or a share below 1"
+        )
+
+    digests = (hashlib.sha256(f"{seed}:{image_id.as_py()}".encode()).digest()[:8] for image_id in items.ids)
+    ranks = np.frombuffer(b"".join(digests), ">u8")
+    order = np.argsort(ranks, kind="stable")
+    aside = np.zeros(len(items), dtype=bool)
+    aside[order[paired[order]][:count]] = True
+    return items.select(np.flatnonzero(~aside)), items.select(np.flatnonzero(aside))
+
+
+def _asked_splits(split: str | None, splits: Collection[str], root: Path) -> set[str] | None:
+    """Names of the asked splits as the data spell them; None for all records, also of data without splits."""
+    if split is None:
+        return None
+    existing = set(splits)
+    if not existing and split == "train":
+        return None  # data without splits are all for training
+    asked = set()
+    for name in split.split("+"):
+        alike = existing & SAME_SPLIT if name in SAME_SPLIT else set()
+        if name in existing:
+            asked.add(name)
+        elif len(alike) == 1:
+            asked |= alike
+        else:
+            have = f"splits here: {', '.join(sorted(existing))}" if existing else "these data have no splits"
+            raise DataError(
+                f"{root}: no split {name!r}: {have}. Name one as data.split.train or data.split.val, "
+                "or leave it null for all items; data.split.val=0.1 sets a share of train aside"
+            )
+    return asked
+
+
+def read_splits(data: DataConfig) -> tuple[Items, Items, list[Problem]]:
+    """Training items, validation items (perhaps none) and what was skipped. Raises DataError."""
+    val = data.split.val
+    train = load_items(data.root, data.split.train, format=data.format, on_error=data.on_error)
+    if isinstance(val, str):
+        loaded = load_items(data.root, val, format=data.format, on_error=data.on_error)
+        problems = list(dict.fromkeys(train.problems + loaded.problems))  # some belong to no split
+        return train.items, loaded.items, problems
+    if val is None:
+        return train.items, train.items[:0], train.problems
+    rest, aside = set_aside(train.items, val, seed=0)  # the same for all seeds, so that runs compare
+    return rest, aside, train.problems
+
+
+def read_validation(data: DataConfig) -> Items:
+    """The validation items alone. Raises DataError, also where the recipe names none."""
+    val = data.split.val
+    if isinstance(val, str):
+        return load_items(data.root, val, format=data.format, on_error=data.on_error).items
+    items = read_splits(data)[1]
+    if not items:
+        raise DataError("the recipe has no validation split: name one, for instance data.split.val=test")
+    return items
+
+
+def seen_in_training(trained: DataConfig, data: DataConfig, items: Items) -> int:
+    """How many of the items, the validation split of `data`, are trained on by `trained`; 0 for other data.
+
+    Splits of other names share nothing (reading checks that), so their training items are not read.
+    """
+    val, train = data.split.val, trained.split.train
+    apart = isinstance(val, str) and train is not None and not {*val.split("+")} & {*train.split("+")}
+    if apart or Path(trained.root).resolve() != Path(data.root).resolve():
+        return 0
+    return int(pc.sum(pc.is_in(items.ids, value_set=read_splits(trained)[0].ids)).as_py() or 0)

@@ -1,0 +1,131 @@
+"""What a format hands over: records (one image, its captions or both) and the problems that it met.
+
+A format only says what its files say; `assembly.py` groups, checks and splits, the same for every format.
+Formats with a line a caption make `Record` objects; those of large sources make the columns, `Records`, at
+once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from unicross.batches import Indices
+from unicross.data.items import Files, Mask, Pictures, strings
+from unicross.errors import DataError
+
+Kind = Literal[
+    "missing image",
+    "unreadable image",
+    "empty caption",
+    "duplicate id",
+    "split overlap",
+    "bad line",
+    "damaged shard",
+]
+
+LISTS = pa.large_list(pa.large_string())
+"""The type of a column of captions."""
+
+SHOWN_PER_KIND = 3
+"""Problems of a kind that a message quotes; the others are counted."""
+
+
+class Record(NamedTuple):
+    """One statement of a captions file. Records of one `image_id` make one item."""
+
+    where: str
+    """`file:line` for messages."""
+    image_id: str
+    image: Path | None
+    """None for a text alone."""
+    caption: str | None
+    """None for an image alone; an empty text is a problem."""
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class Records:
+    """The records of a source as columns. R: records."""
+
+    ids: Any
+    """`image_id`, Arrow strings [R]. Records of one id make one item."""
+    captions: Any
+    """Lists of Arrow strings, type LISTS [R]; null for an image alone, empty lists or texts are problems."""
+    pictures: Pictures
+    picture: Indices
+    """The image among `pictures` [R]; -1 for a text alone."""
+    splits: tuple[str, ...]
+    split: Indices
+    """The split among `splits` [R]; -1 for none."""
+    where: Callable[[int], str]
+    """The place of a record, for messages."""
+
+    @classmethod
+    def of(cls, records: Sequence[Record]) -> Records:
+        """Records of text files as columns."""
+        # The numbers are given in the order of first sight; None, which is there first, has -1.
+        paths: dict[Path | None, int] = {None: -1}
+        splits: dict[str | None, int] = {None: -1}
+        picture = [paths.setdefault(record.image, len(paths) - 1) for record in records]
+        split = [splits.setdefault(record.split, len(splits) - 1) for record in records]
+        has_caption = np.array([record.caption is not None for record in records], dtype=bool)
+        texts = strings(record.caption for record in records if record.caption is not None)
+        return cls(
+            strings(record.image_id for record in records),
+            as_lists(texts, has_caption),
+            Files(path for path in paths if path is not None),
+            np.array(picture, dtype=np.int64),
+            tuple(name for name in splits if name is not None),
+            np.array(split, dtype=np.int64),
+            lambda row: records[row].where,
+        )
+
+
+def as_lists(texts: Any, has_text: Mask) -> Any:
+    """A column of lists of one text where `has_text` [R], of nulls elsewhere. `texts`: [has_text.sum()]"""
+    offsets = np.concatenate([[0], np.cumsum(has_text)])
+    return pa.LargeListArray.from_arrays(pa.array(offsets), texts, mask=pa.array(~has_text))
+
+
+def number_ids(ids: Any) -> Indices:
+    """A number for each id [R], equal for equal ids, in the order in which they are first seen."""
+    return np.asarray(ids.dictionary_encode().indices, dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong with the data: its kind, where it stands (`file:line` or the image) and what it is."""
+
+    kind: Kind
+    where: str
+    what: str
+    split: str | None = None
+    """The split that it concerns; None where it concerns them all."""
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.kind}: {self.what}"
+
+
+def problems_error(root: str, problems: Sequence[Problem]) -> DataError:
+    """One error for all problems, and what to do."""
+    advice = "Repair them, or go on without them: data.on_error=skip"
+    return DataError(f"{root}: the data have problems: {describe(problems)}\n{advice}")
+
+
+def describe(problems: Sequence[Problem]) -> str:
+    """All problems counted by kind, then the first few of each kind, one a line."""
+    counts = Counter(problem.kind for problem in problems)
+    lines = [", ".join(f"{n} {kind}{'s' if n > 1 else ''}" for kind, n in counts.most_common())]
+    for kind, n in counts.most_common():
+        shown = [problem for problem in problems if problem.kind == kind][:SHOWN_PER_KIND]
+        lines += [f"  {problem}" for problem in shown]
+        if n > len(shown):
+            lines.append(f"  ... and {n - len(shown)} more of this kind")
+    return "\n".join(lines)
