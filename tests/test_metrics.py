@@ -34,7 +34,7 @@ IMAGE_IDS, CAPTION_IDS = np.arange(4), np.arange(8) // 2
 def test_hand_computed_image_to_text():
     ranking = rank(SIMILARITY, np.eye(8, dtype=np.float32), IMAGE_IDS, CAPTION_IDS)
     assert ranking.ranks.tolist() == [1, 3, 7, 2]
-    assert ranking.ahead.tolist() == [[0, 6], [2, 2], [6, 6], [1, 1]]
+    assert ranking.negatives_above.tolist() == [[0, 6], [2, 2], [6, 6], [1, 1]]
     assert ranking.rival.tolist() == [7, 0, 0, 5]
     assert ranking.rival_score.tolist() == [7, 8, 5, 9]
     assert ranking.score.tolist() == [9, 6, 5, 9]
@@ -84,7 +84,7 @@ def test_equals_slow_reference_for_any_block(queries, keys, seed, own, block):
     similarity = (queries.astype(int) @ keys.T.astype(int)).tolist()
     expected = slow_ahead(similarity, query_ids, key_ids, exclude)
     ranking = rank(*as_float, query_ids, key_ids, exclude=exclude, block=block)
-    assert [[n for n in row if n >= 0] for row in ranking.ahead.tolist()] == expected
+    assert [[n for n in row if n >= 0] for row in ranking.negatives_above.tolist()] == expected
     assert ranking.ranks.tolist() == [row[0] + 1 for row in expected]
     for q, rival in enumerate(ranking.rival):
         if rival >= 0:
@@ -123,7 +123,7 @@ def test_order_of_keys_changes_no_rank():
     key_ids, order = np.arange(60) % 20, rng.permutation(60)
     plain = rank(queries, keys, np.arange(20), key_ids)
     shuffled = rank(queries, keys[order], np.arange(20), key_ids[order], block=(7, 13))
-    assert (plain.ahead == shuffled.ahead).all()
+    assert (plain.negatives_above == shuffled.negatives_above).all()
     assert (plain.rival == order[shuffled.rival]).all()
 
 

@@ -109,6 +109,16 @@ def false_negatives(
     return masked
 
 
+def equal_pairs(left: Indices, right: Indices) -> tuple[Indices, Indices]:
+    """All positions in `left` and `right` that hold equal values, pair by pair."""
+    order = np.argsort(right, kind="stable")
+    begins = np.searchsorted(right[order], left, side="left")
+    counts = np.searchsorted(right[order], left, side="right") - begins
+    rows = np.repeat(np.arange(len(left)), counts)
+    within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return rows, order[np.repeat(begins, counts) + within]
+
+
 def hardness(plan: Plan, images: NDArray[np.floating], texts: NDArray[np.floating]) -> float:
     """Mean similarity of in-batch negatives (image of one item, text of another) over a plan.
 

@@ -32,8 +32,8 @@ RECALL_AT = (1, 5, 10)
 class Ranking:
     """Where the positives of each query rank, and which negative comes closest to them."""
 
-    ahead: Ints
-    """[Q, P]: number of negatives ahead of each positive, best positive first; -1 where there are fewer."""
+    negatives_above: Ints
+    """[Q, P]: number of negatives above each positive, best positive first; -1 where there are fewer."""
     score: Floats
     """[Q]: score of the best positive."""
     rival: Ints
@@ -44,14 +44,14 @@ class Ranking:
     @property
     def ranks(self) -> Ints:
         """[Q]: 1-based rank of the best-ranked positive among it and all negatives."""
-        return self.ahead[:, 0] + 1
+        return self.negatives_above[:, 0] + 1
 
     @property
     def average_precision(self) -> Doubles:
         """[Q] in percent: mean over a query's positives of the precision at that positive's rank."""
-        place = np.arange(1, self.ahead.shape[1] + 1)  # [P]
-        precision = np.where(self.ahead >= 0, place / (place + self.ahead), 0.0)  # [Q, P]
-        mean: Doubles = 100.0 * precision.sum(axis=1) / (self.ahead >= 0).sum(axis=1)
+        place = np.arange(1, self.negatives_above.shape[1] + 1)  # [P]
+        precision = np.where(self.negatives_above >= 0, place / (place + self.negatives_above), 0.0)  # [Q, P]
+        mean: Doubles = 100.0 * precision.sum(axis=1) / (self.negatives_above >= 0).sum(axis=1)
         return mean
 
 
@@ -62,13 +62,15 @@ def rank(
     key_ids: npt.NDArray[np.integer],
     *,
     exclude: npt.NDArray[np.integer] | None = None,
+    also: tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]] | None = None,
     block: tuple[int, int] = (512, 8192),
 ) -> Ranking:
     """Rank `keys` [K, D] by dot product with each of `queries` [Q, D].
 
     A key is a positive of a query where `key_ids` [K] equals `query_ids` [Q]. `exclude` [Q] names one key a
-    query that is left out, such as the query itself. Only a `block` (queries, keys) of the similarity matrix
-    is held at a time. Raises DataError for values that are not finite and for a query without a positive.
+    query that is left out, such as the query itself. `also` names further positives: queries [M] and their
+    keys [M], which `exclude` does not reach. Only a `block` (queries, keys) of the similarity matrix is held
+    at a time. Raises DataError for values that are not finite and for a query without a positive.
     """
     q_all, k_all = _finite("queries", queries), _finite("keys", keys)
     assert q_all.shape[1:] == k_all.shape[1:]
@@ -85,9 +87,14 @@ def rank(
         span = slice(start, start + rows)
         left_out = None if exclude is None else exclude[span]
         row, key = _positive_pairs(query_ids[span], order, sorted_ids, left_out, start)
+        if also is not None:
+            row, key = _united(row, key, *also, span)
         parts.append(_rank_rows(q_all[span], k_all, row, key, left_out, TIE * longest, columns))
-    width = max(part.ahead.shape[1] for part in parts)
-    padded = [np.pad(p.ahead, ((0, 0), (0, width - p.ahead.shape[1])), constant_values=-1) for p in parts]
+    width = max(part.negatives_above.shape[1] for part in parts)
+    padded = [
+        np.pad(above, ((0, 0), (0, width - above.shape[1])), constant_values=-1)
+        for above in (part.negatives_above for part in parts)
+    ]
     return Ranking(
         np.concatenate(padded),
         np.concatenate([part.score for part in parts]),
@@ -219,6 +226,18 @@ def _positive_pairs(
     return row.astype(np.int64), key.astype(np.int64)
 
 
+def _united(
+    row: Ints, key: Ints, more_rows: npt.NDArray[np.integer], more_keys: npt.NDArray[np.integer], span: slice
+) -> tuple[Ints, Ints]:
+    """Positives and further ones of the queries in `span`, each once, rows in order."""
+    inside = (more_rows >= span.start) & (more_rows < span.stop)
+    rows = np.concatenate([row, more_rows[inside] - span.start])
+    pairs = np.unique(
+        np.stack([rows, np.concatenate([key, more_keys[inside]])], axis=1), axis=0
+    )  # [pairs, 2]
+    return pairs[:, 0].astype(np.int64), pairs[:, 1].astype(np.int64)
+
+
 def _rank_rows(
     queries: Floats,
     keys: Floats,
@@ -237,7 +256,7 @@ def _rank_rows(
     threshold = np.full((n, int(counts.max())), np.inf, dtype=np.float32)  # [n, P]
     noise = tie * np.sqrt(np.einsum("nd,nd->n", queries, queries))  # [n]
     threshold[row, place] = scores[best_first] - noise[row]
-    ahead = np.where(np.isinf(threshold), -1, 0)  # [n, P]
+    negatives_above = np.where(np.isinf(threshold), -1, 0)  # [n, P]
     rival = np.full(n, -1, dtype=np.int64)
     rival_score = np.full(n, -np.inf, dtype=np.float32)
     dropped_row, dropped = row, key
@@ -253,8 +272,8 @@ def _rank_rows(
         rival[better], rival_score[better] = top[better] + start, top_score[better]
         for q in np.flatnonzero(top_score >= threshold.min(axis=1)):
             for p in range(counts[q]):  # counting along one contiguous row is far faster than along an axis
-                ahead[q, p] += np.count_nonzero(block[q] >= threshold[q, p])
-    return Ranking(ahead, scores[best_first][place == 0], rival, rival_score)
+                negatives_above[q, p] += np.count_nonzero(block[q] >= threshold[q, p])
+    return Ranking(negatives_above, scores[best_first][place == 0], rival, rival_score)
 
 
 def _pair_scores(

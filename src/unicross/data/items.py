@@ -207,6 +207,15 @@ def strings(texts: Iterable[str]) -> Any:
     return pa.array((as_unicode(text) for text in texts), pa.large_string())
 
 
+def text_numbers(texts: Any) -> NDArray[np.int64]:
+    """A number for each text [C], equal for texts that are equal but for case and spaces."""
+    plain = pc.utf8_trim_whitespace(pc.replace_substring_regex(pc.utf8_lower(texts), r"\s+", " "))
+    encoded = plain.dictionary_encode()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
+    return np.asarray(encoded.indices, dtype=np.int64)
+
+
 def as_unicode(text: str) -> str:
     """The text with what is no Unicode (file names in other encodings, halves of JSON's pairs) as escapes."""
     return text.encode("utf-8", "backslashreplace").decode()

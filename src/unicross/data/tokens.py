@@ -5,18 +5,17 @@ Letters: N items, C captions, B batch, L tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from unicross.batches import Indices
-from unicross.data.items import Item, Items
-from unicross.streams import stream
+from unicross.data.items import Item, Items, text_numbers
 
 CHUNK = 8192
 """Captions that are tokenised at a time."""
@@ -35,22 +34,23 @@ class Tokens:
         return Tokens(self.ids[rows], self.mask[rows], self.lengths[rows])
 
 
-class CaptionTokens:
-    """The captions of a list of items, tokenised once and kept flat."""
+class TokenizedTexts:
+    """Texts, tokenised once and kept flat. C: texts."""
 
-    def __init__(self, items: Sequence[Item], tokenizer: PreTrainedTokenizerFast, max_tokens: int) -> None:
-        columns = Items.of(items)
-        self.texts = columns.texts  # [C] Arrow strings
-        self.first, self.counts = columns.first, columns.counts  # [N] first caption of each item; how many
-        self.item = np.repeat(np.arange(len(items), dtype=np.int64), self.counts)  # [C] item of each caption
-        self._starts: dict[int, NDArray[np.int32]] = {}  # by seed: where each item begins [N]
-        self._tokenizer = tokenizer
-        self._max_tokens = max_tokens
+    def __init__(self, texts: Any, tokenizer: PreTrainedTokenizerFast, max_tokens: int) -> None:
+        """`texts` are Arrow strings [C]; what is beyond `max_tokens` of one is cut."""
+        self.texts = texts
+        self._padding = tokenizer.pad_token_id
         lengths, tokens = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)]
-        for start in range(0, len(self.texts), CHUNK):  # a tokenizer's answer is many times what is kept
-            encoded = self._encode(self.texts.slice(start, CHUNK).to_pylist())
-            lengths.append(np.array([len(e) for e in encoded], dtype=np.int64))
-            tokens.append(np.array([token for e in encoded for token in e], dtype=np.int32))
+        for start in range(0, len(texts), CHUNK):  # a tokenizer's answer is many times what is kept
+            encoded: list[list[int]] = tokenizer(
+                texts.slice(start, CHUNK).to_pylist(),
+                truncation=True,
+                max_length=max_tokens,
+                return_attention_mask=False,
+            )["input_ids"]
+            lengths.append(np.array([len(ids) for ids in encoded], dtype=np.int64))
+            tokens.append(np.array([token for ids in encoded for token in ids], dtype=np.int32))
         self._bounds: Indices = np.cumsum(np.concatenate(lengths))
         self._flat = np.concatenate(tokens)
 
@@ -58,15 +58,43 @@ class CaptionTokens:
         return len(self.texts)
 
     def lengths(self) -> Indices:
-        """Tokens of each caption, special ones included. [C]"""
+        """Tokens of each text, special ones included. [C]"""
         return self._bounds[1:] - self._bounds[:-1]
 
-    def choose(self, items: Indices, turn: int, seed: int) -> Indices:
+    def tokens(self, rows: Indices) -> Tokens:
+        """Some of the texts as one batch, padded on the right whatever the tokenizer would do."""
+        lengths = self.lengths()[rows]
+        ids = np.full((len(rows), lengths.max()), self._padding, dtype=np.int64)  # [B, L]
+        for target, row in zip(ids, rows, strict=True):
+            text = self._flat[self._bounds[row] : self._bounds[row + 1]]
+            target[: len(text)] = text
+        mask = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)
+        return Tokens(torch.from_numpy(ids), torch.from_numpy(mask), lengths)
+
+    def batches(self, rows: Indices, size: int) -> Iterator[Indices]:
+        """Positions in `rows` in batches of `size`, like lengths together: that pads least."""
+        order = np.argsort(self.lengths()[rows], kind="stable")
+        for start in range(0, len(order), size):
+            yield order[start : start + size]
+
+
+class CaptionTokens(TokenizedTexts):
+    """The captions of a list of items as tokens."""
+
+    def __init__(self, items: Sequence[Item], tokenizer: PreTrainedTokenizerFast, max_tokens: int) -> None:
+        columns = Items.of(items)
+        super().__init__(columns.texts, tokenizer, max_tokens)
+        self.first, self.counts = columns.first, columns.counts  # [N] first caption of each item; how many
+        self.item = np.repeat(np.arange(len(items), dtype=np.int64), self.counts)  # [C] item of each caption
+        self.number = text_numbers(self.texts)  # [C] equal for equal texts, in case and spaces too
+
+    def draw_beginnings(self, rng: np.random.Generator) -> Indices:
+        """A random caption of each item to begin its turns with, by its number in the item. [N]"""
+        return rng.integers(0, 2**31, len(self.counts)) % np.maximum(self.counts, 1)
+
+    def choose(self, items: Indices, turn: int, beginnings: Indices) -> Indices:
         """One caption of each item: over as many turns (epochs) as it has captions, each is used once. [B]"""
-        if seed not in self._starts:  # the seed of a run: drawn once, not for every batch
-            drawn = stream(seed, "captions").integers(0, 2**31, len(self.counts))
-            self._starts = {seed: (drawn % np.maximum(self.counts, 1)).astype(np.int32)}
-        return self.first[items] + (self._starts[seed][items] + turn) % self.counts[items]
+        return self.first[items] + (beginnings[items] + turn) % self.counts[items]
 
     def siblings(self, captions: Indices, count: int, rng: np.random.Generator) -> Indices:
         """Other captions of the same items, in random order. [B] -> [count, B]
@@ -81,23 +109,3 @@ class CaptionTokens:
         turns = np.arange(count)[:, None] % np.maximum(others, 1)  # [count, B]
         shift = np.minimum(shifts[np.arange(len(items)), turns], others)
         return self.first[items] + (captions - self.first[items] + shift) % self.counts[items]
-
-    def tokens(self, captions: Indices) -> Tokens:
-        """Stored captions as one padded batch."""
-        return self._pad([self._flat[self._bounds[c] : self._bounds[c + 1]] for c in captions])
-
-    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        if not texts:
-            return []
-        encoded: list[list[int]] = self._tokenizer(
-            list(texts), truncation=True, max_length=self._max_tokens, return_attention_mask=False
-        )["input_ids"]
-        return encoded
-
-    def _pad(self, rows: Sequence[Sequence[int] | NDArray[np.int32]]) -> Tokens:
-        lengths = np.array([len(row) for row in rows], dtype=np.int64)
-        ids = np.full((len(rows), lengths.max()), self._tokenizer.pad_token_id, dtype=np.int64)
-        for target, row in zip(ids, rows, strict=True):
-            target[: len(row)] = row
-        mask = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)
-        return Tokens(torch.from_numpy(ids), torch.from_numpy(mask), lengths)

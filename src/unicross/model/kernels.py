@@ -1,21 +1,26 @@
-"""What makes the towers train faster on their device, without changing what they compute."""
+"""What makes the towers faster on their device, without changing what they compute."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from unicross.model.backbones import LAYER
 from unicross.model.packing import can_pack
-from unicross.model.two_tower import TwoTower
+
+if TYPE_CHECKING:
+    from unicross.model.two_tower import TwoTower
 
 SDPA = "sdpa_unseen_mask"
+INFERENCE = "sdpa"
 
 
 def _unseen_mask(*args: Any, **kwargs: Any) -> Tensor | None:
@@ -58,7 +63,27 @@ def prefer_fast_kernels(model: TwoTower, device: torch.device) -> None:
     model.image.backbone.set_attn_implementation("eager" if on_cpu else "sdpa")  # there is nothing to hide
     model.text.backbone.set_attn_implementation("eager" if on_cpu else SDPA)
     model.text.packs = can_pack(model.text)
-    for module in model.image.backbone.modules():
+
+
+@contextmanager
+def inference_attention(backbone: PreTrainedModel) -> Iterator[None]:
+    """Within, the encoder attends as one that was just loaded does: a model in training and the same model
+    read from its checkpoint give the same vectors.
+    """
+    before = backbone.config._attn_implementation
+    if before == INFERENCE:
+        yield
+        return
+    backbone.set_attn_implementation(INFERENCE)
+    try:
+        yield
+    finally:
+        backbone.set_attn_implementation(before)
+
+
+def patches_as_products(backbone: nn.Module) -> None:
+    """Let convolutions whose kernels tile the picture be matrix products."""
+    for module in backbone.modules():
         if type(module) is nn.Conv2d and _tiles(module):
             module.__class__ = TilesAsProduct  # its weights and their names stay
 

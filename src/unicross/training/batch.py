@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unicross.batches import Indices
+from unicross.batches import Indices, equal_pairs
 from unicross.data.tokens import CaptionTokens, Tokens
 from unicross.data.views import ViewDraw, draw_views
 from unicross.device import send
@@ -36,6 +36,10 @@ class Batch:
     image_views: tuple[ViewDraw, ...]  # on the host: which rows they change is asked there
     text_views: tuple[Tokens, ...]
     masked: Tensor | None  # [P, P] bool, image by text, presumed false negatives
+    equal_to_image: Tensor | None  # [P, P * V] bool, texts that say what another image's caption says
+    equal_texts: (
+        Tensor | None
+    )  # [T * V, T * V] bool, equal texts of different items
     cluster: Tensor | None  # [P] which pairs were brought together, where the batch stands for more items
     seed: int  # of dropout
 
@@ -52,6 +56,8 @@ class Batch:
             pixels=change(self.pixels),
             text_views=tuple(Tokens(change(v.ids), change(v.mask), v.lengths) for v in self.text_views),
             masked=changed(self.masked),
+            equal_to_image=changed(self.equal_to_image),
+            equal_texts=changed(self.equal_texts),
             cluster=changed(self.cluster),
         )
 
@@ -62,7 +68,6 @@ def make_batch(
     stage: Stage,
     round_: Round,
     turn: int,
-    seed: int,
     rng: np.random.Generator,
 ) -> Batch:
     """Pixels, drawn views, tokens (a share of them for each process) and mask of the items of one batch.
@@ -71,7 +76,6 @@ def make_batch(
         items: a batch of the plan.
         round_: says which image is captioned by which item, and which items are near each other.
         turn: epochs done in the run, which decides the caption's turn.
-        seed: of the run, which decides with which caption each item begins.
         rng: for everything random in this step; in the same state it gives the same batch.
     """
     has_image = data.items.rows[items] >= 0
@@ -85,19 +89,22 @@ def make_batch(
         images = pairs  # images only serve no other loss
     if stage.losses.text_text == 0:
         texts = pairs
-    with_captions = np.concatenate([captioned_by[is_pair], texts[len(pairs) :]])
+    text_items = np.concatenate([captioned_by[is_pair], texts[len(pairs) :]])
     own_images, own_texts = rank_slice(len(images)), rank_slice(len(texts))
     pixels = data.pixels[images[own_images]] if stage.image_views else np.zeros((0, 1, 1, 3), np.uint8)
+    image_views = tuple(draw_views(view, len(images), rng).rows(own_images) for view in stage.image_views)
+    chosen = _chosen_captions(data, text_items, stage, turn, rng)
+    equal_to_image, equal_texts = _equal_captions(data.captions, text_items, len(pairs), chosen)
     return Batch(
         image_ids=torch.from_numpy(images),
         text_ids=torch.from_numpy(texts),
         pairs=len(pairs),
         pixels=torch.from_numpy(pixels),
-        image_views=tuple(draw_views(view, len(images), rng).rows(own_images) for view in stage.image_views),
-        text_views=tuple(
-            view.rows(own_texts) for view in _text_views(data.captions, with_captions, stage, turn, seed, rng)
-        ),
+        image_views=image_views,
+        text_views=tuple(data.captions.tokens(captions).rows(own_texts) for captions in chosen),
         masked=_masked(round_, pairs, stage.batches.mask_above),
+        equal_to_image=equal_to_image,
+        equal_texts=equal_texts,
         cluster=None if stage.batches.negatives_from is None else _cluster_of(round_, pairs),
         seed=draw_own_seed(rng),
     )
@@ -147,22 +154,58 @@ def _cluster_of(round_: Round, pairs: Indices) -> Tensor:
     return torch.from_numpy(np.where(cluster < 0, of_none, cluster))
 
 
-def _text_views(
-    captions: CaptionTokens,
-    items: Indices,
-    stage: Stage,
-    turn: int,
-    run_seed: int,
-    rng: np.random.Generator,
-) -> tuple[Tokens, ...]:
-    """The views of the text tower: a caption of each item, and more of them or the first again."""
+def _chosen_captions(
+    data: Dataset, items: Indices, stage: Stage, turn: int, rng: np.random.Generator
+) -> list[Indices]:
+    """The captions [T] of each text view: one of each item, and others of them or the same again."""
     count = stage.text_views
     if count == 0 or not len(items):
-        return ()
-    chosen = captions.choose(items, turn, run_seed)
-    first = captions.tokens(chosen)
+        return []
+    first = data.captions.choose(items, turn, data.beginnings)
     if count == 1:
-        return (first,)
+        return [first]
     if stage.views.text == "dropout":
-        return first, first
-    return first, *(captions.tokens(row) for row in captions.siblings(chosen, count - 1, rng))
+        return [first, first]
+    return [first, *data.captions.siblings(first, count - 1, rng)]
+
+
+def _equal_captions(
+    captions: CaptionTokens, items: Indices, pairs: int, chosen: list[Indices]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Which texts must not be negatives of which images, and of which texts: see `Batch`.
+
+    A catalogue repeats its titles: what is said of one item and of another is no negative of either.
+
+    Args:
+        items: [T] the item of each text, pairs first.
+        pairs: how many of them are pairs.
+        chosen: the captions [T] of each view.
+    """
+    if not chosen:
+        return None, None
+    shown = np.stack(chosen, axis=1).ravel()  # [T * V], item by item
+    item_of_shown = np.repeat(np.arange(len(items)), len(chosen))
+    numbers = captions.number[shown]
+    equal_texts = _different_items(*equal_pairs(numbers, numbers), item_of_shown, item_of_shown, len(shown))
+
+    counts = captions.counts[items[:pairs]]
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    of_pairs = np.repeat(captions.first[items[:pairs]], counts) + within  # all captions of the pairs
+    pair_of = np.repeat(np.arange(pairs), counts)
+    caption, text = equal_pairs(captions.number[of_pairs], numbers[: pairs * len(chosen)])
+    equal_to_image = _different_items(
+        pair_of[caption], text, np.arange(pairs), item_of_shown[: pairs * len(chosen)], pairs
+    )
+    return equal_to_image, equal_texts
+
+
+def _different_items(
+    rows: Indices, columns: Indices, item_of_row: Indices, item_of_column: Indices, count: int
+) -> Tensor | None:
+    """[count, columns] bool, true at these places where their items differ; None where none do."""
+    differ = item_of_row[rows] != item_of_column[columns]
+    if not differ.any():
+        return None
+    matrix = np.zeros((count, len(item_of_column)), dtype=bool)
+    matrix[rows[differ], columns[differ]] = True
+    return torch.from_numpy(matrix)

@@ -33,6 +33,8 @@ class Dataset:
     items: Items
     pixels: PixelSource
     captions: CaptionTokens
+    beginnings: Indices
+    """[N] the caption with which each item begins its turns, by its number in the item."""
 
     @cached_property
     def pairs(self) -> Indices:
@@ -69,6 +71,7 @@ def make_dataset(
     *,
     side: int,
     where: Path | None,
+    rng: np.random.Generator,
     progress: Progress,
 ) -> tuple[Dataset, list[Problem]]:
     """Decode (or find decoded) the pictures and tokenise the captions of items; also what was skipped."""
@@ -87,7 +90,8 @@ def make_dataset(
     if pixels.bad_items:
         kept = np.setdiff1d(np.arange(len(items)), pixels.bad_items)
         items, pixels = items.select(kept), pixels.select(kept)
-    return Dataset(items, pixels, CaptionTokens(items, model.tokenizer, data.max_tokens)), problems
+    captions = CaptionTokens(items, model.tokenizer, data.max_tokens)
+    return Dataset(items, pixels, captions, captions.draw_beginnings(rng)), problems
 
 
 def cached_side(data: DataConfig, model: ModelConfig) -> int:

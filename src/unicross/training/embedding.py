@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from unicross.batches import Indices
 from unicross.evaluation import Result, evaluate_embeddings
 from unicross.model import TwoTower
+from unicross.model.two_tower import IMAGES_AT_ONCE, TEXTS_AT_ONCE
 from unicross.prefetch import prefetch
 from unicross.training.dataset import Dataset
 from unicross.training.distributed import broadcast_object, gather_array, rank_slice
 
 
 def embed_images(
-    model: TwoTower, data: Dataset, items: Indices, batch_size: int = 128, *, pooled: bool = False
+    model: TwoTower, data: Dataset, items: Indices, *, pooled: bool = False
 ) -> NDArray[np.float32]:
     """Unit embeddings [len(items), D] of the items' pictures, seen whole, or the tower's own (`pooled`).
 
@@ -29,26 +30,26 @@ def embed_images(
     own = items[rank_slice(len(items))]
 
     def squares(start: int) -> NDArray[np.uint8]:
-        return _resized(data.pixels[own[start : start + batch_size]], size)
+        return _resized(data.pixels[own[start : start + IMAGES_AT_ONCE]], size)
 
-    parts = [encode(pixels) for pixels in prefetch(squares, range(0, len(own), batch_size))]
+    parts = [encode(pixels) for pixels in prefetch(squares, range(0, len(own), IMAGES_AT_ONCE))]
     return gather_array(np.concatenate(parts), len(items)) if parts else np.zeros((0, model.dim), np.float32)
 
 
 def embed_captions(
-    model: TwoTower, data: Dataset, captions: Indices, batch_size: int = 256, *, pooled: bool = False
+    model: TwoTower, data: Dataset, captions: Indices, *, pooled: bool = False
 ) -> NDArray[np.float32]:
     """Unit embeddings [len(captions), D], or the tower's own (`pooled`); like lengths together."""
     encode = model.pool_tokens if pooled else model.encode_tokens
     own = captions[rank_slice(len(captions))]
-    order = np.argsort(data.captions.lengths()[own], kind="stable")
-    parts = []
-    for start in range(0, len(order), batch_size):
-        tokens = data.captions.tokens(own[order[start : start + batch_size]])
-        parts.append(encode(tokens.ids, tokens.mask))
-    if not parts:
-        return np.zeros((0, model.dim), np.float32)
-    return gather_array(np.concatenate(parts)[np.argsort(order)], len(captions))
+    vectors = np.zeros((0, model.dim), np.float32)
+    for rows in data.captions.batches(own, TEXTS_AT_ONCE):
+        tokens = data.captions.tokens(own[rows])
+        encoded = encode(tokens.ids, tokens.mask)
+        if not len(vectors):
+            vectors = np.zeros((len(own), encoded.shape[1]), np.float32)
+        vectors[rows] = encoded
+    return gather_array(vectors, len(captions)) if len(own) else vectors
 
 
 def mean_captions(

@@ -105,7 +105,14 @@ def _train(
         if listener is not None:
             listener({"kind": what, "done": done, "total": total})
 
-    build = partial(make_dataset, model=model, data=recipe.data, where=run.cache, progress=on_progress)
+    build = partial(
+        make_dataset,
+        model=model,
+        data=recipe.data,
+        where=run.cache,
+        rng=stream(recipe.seed, "captions"),
+        progress=on_progress,
+    )
     data, bad_train = build(train_items, side=cached_side(recipe.data, recipe.model))
     val, bad_val = build(val_items, side=recipe.model.image_size) if val_items else (None, [])
     ids = [part.items.ids.to_pylist() for part in (data, val) if part is not None]
@@ -263,7 +270,7 @@ class _Loop:
 
         def prepare(number: int) -> Callable[[], Batch]:
             rng = stream(seed, "batch", *where, number)
-            return self.send(make_batch(self.data, plan[number], stage, round_, turn, seed, rng))
+            return self.send(make_batch(self.data, plan[number], stage, round_, turn, rng))
 
         for arrived in prefetch(prepare, range(progress.batch, len(plan))):
             yield arrived()

@@ -118,11 +118,13 @@ def batch_losses(
         losses["image_text"] = _cross_loss(images.cross[:, 0], texts.cross, batch, stage, scale)
     symmetric = None if batch.masked is None else batch.masked | batch.masked.T
     if images.uni is not None:
-        losses["image_image"] = _uni_loss(
-            images.uni, batch.image_ids, stage.losses.image_temperature, symmetric
-        )
+        masked = _by_view(symmetric, images.uni)
+        losses["image_image"] = _uni_loss(images.uni, batch.image_ids, stage.losses.image_temperature, masked)
     if texts.uni is not None:
-        losses["text_text"] = _uni_loss(texts.uni, batch.text_ids, stage.losses.text_temperature, symmetric)
+        masked = _by_view(symmetric, texts.uni)
+        if batch.equal_texts is not None:
+            masked = batch.equal_texts if masked is None else masked | batch.equal_texts
+        losses["text_text"] = _uni_loss(texts.uni, batch.text_ids, stage.losses.text_temperature, masked)
     return losses
 
 
@@ -137,6 +139,10 @@ def _cross_loss(images: Tensor, texts: Tensor, batch: Batch, stage: Stage, scale
         None if matrix is None else matrix.repeat_interleave(captions, 1)
         for matrix in (batch.masked, log_weights)
     )  # [P, P] -> [P, P * captions]
+    if batch.equal_to_image is not None:  # of all views; those that only the uni-modal loss sees come last
+        views = texts.shape[1]
+        equal = batch.equal_to_image.unflatten(1, (pairs, views))[..., :captions].flatten(1)
+        masked = equal if masked is None else masked | equal
     of_images, of_texts = cross_modal(
         images[:pairs],
         texts[:pairs, :captions].flatten(0, 1),
@@ -149,13 +155,19 @@ def _cross_loss(images: Tensor, texts: Tensor, batch: Batch, stage: Stage, scale
     return ((of_images + of_texts.unflatten(0, (-1, captions)).mean(1)) / 2).mean()
 
 
+def _by_view(masked: Tensor | None, features: Tensor) -> Tensor | None:
+    """What `masked` [P, P] says of the first P of N items, for all their views: [N * V, N * V]."""
+    if masked is None:
+        return None
+    items, views = features.shape[:2]
+    others = items - len(masked)
+    whole = F.pad(masked, (0, others, 0, others))  # [N, N]
+    return whole.repeat_interleave(views, 0).repeat_interleave(views, 1)
+
+
 def _uni_loss(features: Tensor, ids: Tensor, temperature: float, masked: Tensor | None) -> Tensor:
-    """`features` [N, V, U]; `masked` [P, P] speaks of the first P items."""
+    """`features` [N, V, U]; `masked` [N * V, N * V]."""
     views = features.shape[1]
-    if masked is not None:
-        others = len(ids) - len(masked)
-        masked = F.pad(masked, (0, others, 0, others))  # [N, N]
-        masked = masked.repeat_interleave(views, 0).repeat_interleave(views, 1)
     return uni_modal(features.flatten(0, 1), ids.repeat_interleave(views), temperature, masked).mean()
 
 
