@@ -22,7 +22,7 @@ FLOORS = (
     {"data", "recipe", "towers"},
     {"model"},
     {"embed", "evaluation"},
-    {"comparison", "store", "training"},
+    {"store", "training"},
     {"compare", "search", "sheet"},
     {"export", "report", "serve"},
     {"commands"},

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
-from unicross.comparison import COMPARISON, Comparison, Row, Spread
+from unicross.compare.table import COMPARISON, Comparison, RecipeRow, Spread
 from unicross.config import Recipe
 from unicross.errors import DataError
 from unicross.evaluation import Result
@@ -65,7 +65,7 @@ class Run:
 class Variant:
     """A row of the table with its runs, one a seed."""
 
-    row: Row
+    row: RecipeRow
     runs: tuple[Run, ...]
 
     @property
@@ -126,7 +126,7 @@ def _events(path: Path) -> list[Event]:
     return events
 
 
-def _single_row(run: Run) -> Row:
+def _single_row(run: Run) -> RecipeRow:
     """A run of its own as a row: its evaluation, or else the best one while training."""
     path = run.folder / SUMMARY
     summary = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -135,7 +135,7 @@ def _single_row(run: Run) -> Row:
         if run.result
         else summary.get("metrics") or _best_metrics(run.of_kind("eval", "rsum"))
     )
-    return Row(
+    return RecipeRow(
         label=run.folder.resolve().name,
         recipe=str(run.folder / "recipe.yaml"),
         epochs=run.recipe.epochs,

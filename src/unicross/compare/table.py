@@ -1,28 +1,20 @@
-"""What a comparison found: plain data, its JSON and its table.
-
-`compare` makes it, the command line shows it, the report draws it.
-"""
+"""A comparison as plain data, its JSON and its table: the command line shows it, the report draws it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal, Self
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.table import Table
 
+from unicross.compare.intervals import COMPARED, Difference
 from unicross.errors import DataError
-from unicross.evaluation import Result
 from unicross.files import write_text
-from unicross.metrics import RECALL_AT, Difference, Doubles, per_cluster
 
 Match = Literal["epochs", "compute"]
 
 COMPARISON = "comparison.json"
-
-COMPARED = (*(f"{way}/R@{k}" for way in ("i2t", "t2i") for k in RECALL_AT), "rsum")
-"""Metrics that are means over images, so that a bootstrap over images holds for them."""
 
 
 class Spread(BaseModel):
@@ -35,7 +27,7 @@ class Spread(BaseModel):
     """None with one seed."""
 
 
-class Row(BaseModel):
+class RecipeRow(BaseModel):
     """One recipe, as it stands or lengthened, over all seeds. Forwards, compute and minutes are means."""
 
     model_config = ConfigDict(frozen=True)
@@ -63,7 +55,7 @@ class Comparison(BaseModel):
     seeds: tuple[int, ...]
     n_images: int
     n_captions: int
-    rows: tuple[Row, ...]
+    rows: tuple[RecipeRow, ...]
 
     def save(self, folder: Path) -> None:
         """Write `comparison.json` into the folder, beside and renamed."""
@@ -78,18 +70,6 @@ class Comparison(BaseModel):
             raise DataError(
                 f"{folder}: no readable {COMPARISON}: run `unicross compare` first: {error}"
             ) from error
-
-
-def per_image(result: Result, metric: str) -> Doubles:
-    """Values [N], one an image, whose mean is the metric, for a metric of COMPARED."""
-    if metric == "rsum":
-        return np.sum(
-            [per_image(result, name) for name in COMPARED if name != "rsum"], axis=0, dtype=np.float64
-        )
-    way, k = metric.split("/R@")
-    if way == "i2t":
-        return np.where(result.i2t_ranks <= int(k), 100.0, 0.0)
-    return per_cluster(np.where(result.t2i_ranks <= int(k), 100.0, 0.0), result.text_image, result.n_images)
 
 
 def table(comparison: Comparison) -> Table:

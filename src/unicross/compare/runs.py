@@ -1,4 +1,4 @@
-"""Several recipes by several seeds, one protocol, one table: does a method help on these data?
+"""Training and evaluating what a comparison still lacks, and setting it against the first recipe.
 
 Every recipe is trained with every seed in its own folder, evaluated on the same pairs, and set against the
 first recipe by a paired bootstrap over images and seeds. With `match="compute"` each cheaper recipe is
@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,11 +21,11 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from unicross.comparison import COMPARED, Comparison, Match, Row, Spread, per_image
+from unicross.compare.intervals import Ranks, paired_difference
+from unicross.compare.table import Comparison, Match, RecipeRow, Spread
 from unicross.config import Recipe
 from unicross.errors import DataError, RecipeError, TrainingError, UnicrossError
 from unicross.evaluation import Result
-from unicross.metrics import Difference, paired_bootstrap
 from unicross.recipe import dump_recipe, load_recipe
 from unicross.training.folder import DATA, EVALUATION, RECIPE, SUMMARY
 
@@ -86,31 +86,24 @@ def compare(
             raise DataError(f"{entry.label} has no validation split: name one, or data.split.val=0.1")
     out.mkdir(parents=True, exist_ok=True)
 
-    measured = [_run(entry, seeds, out, steps, progress) for entry in entries]
-    matched = measured
+    at_equal_epochs = [_run(entry, seeds, out, steps, progress) for entry in entries]
+    at_equal_compute = at_equal_epochs
     if match == "compute":
-        target = max(runs.compute for runs in measured)
-        matched = [
-            _run(_lengthened(runs, target), seeds, out, steps, progress)
-            if runs.compute < (1 - SAME_COMPUTE) * target
+        dearest = max(runs.compute for runs in at_equal_epochs)
+        at_equal_compute = [
+            _run(_lengthened(runs, dearest), seeds, out, steps, progress)
+            if runs.compute < (1 - SAME_COMPUTE) * dearest
             else runs
-            for runs in measured
+            for runs in at_equal_epochs
         ]
-    _check_same_pairs([*measured, *matched])
-    _check_same_data([*measured, *matched])
-    firsts = list(dict.fromkeys([measured[0], matched[0]]))
-    rows = []
-    for own, equal in zip(measured, matched, strict=True):
-        rows.append(_row(own, firsts if own is equal else firsts[:1], out))
-        if equal is not own:
-            rows.append(_row(equal, firsts, out))
-    first = measured[0].results[0]
+    _check_same_pairs([*at_equal_epochs, *at_equal_compute])
+    _check_same_data([*at_equal_epochs, *at_equal_compute])
     comparison = Comparison(
         match=match,
         seeds=tuple(seeds),
-        n_images=first.n_images,
-        n_captions=first.n_captions,
-        rows=tuple(rows),
+        n_images=at_equal_epochs[0].results[0].n_images,
+        n_captions=at_equal_epochs[0].results[0].n_captions,
+        rows=tuple(_rows(at_equal_epochs, at_equal_compute, out)),
     )
     comparison.save(out)
     return comparison
@@ -150,6 +143,13 @@ class _Runs:
     @property
     def compute(self) -> float:
         return float(np.mean([summary.compute for summary in self.summaries]))
+
+    @property
+    def ranks(self) -> Ranks:
+        return Ranks(
+            np.stack([result.i2t_ranks for result in self.results]),
+            np.stack([result.t2i_ranks for result in self.results]),
+        )
 
 
 def _run(
@@ -251,9 +251,27 @@ def _check_same_data(all_runs: Sequence[_Runs]) -> None:
                 )
 
 
-def _row(runs: _Runs, references: Sequence[_Runs], out: Path) -> Row:
+def _rows(
+    at_equal_epochs: Sequence[_Runs], at_equal_compute: Sequence[_Runs], out: Path
+) -> Iterator[RecipeRow]:
+    """A row for each recipe as it stands, and after it one for the same recipe lengthened, where it was.
+
+    All are set against the first recipe as it stands. Runs that spent the common compute are set against the
+    first recipe at that compute too; a recipe that was lengthened spent less when it stood as it is.
+    """
+    references = list(dict.fromkeys([at_equal_epochs[0], at_equal_compute[0]]))
+    for as_it_stands, lengthened in zip(at_equal_epochs, at_equal_compute, strict=True):
+        if lengthened is as_it_stands:
+            yield _row(as_it_stands, references, out)
+        else:
+            yield _row(as_it_stands, references[:1], out)
+            yield _row(lengthened, references, out)
+
+
+def _row(runs: _Runs, references: Sequence[_Runs], out: Path) -> RecipeRow:
     recipe = runs.entry.recipe
-    return Row(
+    text_image = runs.results[0].text_image
+    return RecipeRow(
         label=runs.entry.label,
         recipe=str(runs.entry.path),
         epochs=recipe.epochs,
@@ -263,21 +281,16 @@ def _row(runs: _Runs, references: Sequence[_Runs], out: Path) -> Row:
         text_forwards=float(np.mean([s.forwards["text"] for s in runs.summaries])),
         compute=runs.compute,
         minutes=float(np.mean([s.minutes for s in runs.summaries])),
-        against={r.entry.label: _differences(r, runs) for r in references if r is not runs},
+        against={
+            reference.entry.label: paired_difference(reference.ranks, runs.ranks, text_image)
+            for reference in references
+            if reference is not runs
+        },
     )
 
 
 def _spread(values: Sequence[float]) -> Spread:
     return Spread(mean=float(np.mean(values)), sd=float(np.std(values, ddof=1)) if len(values) > 1 else None)
-
-
-def _differences(reference: _Runs, runs: _Runs) -> dict[str, Difference]:
-    found = {}
-    for name in COMPARED:
-        a = np.stack([per_image(result, name) for result in reference.results])  # [S, N]
-        b = np.stack([per_image(result, name) for result in runs.results])
-        found[name] = paired_bootstrap(a, b, np.random.default_rng(0))
-    return found
 
 
 def real_steps(
