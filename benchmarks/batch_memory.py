@@ -20,8 +20,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from experiments import keep
 from pairs import arguments_parser, pairs_recipe, write_pairs
-from results import keep
 from unicross.training import train
 
 SETTINGS = {"256": (256, None), "4096 by 256": (4096, 256)}

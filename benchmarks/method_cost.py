@@ -21,8 +21,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from experiments import keep
 from pairs import arguments_parser, pairs_recipe, write_pairs
-from results import keep
 from unicross.training import train
 
 EPOCHS = 3

@@ -22,7 +22,7 @@ def arguments_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("image")
     parser.add_argument("text")
     parser.add_argument("--size", type=int, default=112)
-    parser.add_argument("--keep", help="write docs/results/NAME.json")
+    parser.add_argument("--keep", help="keep the figures in experiments/benchmarks.json")
     return parser
 
 

@@ -19,8 +19,8 @@ from rich.table import Table
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
+from experiments import keep
 from pairs import arguments_parser, pairs_recipe, write_pairs
-from results import keep
 from unicross.training import train
 
 KINDS = {

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from experiments import keep
 from pairs import arguments_parser, pairs_recipe, write_pairs
-from results import keep
 from unicross.config import Recipe
 from unicross.device import autocast
 from unicross.training.dataset import cached_side, make_dataset, read_splits

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from results import keep
+from experiments import keep
 from unicross.config import ModelConfig
 from unicross.device import autocast
 from unicross.model import Tower, TwoTower
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=112)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--tokens", type=int, default=15, help="of each text")
-    parser.add_argument("--keep", help="write docs/results/NAME.json")
+    parser.add_argument("--keep", help="keep the figures in experiments/benchmarks.json")
     arguments = parser.parse_args()
     pixels = torch.randn(arguments.batch, 3, arguments.size, arguments.size)
     ids = torch.randint(1000, 2000, (arguments.batch, arguments.tokens))
