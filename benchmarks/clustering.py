@@ -20,7 +20,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from results import keep
+from experiments import keep
 from unicross import clustering
 from unicross.clustering import Floats, Indices, balanced_clusters, normalise
 
@@ -32,7 +32,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 30_000, 100_000, 300_000, 1_000_000])
-    parser.add_argument("--keep", help="write docs/results/NAME.json")
+    parser.add_argument("--keep", help="keep the figures in experiments/benchmarks.json")
     arguments = parser.parse_args()
     table = Table(
         "items", "clusters", "seconds", "peak GiB", "of it data", "cosine to centre", "flat k-means"

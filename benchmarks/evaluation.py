@@ -17,7 +17,7 @@ import time
 
 import numpy as np
 
-from results import keep
+from experiments import keep
 from unicross.evaluation import evaluate_embeddings
 
 DIM, CAPTIONS = 256, 5
@@ -28,7 +28,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--images", type=int, nargs="+", default=[1_000, 10_000, 100_000])
-    parser.add_argument("--keep", help="write docs/results/NAME.json")
+    parser.add_argument("--keep", help="keep the figures in experiments/benchmarks.json")
     arguments = parser.parse_args()
     rows = []
     for count in arguments.images:

@@ -14,16 +14,21 @@ from unicross.recipe import make_recipe
 
 
 def arguments_parser(description: str | None) -> argparse.ArgumentParser:
-    """The arguments that all training benchmarks take: data, towers, size, and where to keep figures."""
+    """A parser that shows its description as it is and takes what `add_arguments` adds."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    add_arguments(parser)
+    return parser
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that all training benchmarks take: data, towers, size, and where to keep figures."""
     parser.add_argument("flickr8k", type=Path)
     parser.add_argument("image")
     parser.add_argument("text")
     parser.add_argument("--size", type=int, default=112)
-    parser.add_argument("--keep", help="write docs/results/NAME.json")
-    return parser
+    parser.add_argument("--keep", help="keep the figures in experiments/benchmarks.json")
 
 
 def write_pairs(flickr8k: Path, count: int, table: Path, captions: int = 1) -> list[tuple[str, list[str]]]:

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from results import keep
+from experiments import keep
 
 D = 256
 K = 10
@@ -262,7 +262,9 @@ def main() -> None:
     parser.add_argument("sizes", type=int, nargs="+")
     parser.add_argument("--engines", default="lance,flat,hnsw,usearch")
     parser.add_argument("--http", metavar="CHECKPOINT")
-    parser.add_argument("--keep", help="write docs/results/NAME.json, anew after every row")
+    parser.add_argument(
+        "--keep", help="keep the figures in experiments/benchmarks.json, anew after every row"
+    )
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []
 

@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from results import keep
+from experiments import keep
 from unicross import TwoTower
 from unicross.evaluation import evaluate_embeddings
 from unicross.recipe import load_recipe
@@ -27,7 +27,7 @@ def main() -> None:
     )
     parser.add_argument("run")
     parser.add_argument("sizes", type=int, nargs="+")
-    parser.add_argument("--keep", help="write docs/results/NAME.json")
+    parser.add_argument("--keep", help="keep the figures in experiments/benchmarks.json")
     arguments = parser.parse_args()
     model = TwoTower.load(arguments.run)
     recipe = load_recipe(f"{arguments.run}/recipe.yaml")

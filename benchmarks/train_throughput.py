@@ -27,8 +27,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from experiments import keep
 from pairs import arguments_parser, pairs_recipe, write_pairs
-from results import keep
 from unicross.config import Recipe
 from unicross.device import autocast, pick_device
 from unicross.model import TwoTower

@@ -9,7 +9,8 @@ import yaml
 from rich.console import Console
 
 from unicross.compare import Steps, compare, real_steps
-from unicross.comparison import COMPARED, Comparison, per_image, table
+from unicross.compare.intervals import COMPARED
+from unicross.compare.table import Comparison, table
 from unicross.demo.scenes import write_demo_set
 from unicross.errors import DataError, RecipeError, TrainingError
 from unicross.evaluation import evaluate_embeddings
@@ -189,16 +190,6 @@ def test_table_shows_figures_and_intervals(fake, recipes, tmp_path):
     assert f"{rsum.mean:.1f} ±{rsum.sd:.1f}" in text
     assert f"{gain.mean:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]" in text
     assert "2 seeds" in text
-
-
-def test_values_per_image_average_to_the_metric():
-    rng = np.random.default_rng(0)
-    images = rng.normal(size=(20, 4))
-    text_image = np.sort(np.concatenate([np.arange(20), rng.integers(20, size=33)]))
-    result = evaluate_embeddings(images, images[text_image] + rng.normal(size=(53, 4)), text_image)
-    for name in COMPARED:
-        assert per_image(result, name).mean() == pytest.approx(result.metrics[name]), name
-        assert per_image(result, name).shape == (20,)
 
 
 def test_runs_on_other_pairs_are_refused(fake, recipes, tmp_path):

@@ -22,7 +22,7 @@ FLOORS = (
     {"data", "recipe", "towers"},
     {"model"},
     {"embed", "evaluation"},
-    {"comparison", "store", "training"},
+    {"store", "training"},
     {"compare", "search", "sheet"},
     {"demo", "export", "report", "serve"},
     {"commands"},

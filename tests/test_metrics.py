@@ -11,8 +11,6 @@ from unicross.metrics import (
     mean_average_precision,
     mean_rank,
     median_rank,
-    paired_bootstrap,
-    per_cluster,
     r_sum,
     rank,
     recall_at,
@@ -154,43 +152,3 @@ def test_query_without_positive_is_refused():
         )
     with pytest.raises(DataError, match="no queries"):
         rank(np.ones((0, 2)), np.ones((2, 2)), np.array([], int), np.array([0, 1]))
-
-
-def test_per_cluster_keeps_the_mean():
-    values, clusters = np.array([1.0, 0.0, 1.0, 1.0, 0.0]), np.array([0, 0, 1, 1, 1])
-    by_image = per_cluster(values, clusters, 2)
-    assert by_image.tolist() == pytest.approx([1 * 2 / 5, 2 * 2 / 5])
-    assert by_image.mean() == pytest.approx(values.mean())
-
-
-def test_paired_bootstrap_pairs_the_images():
-    """A steady gain on images of very different difficulty is sure, however wide the runs' own intervals."""
-    difficulty = np.random.default_rng(0).normal(50, 30, size=(1, 200))
-    found = paired_bootstrap(difficulty, difficulty + 1.0, np.random.default_rng(1))
-    assert (found.mean, found.low, found.high) == pytest.approx((1.0, 1.0, 1.0))
-
-
-def test_paired_bootstrap_sees_the_seeds():
-    """Two seeds that disagree by 10 everywhere: the images are sure of the difference, the seeds are not."""
-    a, b = np.zeros((2, 300)), np.array([[0.0], [10.0]]) + np.zeros((2, 300))
-    found = paired_bootstrap(a, b, np.random.default_rng(0))
-    assert (found.mean, found.low, found.high) == pytest.approx((5.0, 0.0, 10.0))
-
-
-def test_paired_bootstrap_of_independent_images_matches_theory():
-    rng = np.random.default_rng(3)
-    a, b = rng.normal(size=(1, 1000)), rng.normal(0.5, 1, size=(1, 1000))
-    found = paired_bootstrap(a, b, np.random.default_rng(0))
-    half = 1.96 * (b - a).std() / np.sqrt(1000)
-    assert found.mean == pytest.approx((b - a).mean())
-    assert found.low == pytest.approx(found.mean - half, abs=0.01)
-    assert found.high == pytest.approx(found.mean + half, abs=0.01)
-    narrow = paired_bootstrap(a, b, np.random.default_rng(0), level=0.5)
-    assert found.low < narrow.low < narrow.high < found.high
-    assert paired_bootstrap(a, b, np.random.default_rng(0)) == found
-
-
-def test_paired_bootstrap_takes_different_numbers_of_seeds():
-    rng = np.random.default_rng(4)
-    found = paired_bootstrap(rng.normal(size=(3, 50)), rng.normal(5, 1, size=(1, 50)), rng)
-    assert found.low > 4

@@ -10,7 +10,7 @@ import yaml
 from safetensors.numpy import save_file
 
 from unicross.compare import Steps, compare
-from unicross.comparison import Row, difference_text, spread_text
+from unicross.compare.table import RecipeRow, difference_text, spread_text
 from unicross.data.items import Items
 from unicross.data.load import load_items
 from unicross.demo.scenes import write_demo_set
@@ -230,7 +230,7 @@ def variant(label, *t2i_ranks):
                 t2i_margin=np.where(ranks > 1, -ranks / 100, 0.1).astype(np.float32),
             )
         )
-    row = Row(
+    row = RecipeRow(
         label=label,
         recipe="",
         epochs=1,

@@ -1,6 +1,6 @@
-"""Retrieval metrics and bootstrap intervals: pure functions on numpy arrays.
+"""Retrieval metrics: pure functions on numpy arrays.
 
-Letters: Q queries, K keys, D dimensions, P most positives of a query, S seeds, N images, R resamples.
+Letters: Q queries, K keys, D dimensions, P most positives of a query.
 Recalls and average precisions are in percent, ranks are 1-based.
 
 Ties are counted pessimistically: a negative that scores the same as a positive ranks before it. Products in
@@ -124,69 +124,6 @@ def mean_average_precision(ranking: Ranking) -> float:
 def r_sum(i2t_ranks: npt.NDArray[np.integer], t2i_ranks: npt.NDArray[np.integer]) -> float:
     """R@1 + R@5 + R@10 of both directions in percent, 0 to 600."""
     return sum(recall_at(ranks, k) for ranks in (i2t_ranks, t2i_ranks) for k in RECALL_AT)
-
-
-def per_cluster(values: npt.NDArray[np.number], clusters: npt.NDArray[np.integer], n: int) -> Doubles:
-    """One value for each of `n` clusters of queries, so that their mean is the mean of `values` [Q].
-
-    The captions of an image are not independent: bootstraps resample images, not captions.
-    """
-    sums: Doubles = np.bincount(clusters, weights=values, minlength=n).astype(np.float64)
-    return sums * (n / len(values))
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Mean of b minus mean of a, and the bounds of its interval."""
-
-    mean: float
-    low: float
-    high: float
-
-
-def paired_bootstrap(
-    a: npt.NDArray[np.number],
-    b: npt.NDArray[np.number],
-    rng: np.random.Generator,
-    *,
-    level: float = 0.95,
-    resamples: int = 2000,
-) -> Difference:
-    """Interval of mean(b) - mean(a), for runs `a` [S, N] and `b` [S', N] measured on the same N images.
-
-    Each resample draws images (the same for both) and, for each side by itself, seeds: the pigeonhole
-    bootstrap of Owen (2007), which is slightly wide rather than narrow. With one seed on a side, the interval
-    does not cover what another seed would have given there.
-    """
-    assert a.ndim == b.ndim == 2
-    assert a.shape[1] == b.shape[1]
-    mean_a, mean_b = _resampled_means(a, b, rng, resamples)
-    low, high = _interval(mean_b - mean_a, level)
-    return Difference(float(b.mean() - a.mean()), low, high)
-
-
-def _resampled_means(
-    a: npt.NDArray[np.number], b: npt.NDArray[np.number], rng: np.random.Generator, resamples: int
-) -> tuple[Doubles, Doubles]:
-    """Means [R] of a and b over resampled columns, shared, and rows, not shared."""
-    means = np.zeros((2, resamples))
-    n = a.shape[1]
-    at_once = max(1, 2**20 // n)
-    for start in range(0, resamples, at_once):
-        r = min(at_once, resamples - start)
-        drawn = rng.integers(n, size=(r, n)) + n * np.arange(r)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=r * n).reshape(r, n) / n  # how often each column
-        for side, values in enumerate((a, b)):
-            s = len(values)
-            by_row = times @ values.T.astype(np.float64)  # [r, N] @ [N, S] -> [r, S]
-            chosen = np.take_along_axis(by_row, rng.integers(s, size=(r, s)), axis=1)
-            means[side, start : start + r] = chosen.mean(axis=1)
-    return means[0], means[1]
-
-
-def _interval(means: Doubles, level: float) -> tuple[float, float]:
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 
 def _finite(name: str, vectors: npt.NDArray[np.floating]) -> Floats:

@@ -27,7 +27,7 @@ def compare(
     from unicross.commands.show import Listening, output
     from unicross.compare import compare as run
     from unicross.compare import real_steps
-    from unicross.comparison import table
+    from unicross.compare.table import table
     from unicross.recipe import recipe_path
 
     if match not in ("epochs", "compute"):

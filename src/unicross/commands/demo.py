@@ -25,7 +25,7 @@ def demo(
     """
     from unicross.commands.show import Listening, output
     from unicross.compare import compare, real_steps
-    from unicross.comparison import table
+    from unicross.compare.table import table
     from unicross.data.load import load_items
     from unicross.demo.scenes import write_demo_set
     from unicross.model import TwoTower

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from unicross.metrics import Difference
+from unicross.compare.intervals import Difference
 from unicross.report.gather import Run, Variant
 from unicross.run import Event
 from unicross.training.rounds import Clusters

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from unicross.comparison import COMPARISON, Comparison, Row, Spread
+from unicross.compare.table import COMPARISON, Comparison, RecipeRow, Spread
 from unicross.config import Recipe
 from unicross.errors import DataError
 from unicross.evaluation import Result
@@ -43,7 +43,7 @@ class Run:
 class Variant:
     """A row of the table with its runs, one a seed."""
 
-    row: Row
+    row: RecipeRow
     runs: tuple[Run, ...]
 
     @property
@@ -91,7 +91,7 @@ def load_run(folder: Path) -> Run:
     )
 
 
-def _single_row(run: Run) -> Row:
+def _single_row(run: Run) -> RecipeRow:
     """A run of its own as a row: its evaluation, or else the best one while training."""
     folder = RunFolder(run.folder)
     summary = folder.summary().model_dump() if folder.is_done else {}
@@ -100,7 +100,7 @@ def _single_row(run: Run) -> Row:
         if run.result
         else summary.get("metrics") or _best_metrics(run.of_kind("eval", "rsum"))
     )
-    return Row(
+    return RecipeRow(
         label=run.folder.resolve().name,
         recipe=run.folder.resolve().name,
         epochs=run.recipe.epochs,

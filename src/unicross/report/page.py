@@ -9,7 +9,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from unicross.comparison import COMPARED, difference_text, spread_text
+from unicross.compare.intervals import COMPARED
+from unicross.compare.table import difference_text, spread_text
 from unicross.data.items import Items
 from unicross.data.load import read_splits
 from unicross.errors import UnicrossError

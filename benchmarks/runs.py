@@ -1,0 +1,269 @@
+"""Keep runs, set them against each other, and compute again what documents cite of them.
+
+    python benchmarks/runs.py keep runs/clip=A-clip-seed0 runs/iucc=A-iucc-seed0 --note "two threads"
+    python benchmarks/runs.py compare A-clip A-iucc            # names before -seedN; NAME:0,1 takes two seeds
+    python benchmarks/runs.py recipe A-iucc-seed0 > iucc.yaml  # the run's recipe, every value written out
+    python benchmarks/runs.py intervals                        # every interval in README.md and docs/
+    python benchmarks/runs.py plots                            # docs/images from benchmarks' figures
+
+Runs are kept in the tables under experiments/ (see its README), so seeds may come from different days and
+machines. Paths are cut to their last two parts, so that no machine's folders enter the repository.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import statistics
+from collections.abc import Sequence
+from datetime import date
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+import experiments
+from experiments import METRICS, RECALLS, Row
+from unicross.compare.intervals import COMPARED, Difference, Ranks, paired_difference, per_image
+from unicross.compare.table import difference_text
+from unicross.evaluation import Result
+from unicross.training.folder import EVALUATION, RECIPE, SUMMARY
+
+BOUNDS = re.compile(r"\[[+-]\d+\.\d, [+-]\d+\.\d\]")
+T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571}
+"""Student's t below which 97.5 % lie, by degrees of freedom."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True)
+    command = commands.add_parser("keep", help="add finished or stopped runs to the tables")
+    command.add_argument("runs", nargs="+", metavar="RUN=NAME")
+    command.add_argument("--note", default="", help="how they were run, where that matters")
+    command.set_defaults(run=lambda given: [keep(*run.rsplit("=", 1), given.note) for run in given.runs])
+    command = commands.add_parser("compare", help="mean and deviation over seeds, and intervals of rSum")
+    command.add_argument(
+        "names", nargs="+", help="before -seedN; the first is what the others are set against"
+    )
+    command.set_defaults(run=lambda given: compare(given.names))
+    command = commands.add_parser("recipe", help="print a run's recipe as YAML")
+    command.add_argument("name")
+    command.set_defaults(run=lambda given: print(yaml.safe_dump(recipe(given.name), sort_keys=False), end=""))
+    command = commands.add_parser("intervals", help="compute every cited interval again")
+    command.set_defaults(run=lambda _: intervals())
+    command = commands.add_parser("plots", help="draw how time and memory grow")
+    command.set_defaults(run=lambda _: plots())
+    given = parser.parse_args()
+    given.run(given)
+
+
+def keep(run: str, name: str, note: str) -> None:
+    """Add a run folder to runs.csv, curves.csv and, where `unicross compare` evaluated it, ranks.parquet.
+
+    A run that was stopped is kept with what its last look at validation found.
+    """
+    folder = Path(run)
+    recipe: dict[str, Any] = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))  # of any version
+    seed, data = recipe.pop("seed"), _last_parts(recipe["data"].pop("root"))
+    for tower in ("image", "text"):
+        if isinstance(recipe["model"][tower], str):
+            recipe["model"][tower] = _last_parts(recipe["model"][tower])
+    base, overrides = experiments.describe(recipe, experiments.read_recipes())
+    log = (folder / "metrics.jsonl").read_text(encoding="utf-8")
+    events = [json.loads(line) for line in log.splitlines()]
+    finished = (folder / SUMMARY).is_file()
+    summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8")) if finished else {}
+    looks = [event for event in events if event["kind"] == "eval"]
+    epochs = [event for event in events if event["kind"] == "epoch"]
+    metrics = summary.get("metrics") or (looks[-1] if looks else {})
+    forwards = summary.get("forwards", {})
+    row = {
+        "name": name,
+        "recipe": base,
+        "overrides": overrides,
+        "data": data,
+        "seed": seed,
+        "date": date.today().isoformat(),
+        "hardware": experiments.hardware(recipe["train"]["threads"]),
+        "torch": torch.__version__,
+        "note": note,
+        "finished": "yes" if finished else "no",
+        "epochs": len(epochs),
+        **{metric: metrics[metric] for metric in METRICS if metric in metrics},
+        "compute_gflop": summary.get("compute") or (epochs[-1]["compute"] if epochs else ""),
+        "image_forwards": forwards.get("image", ""),
+        "text_forwards": forwards.get("text", ""),
+        "minutes": summary.get("minutes", ""),
+    }
+    others = [other for other in experiments.read_rows("runs") if other["name"] != name]
+    rows = sorted([*others, row], key=lambda row: row["name"])
+    experiments.write_rows("runs", experiments.RUN_COLUMNS, rows)
+    _keep_curve(name, events)
+    if (folder / EVALUATION).is_file():
+        result = Result.load(folder / EVALUATION)
+        captions = np.bincount(result.text_image, minlength=result.n_images)
+        ranks = {"i2t": result.i2t_ranks, "t2i": result.t2i_ranks, "captions": captions}
+        experiments.add_ranks([{"name": name} | {key: value.tolist() for key, value in ranks.items()}])
+
+
+def _keep_curve(name: str, events: Sequence[dict[str, Any]]) -> None:
+    """A row an epoch after which the run looked at validation or made a round for the next one."""
+    curve: dict[int, dict[str, Any]] = {}
+    for event in events:
+        if event["kind"] in ("eval", "round"):
+            columns = {key: event[key] for key in experiments.CURVE_COLUMNS[2:] if key in event}
+            curve.setdefault(event["epoch"], {"name": name, "epoch": event["epoch"]}).update(columns)
+    others = [row for row in experiments.read_rows("curves") if row["name"] != name]
+    rows = sorted([*others, *curve.values()], key=lambda row: (row["name"], int(row["epoch"])))
+    experiments.write_rows("curves", experiments.CURVE_COLUMNS, rows)
+
+
+def _last_parts(path: str) -> str:
+    return "/".join(Path(path).parts[-2:])
+
+
+def compare(names: Sequence[str]) -> None:
+    """Print a column a name: means and deviations over seeds, and rSum less the first one's."""
+    sides = [_side(name) for name in names]
+    table = Table("", *(f"{name}, {len(side)} seeds" for name, side in zip(names, sides, strict=True)))
+    for column in (*RECALLS, "rsum", "compute_gflop", "minutes"):
+        values = [_values(side, column) for side in sides]
+        spread = [f" ± {statistics.stdev(v):.1f}" if len(v) > 1 else "" for v in values]
+        means = [f"{statistics.mean(v):.1f}" if v else "" for v in values]
+        table.add_row(column, *(mean + sd for mean, sd in zip(means, spread, strict=True)))
+    differences = [difference_text(_difference(sides[0], side, "rsum")) for side in sides[1:]]
+    table.add_row(f"rsum less {names[0]}'s", "", *differences)
+    Console().print(table)
+
+
+def _side(text: str) -> list[Row]:
+    """The rows of the runs NAME-seedN, by seed; `NAME:0,1` names which seeds."""
+    name, _, seeds = text.partition(":")
+    rows = {row["name"]: row for row in experiments.read_rows("runs")}
+    if seeds:
+        names = [f"{name}-seed{seed}" for seed in seeds.split(",")]
+    else:
+        names = sorted(other for other in rows if re.fullmatch(rf"{re.escape(name)}-seed\d+", other))
+    if not names or not all(name in rows for name in names):
+        raise SystemExit(f"{text}: no such runs in experiments/runs.csv")
+    return [rows[name] for name in names]
+
+
+def _values(side: Sequence[Row], column: str) -> list[float]:
+    """A value a seed: recalls by the ranks where all are kept, else as runs.csv has them."""
+    names = [row["name"] for row in side]
+    if column in COMPARED and all(name in experiments.read_ranks() for name in names):
+        return per_image(*experiments.side_ranks(names), column).mean(axis=1).tolist()
+    return [float(row[column]) for row in side if row[column]]
+
+
+def _difference(a: Sequence[Row], b: Sequence[Row], metric: str) -> Difference:
+    """The paired bootstrap interval over images and seeds that `unicross compare` gives."""
+    names = [row["name"] for row in (*a, *b)]
+    try:
+        ranks, text_image = experiments.side_ranks(names)
+    except (KeyError, ValueError) as error:
+        raise SystemExit(f"no interval of {', '.join(names)}: {error}") from error
+    side_a, side_b = (
+        Ranks(ranks.i2t[rows], ranks.t2i[rows]) for rows in np.split(np.arange(len(names)), [len(a)])
+    )
+    return paired_difference(side_a, side_b, text_image, [metric])[metric]
+
+
+def _difference_over_seeds(a: Sequence[Row], b: Sequence[Row], metric: str) -> Difference:
+    """Student's interval of the differences of equal seeds, for runs whose ranks are not kept."""
+    differences = [float(after[metric]) - float(before[metric]) for before, after in zip(a, b, strict=True)]
+    mean, n = statistics.mean(differences), len(differences)
+    half = T_975[n - 1] * statistics.stdev(differences) / math.sqrt(n)
+    return Difference(mean, mean - half, mean + half)
+
+
+def recipe(name: str) -> dict[str, Any]:
+    """The recipe of a run, with its seed and data. What it names may not be a key of recipes any more."""
+    rows = {row["name"]: row for row in experiments.read_rows("runs")}
+    if name not in rows:
+        raise SystemExit(f"{name}: no such run in experiments/runs.csv")
+    row = rows[name]
+    whole = experiments.restore(row["recipe"], row["overrides"], experiments.read_recipes())
+    return {"seed": int(row["seed"])} | whole | {"data": {"root": row["data"]} | whole["data"]}
+
+
+def intervals() -> None:
+    """Print what became of each interval of intervals.csv; exit with 1 where one is wrong or not listed."""
+    rows = experiments.read_rows("intervals")
+    agreeing, without = 0, []
+    wrong = unlisted(rows)
+    for row in rows:
+        if row["why_not"]:
+            without.append(f"{row['document']}: {row['cited']}: {row['why_not']}")
+        elif (computed := compute(row)).endswith(row["cited"]):
+            agreeing += 1
+        else:
+            wrong.append(f"{row['document']}: {row['cited']}: its runs give {computed}")
+    for line in [*without, *wrong]:
+        print(line)
+    print(
+        f"{len(rows)} cited intervals: {agreeing} agree, {len(without)} cannot be computed again, "
+        f"{len(wrong)} problems"
+    )
+    if wrong:
+        raise SystemExit(1)
+
+
+def compute(row: Row) -> str:
+    """The interval of a row of intervals.csv, as documents write it."""
+    return _compute(row["method"], row["a"], row["b"], row["metric"])
+
+
+@cache
+def _compute(method: str, a: str, b: str, metric: str) -> str:
+    difference = _difference_over_seeds if method == "seeds" else _difference
+    return difference_text(difference(_side(a), _side(b), metric))
+
+
+def unlisted(rows: Sequence[Row]) -> list[str]:
+    """What README.md and docs/*.md cite that intervals.csv does not list, and the reverse."""
+    problems = []
+    for path in [experiments.ROOT / "README.md", *sorted((experiments.ROOT / "docs").glob("*.md"))]:
+        document = path.relative_to(experiments.ROOT).as_posix()
+        text = " ".join(path.read_text(encoding="utf-8").split())
+        cited = [row["cited"] for row in rows if row["document"] == document]
+        listed = {bounds for one in cited for bounds in BOUNDS.findall(one)}
+        problems += [
+            f"{document}: {bounds}: not in experiments/intervals.csv"
+            for bounds in sorted(set(BOUNDS.findall(text)) - listed)
+        ]
+        problems += [f"{document}: {one}: not in the document" for one in cited if one not in text]
+    return problems
+
+
+def plots() -> None:
+    """Draw seconds and peak GiB against the size, both axes logarithmic, as docs/images/NAME.svg."""
+    import matplotlib.pyplot as plt
+
+    for name, size, title in (
+        ("clustering", "items", "Balanced clusters of 32, 256 dimensions, 2 cores"),
+        ("evaluation-scale", "captions", "Evaluation, five captions an image, 2 cores"),
+    ):
+        rows = experiments.read_benchmarks()[name]["rows"]
+        figure, (time, memory) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+        for axes, key, label in ((time, "seconds", "seconds"), (memory, "peak_gib", "peak memory, GiB")):
+            axes.loglog([row[size] for row in rows], [row[key] for row in rows], "o-", color="#4f46c4")
+            axes.set(xlabel=size, ylabel=label)
+            axes.grid(alpha=0.3)
+        figure.suptitle(title)
+        images = experiments.ROOT / "docs" / "images"
+        figure.savefig(images / f"{name}.svg", metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""A comparison as plain data, its JSON and its table: the command line shows it, the report draws it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from rich.table import Table
+
+from unicross.compare.intervals import COMPARED, Difference
+from unicross.errors import DataError
+from unicross.files import write_text
+
+Match = Literal["epochs", "compute"]
+
+COMPARISON = "comparison.json"
+
+
+class Spread(BaseModel):
+    """Of one metric over the seeds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    mean: float
+    sd: float | None
+    """None with one seed."""
+
+
+class RecipeRow(BaseModel):
+    """One recipe, as it stands or lengthened, over all seeds. Forwards, compute and minutes are means."""
+
+    model_config = ConfigDict(frozen=True)
+
+    label: str
+    recipe: str
+    epochs: int
+    runs: tuple[str, ...]
+    """Run folders in the order of the seeds, relative to the comparison's folder."""
+    metrics: dict[str, Spread]
+    image_forwards: float
+    text_forwards: float
+    compute: float
+    minutes: float
+    against: dict[str, dict[str, Difference]]
+    """By the label of another row: this row less that one, for each metric of COMPARED."""
+
+
+class Comparison(BaseModel):
+    """What `compare` found. The first row is the first recipe as it stands."""
+
+    model_config = ConfigDict(frozen=True)
+
+    match: Match
+    seeds: tuple[int, ...]
+    n_images: int
+    n_captions: int
+    rows: tuple[RecipeRow, ...]
+
+    def save(self, folder: Path) -> None:
+        """Write `comparison.json` into the folder, beside and renamed."""
+        write_text(folder / COMPARISON, self.model_dump_json(indent=1))
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote. Raises DataError where there is nothing of the kind."""
+        try:
+            return cls.model_validate_json((folder / COMPARISON).read_text(encoding="utf-8"))
+        except (OSError, ValidationError) as error:
+            raise DataError(
+                f"{folder}: no readable {COMPARISON}: run `unicross compare` first: {error}"
+            ) from error
+
+
+def table(comparison: Comparison) -> Table:
+    """What the command line shows: a column a recipe; mean ± sd, and differences with 95% intervals."""
+    seeds = len(comparison.seeds)
+    shown = Table(
+        title=f"{comparison.n_images} images, {comparison.n_captions} captions, "
+        f"{seeds} seed{'s' if seeds > 1 else ''}; recall in percent"
+    )
+    rows = comparison.rows
+    shown.add_column("")
+    for row in rows:
+        shown.add_column(row.label, justify="right")
+    shown.add_row("epochs", *(str(row.epochs) for row in rows))
+    shown.add_row("minutes", *(f"{row.minutes:.1f}" for row in rows))
+    shown.add_row("forwards", *(f"{row.image_forwards + row.text_forwards:,.0f}" for row in rows))
+    for name in COMPARED:
+        shown.add_row(
+            name.replace("/", " ").replace("rsum", "rSum"), *(spread_text(row.metrics[name]) for row in rows)
+        )
+    for label in dict.fromkeys(label for row in rows for label in row.against):
+        differences = [row.against[label]["rsum"] if label in row.against else None for row in rows]
+        shown.add_row(f"rSum less {label}'s", *(difference_text(d) if d else "" for d in differences))
+    if comparison.match == "epochs" and len({row.epochs for row in rows}) > 1:
+        shown.caption = "their epochs differ: each recipe has its own; --match compute adds equal compute"
+    return shown
+
+
+def spread_text(spread: Spread) -> str:
+    return f"{spread.mean:.1f}" + ("" if spread.sd is None else f" ±{spread.sd:.1f}")
+
+
+def difference_text(difference: Difference) -> str:
+    return f"{difference.mean:+.1f} [{difference.low:+.1f}, {difference.high:+.1f}]"

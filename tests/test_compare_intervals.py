@@ -1,0 +1,98 @@
+"""Paired bootstrap intervals against cases whose answer is known."""
+
+import numpy as np
+import pytest
+
+from unicross.compare.intervals import (
+    COMPARED,
+    Ranks,
+    paired_bootstrap,
+    paired_difference,
+    per_cluster,
+    per_image,
+)
+from unicross.evaluation import evaluate_embeddings
+
+
+def evaluated(noise, seeds=(0, 1)):
+    """Results of one side, and where the captions belong: images with one to four captions each."""
+    text_image = np.sort(np.concatenate([np.arange(20), np.random.default_rng(9).integers(20, size=33)]))
+    results = []
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        images = rng.normal(size=(20, 4))
+        texts = images[text_image] + noise * rng.normal(size=(53, 4))
+        results.append(evaluate_embeddings(images, texts, text_image))
+    return results, text_image
+
+
+def ranks_of(results):
+    return Ranks(np.stack([r.i2t_ranks for r in results]), np.stack([r.t2i_ranks for r in results]))
+
+
+def test_values_per_image_average_to_the_metric():
+    results, text_image = evaluated(1.0)
+    for name in COMPARED:
+        values = per_image(ranks_of(results), text_image, name)
+        assert values.shape == (2, 20)
+        assert values.mean(axis=1) == pytest.approx([r.metrics[name] for r in results]), name
+
+
+def test_paired_difference_is_that_of_the_metrics():
+    (worse, text_image), (better, _) = evaluated(1.5), evaluated(0.2, seeds=(0, 1, 2))
+    differences = paired_difference(ranks_of(worse), ranks_of(better), text_image)
+    assert tuple(differences) == COMPARED
+    for name, difference in differences.items():
+        means = [np.mean([r.metrics[name] for r in side]) for side in (worse, better)]
+        assert difference.mean == pytest.approx(means[1] - means[0]), name
+        assert difference.low <= difference.mean <= difference.high
+    assert differences["rsum"].low > 0
+    assert paired_difference(ranks_of(worse), ranks_of(better), text_image, ["rsum"]) == {
+        "rsum": differences["rsum"]
+    }
+
+
+def test_paired_difference_of_a_side_and_itself_is_none():
+    results, text_image = evaluated(1.0, seeds=(0,))
+    itself = paired_difference(ranks_of(results), ranks_of(results), text_image)["rsum"]
+    assert (itself.mean, itself.low, itself.high) == (0, 0, 0)
+
+
+def test_per_cluster_keeps_the_mean():
+    values, clusters = np.array([1.0, 0.0, 1.0, 1.0, 0.0]), np.array([0, 0, 1, 1, 1])
+    by_image = per_cluster(values, clusters, 2)
+    assert by_image.tolist() == pytest.approx([1 * 2 / 5, 2 * 2 / 5])
+    assert by_image.mean() == pytest.approx(values.mean())
+
+
+def test_paired_bootstrap_pairs_the_images():
+    """A steady gain on images of very different difficulty is sure, however wide the runs' own intervals."""
+    difficulty = np.random.default_rng(0).normal(50, 30, size=(1, 200))
+    found = paired_bootstrap(difficulty, difficulty + 1.0, np.random.default_rng(1))
+    assert (found.mean, found.low, found.high) == pytest.approx((1.0, 1.0, 1.0))
+
+
+def test_paired_bootstrap_sees_the_seeds():
+    """Two seeds that disagree by 10 everywhere: the images are sure of the difference, the seeds are not."""
+    a, b = np.zeros((2, 300)), np.array([[0.0], [10.0]]) + np.zeros((2, 300))
+    found = paired_bootstrap(a, b, np.random.default_rng(0))
+    assert (found.mean, found.low, found.high) == pytest.approx((5.0, 0.0, 10.0))
+
+
+def test_paired_bootstrap_of_independent_images_matches_theory():
+    rng = np.random.default_rng(3)
+    a, b = rng.normal(size=(1, 1000)), rng.normal(0.5, 1, size=(1, 1000))
+    found = paired_bootstrap(a, b, np.random.default_rng(0))
+    half = 1.96 * (b - a).std() / np.sqrt(1000)
+    assert found.mean == pytest.approx((b - a).mean())
+    assert found.low == pytest.approx(found.mean - half, abs=0.01)
+    assert found.high == pytest.approx(found.mean + half, abs=0.01)
+    narrow = paired_bootstrap(a, b, np.random.default_rng(0), level=0.5)
+    assert found.low < narrow.low < narrow.high < found.high
+    assert paired_bootstrap(a, b, np.random.default_rng(0)) == found
+
+
+def test_paired_bootstrap_takes_different_numbers_of_seeds():
+    rng = np.random.default_rng(4)
+    found = paired_bootstrap(rng.normal(size=(3, 50)), rng.normal(5, 1, size=(1, 50)), rng)
+    assert found.low > 4
