@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from fake_model import COLOURS, FakeModel, gallery, paint
-from unicross.search import Searcher
-from unicross.store import StoreInfo, open_store
+from unicross.store import Store, StoreInfo, open_store
 from unicross.store.index import index
 
 
-def make_searcher(home: Path, *, more: int = 0) -> Searcher:
+def make_store(home: Path, *, more: int = 0) -> Store:
     """The gallery with captions and a user column; `more` further pictures in shades, for long results."""
     photos = gallery(home / "photos")
     names = list(COLOURS)
@@ -30,4 +29,4 @@ def make_searcher(home: Path, *, more: int = 0) -> Searcher:
     info = StoreInfo(fingerprint=model.fingerprint(), checkpoint="m", dim=16)
     store = open_store(str(home / "store"), info)
     index(model, photos, store, captions=table)
-    return Searcher(model, store)
+    return store

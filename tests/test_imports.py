@@ -23,7 +23,7 @@ FLOORS = (
     {"model"},
     {"embed", "evaluation"},
     {"comparison", "store", "training"},
-    {"compare", "search", "sheet"},
+    {"compare", "contact_sheet", "search"},
     {"export", "report", "serve"},
     {"commands"},
     {"cli"},

@@ -17,23 +17,23 @@ pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 
 from fastapi.testclient import TestClient
 
-from serving import make_searcher
+from serving import make_store
 from unicross.commands.serve import serve
 from unicross.errors import StoreError
-from unicross.search import Searcher
 from unicross.serve.app import create_app
 from unicross.serve.batching import BatchedEncoder
 from unicross.serve.service import Settings
+from unicross.store import Store
 
 
 @pytest.fixture(scope="module")
-def searcher(tmp_path_factory: pytest.TempPathFactory) -> Searcher:
-    return make_searcher(tmp_path_factory.mktemp("serve"))
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return make_store(tmp_path_factory.mktemp("serve"))
 
 
 @pytest.fixture(scope="module")
-def client(searcher: Searcher) -> Iterator[TestClient]:
-    with TestClient(create_app(searcher), base_url="http://localhost") as client:
+def client(store: Store) -> Iterator[TestClient]:
+    with TestClient(create_app(FakeModel(), store), base_url="http://localhost") as client:
         yield client
 
 
@@ -101,12 +101,12 @@ def test_info_tells_what_can_be_filtered(client: TestClient) -> None:
     assert "a red wall in the sun" in info["examples"]
 
 
-def test_pictures_and_thumbnails(client: TestClient, searcher: Searcher) -> None:
-    ids = {Path(row.path).name: row.id for row in searcher.store.scan() if row.kind == "image"}
+def test_pictures_and_thumbnails(client: TestClient, store: Store) -> None:
+    ids = {Path(row.path).name: row.id for row in store.scan() if row.kind == "image"}
     whole = client.get(f"/images/{ids['red.png']}")
     assert whole.headers["content-type"] == "image/png"
     assert whole.headers["x-content-type-options"] == "nosniff"
-    red_file = next(row.path for row in searcher.store.scan() if row.id == ids["red.png"])
+    red_file = next(row.path for row in store.scan() if row.id == ids["red.png"])
     assert whole.content == Path(red_file).read_bytes()
     again = client.get(f"/images/{ids['red.png']}", headers={"If-None-Match": whole.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
@@ -116,14 +116,12 @@ def test_pictures_and_thumbnails(client: TestClient, searcher: Searcher) -> None
 
 
 def test_thumbnails_are_small_upright_and_follow_the_file(tmp_path: Path) -> None:
-    model_searcher = make_searcher(tmp_path)
-    big = next(
-        row for row in model_searcher.store.scan() if row.path.endswith("green.jpg") and row.kind == "image"
-    )
+    store = make_store(tmp_path)
+    big = next(row for row in store.scan() if row.path.endswith("green.jpg") and row.kind == "image")
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (1200, 800), "green").save(big.path, exif=exif)
-    with TestClient(create_app(model_searcher), base_url="http://localhost") as client:
+    with TestClient(create_app(FakeModel(), store), base_url="http://localhost") as client:
         first = client.get(f"/images/{big.id}/thumbnail")
         assert Image.open(io.BytesIO(first.content)).size == (320, 480)
         paint(Path(big.path), "purple", (900, 900))
@@ -133,15 +131,15 @@ def test_thumbnails_are_small_upright_and_follow_the_file(tmp_path: Path) -> Non
 
 
 def test_only_pictures_inside_the_indexed_folders_are_served(tmp_path: Path) -> None:
-    searcher = make_searcher(tmp_path)
+    store = make_store(tmp_path)
     secret = paint(tmp_path / "outside" / "secret.png", "black")
-    rows = {Path(row.path).name: row for row in searcher.store.scan() if row.kind == "image"}
+    rows = {Path(row.path).name: row for row in store.scan() if row.kind == "image"}
     inside = Path(rows["red.png"].path)
     inside.unlink()
     inside.symlink_to(secret)  # a link out of the indexed folder
     Path(rows["blue.png"].path).write_text("no picture any more: a secret text")
     Path(rows["white.png"].path).unlink()
-    with TestClient(create_app(searcher), base_url="http://localhost") as client:
+    with TestClient(create_app(FakeModel(), store), base_url="http://localhost") as client:
         for name in ("red.png", "blue.png", "white.png"):
             for url in (f"/images/{rows[name].id}", f"/images/{rows[name].id}/thumbnail"):
                 answer = client.get(url)
@@ -177,9 +175,9 @@ def test_a_wrong_request_gets_a_sentence(
     assert (got, message in said) == (status, True), said
 
 
-def test_a_wrong_upload_gets_a_sentence(searcher: Searcher) -> None:
+def test_a_wrong_upload_gets_a_sentence(store: Store) -> None:
     limits = Settings(max_upload_bytes=5000, max_pixels=10_000)
-    with TestClient(create_app(searcher, limits), base_url="http://localhost") as client:
+    with TestClient(create_app(FakeModel(), store, limits), base_url="http://localhost") as client:
         for body, status, message in [
             (b"", 422, "empty"),
             (b"GIF89a", 415, "no picture"),
@@ -195,18 +193,20 @@ def test_a_wrong_upload_gets_a_sentence(searcher: Searcher) -> None:
         assert refusal(client.post("/search", content=chunks))[0] == 413
 
 
-def test_limits_of_uploads_are_none_of_stored_pictures(searcher: Searcher) -> None:
-    with TestClient(create_app(searcher, Settings(max_pixels=100)), base_url="http://localhost") as client:
+def test_limits_of_uploads_are_none_of_stored_pictures(store: Store) -> None:
+    with TestClient(
+        create_app(FakeModel(), store, Settings(max_pixels=100)), base_url="http://localhost"
+    ) as client:
         id = client.get("/search", params={"q": "red", "k": 1}).json()["hits"][0]["id"]
         assert client.get(f"/images/{id}/thumbnail").status_code == 200
         assert refusal(client.post("/search", content=png("red")))[0] == 413
 
 
-def test_an_api_key_guards_everything_but_the_page(searcher: Searcher) -> None:
-    app = create_app(searcher, Settings(api_key="open sésame; 1"))
+def test_an_api_key_guards_everything_but_the_page(store: Store) -> None:
+    app = create_app(FakeModel(), store, Settings(api_key="open sésame; 1"))
     key = "open sésame; 1".encode()
     with TestClient(app, base_url="http://localhost") as client:
-        id = next(iter(searcher.store.scan())).id
+        id = next(iter(store.scan())).id
         for path in (
             "/search?q=red",
             "/browse",
@@ -227,8 +227,8 @@ def test_an_api_key_guards_everything_but_the_page(searcher: Searcher) -> None:
         assert client.get("/info", headers={"Cookie": cookie}).status_code == 200
 
 
-def test_other_host_names_are_refused(searcher: Searcher) -> None:
-    with TestClient(create_app(searcher)) as client:
+def test_other_host_names_are_refused(store: Store) -> None:
+    with TestClient(create_app(FakeModel(), store)) as client:
         assert refusal(client.get("/info", headers={"Host": "evil.example:8080"}))[0] == 400
         assert client.get("/info", headers={"Host": "127.0.0.1:8080"}).status_code == 200
         assert client.get("/info", headers={"Host": "[::1]:8080"}).status_code == 200
@@ -306,9 +306,9 @@ def test_a_failing_forward_reaches_who_asked_and_nobody_else() -> None:
     encoder.close()
 
 
-def test_what_takes_too_long_is_given_up(searcher: Searcher) -> None:
+def test_what_takes_too_long_is_given_up(store: Store) -> None:
     slow = Slow()
-    app = create_app(Searcher(slow, searcher.store), Settings(timeout_s=0.2))
+    app = create_app(slow, store, Settings(timeout_s=0.2))
     with TestClient(app, base_url="http://localhost") as client:
         status, message = refusal(client.get("/search", params={"q": "red"}))
         assert (status, "too long" in message) == (503, True)
@@ -324,8 +324,9 @@ def test_forms_are_told_to_send_the_picture_itself(client: TestClient) -> None:
         assert "send the picture's bytes as they are" in said
 
 
-def test_a_port_that_is_taken_is_a_sentence(searcher: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unicross.search.open_searcher", lambda *_, **__: searcher)
+def test_a_port_that_is_taken_is_a_sentence(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unicross.store.open_store", lambda _: store)
+    monkeypatch.setattr("unicross.search.open_model", lambda *_: FakeModel())
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(StoreError, match=f"cannot listen on 127.0.0.1, port {port}: .*another --port"):

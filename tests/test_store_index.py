@@ -9,10 +9,10 @@ import pytest
 from fake_model import FakeModel, gallery, paint, touch
 from unicross.errors import DataError, StoreError
 from unicross.store import Row, Store, StoreInfo, open_store
+from unicross.store.archive import EmbeddingArchive, archive_of
 from unicross.store.bulk import embed_folder
 from unicross.store.copy import copy, rebuild
 from unicross.store.index import index
-from unicross.store.keep import Keep, keep_of
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def counts(report: object) -> tuple[int, ...]:
 
 def test_new_unchanged_changed_and_gone(model: FakeModel, store: Store, photos: Path) -> None:
     steps: list[tuple[int, int]] = []
-    report = index(model, photos, store, progress=lambda done, total: steps.append((done, total)))
+    report = index(model, photos, store, on_progress=lambda done, total: steps.append((done, total)))
     assert counts(report) == (6, 0, 0, 0)
     assert steps[-1] == (6, 6)
     assert row_of(store, "yellow.png").album == "a/deep"
@@ -194,8 +194,8 @@ def test_two_folders_kept_in_one_place(model: FakeModel, photos: Path, tmp_path:
     paint(other / "pink.png", (250, 100, 150))
     info = StoreInfo(fingerprint=model.fingerprint(), checkpoint="m", dim=16)
     for folder in (photos, other):
-        embed_folder(model, info, folder, tmp_path / "kept", captions=None, progress=lambda *_: None)
-    kept = Keep(tmp_path / "kept")
+        embed_folder(model, info, folder, tmp_path / "kept", captions=None, on_progress=lambda *_: None)
+    kept = EmbeddingArchive(tmp_path / "kept")
     assert kept.info.roots == (str(photos.resolve()), str(other.resolve()))
     assert sum(map(len, kept.replay())) == 7
 
@@ -205,10 +205,10 @@ def test_a_store_made_of_another_keeps_its_embeddings_too(
 ) -> None:
     index(model, photos, store)
     again = open_store(str(tmp_path / "again"), store.info)
-    copy(store, again, keep_of(again.address))
+    copy(store, again, archive_of(again.address))
     paint(photos / "new.png", "purple")
-    index(model, photos, again, keep=keep_of(again.address))
-    kept = keep_of(again.address)
+    index(model, photos, again, archive=archive_of(again.address))
+    kept = archive_of(again.address)
     assert kept is not None
     assert {row.id for rows in kept.replay() for row in rows} == {row.id for row in again.scan()}
     assert kept.info == again.info
@@ -266,12 +266,12 @@ def test_a_store_is_rebuilt_from_what_was_kept(model: FakeModel, store: Store, p
     kept = photos.parent / "kept"
     table = photos.parent / "captions.csv"
     table.write_text("image,caption,year\nred.png,a red square,2020\nb/white.png,white,2021\n")
-    index(model, photos, store, captions=table, keep=Keep(kept))
+    index(model, photos, store, captions=table, archive=EmbeddingArchive(kept))
     touch(paint(photos / "red.png", "purple"), 2_000_000_000)
     (photos / "b" / "white.png").unlink()
-    index(model, photos, store, prune=True, keep=Keep(kept))
-    rebuilt = open_store(str(photos.parent / "again"), Keep(kept).info)
-    rebuild(Keep(kept), rebuilt)
+    index(model, photos, store, prune=True, archive=EmbeddingArchive(kept))
+    rebuilt = open_store(str(photos.parent / "again"), EmbeddingArchive(kept).info)
+    rebuild(EmbeddingArchive(kept), rebuilt)
     assert rebuilt.info == store.info
     before = {row.id: row for row in store.scan(vectors=True)}
     after = {row.id: row for row in rebuilt.scan(vectors=True)}
@@ -320,14 +320,14 @@ def test_texts_alone_and_flickr_tokens(model: FakeModel, store: Store, photos: P
 
 def test_what_was_kept_belongs_to_one_model(model: FakeModel, store: Store, photos: Path) -> None:
     kept = photos.parent / "kept"
-    index(model, photos, store, keep=Keep(kept))
+    index(model, photos, store, archive=EmbeddingArchive(kept))
     other = open_store(str(photos.parent / "other"), StoreInfo(fingerprint="other-1", checkpoint="m", dim=16))
     with pytest.raises(StoreError, match="filled by another model"):
-        index(FakeModel("other"), photos, other, keep=Keep(kept))
+        index(FakeModel("other"), photos, other, archive=EmbeddingArchive(kept))
     with pytest.raises(StoreError, match="filled by another model"):
-        rebuild(Keep(kept), other)
-    with pytest.raises(StoreError, match="holds no kept embeddings"):
-        rebuild(Keep(photos), other)
+        rebuild(EmbeddingArchive(kept), other)
+    with pytest.raises(StoreError, match="holds no archive of embeddings"):
+        rebuild(EmbeddingArchive(photos), other)
 
 
 @pytest.mark.parametrize("engine", ["milvus_lite", pytest.param("milvus_server", marks=pytest.mark.slow)])

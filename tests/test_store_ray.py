@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fake_model import FakeModel, gallery, paint
-from unicross.store.keep import Keep
+from unicross.store.archive import EmbeddingArchive
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed")
 
@@ -35,7 +35,7 @@ steps, reports = [], []
 for _ in range(2):
     report = embed_folder_ray(
         FakeModel, info, Path(sys.argv[1]), Path(sys.argv[2]), captions=Path(sys.argv[3]),
-        progress=lambda done, total: steps.append((done, total)), workers=2,
+        on_progress=lambda done, total: steps.append((done, total)), workers=2,
     )
     reports.append([report.added, report.unchanged, [failure.reason for failure in report.failed]])
 print(json.dumps({"nodes": nodes, "reports": reports, "last": steps[-1]}))
@@ -69,7 +69,7 @@ def test_two_nodes_embed_what_one_process_does(tmp_path: Path) -> None:
     reason = "not an image, or of a kind that Pillow does not know: replace it or remove it"
     assert said["nodes"] == 2
     assert said["reports"] == [[37, 0, [reason]], [0, 37, [reason]]]
-    rows = {row.id: row for kept in Keep(tmp_path / "kept").replay() for row in kept}
+    rows = {row.id: row for kept in EmbeddingArchive(tmp_path / "kept").replay() for row in kept}
     assert len(rows) == 37
     (red,) = [row for row in rows.values() if row.path.endswith("/red.png") and row.kind == "image"]
     assert red.extra == {"year": 2020}

@@ -9,6 +9,9 @@ from typing import TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
+OnProgress = Callable[[int, int], object]
+"""Called with how many are done, and how many there are."""
+
 
 def prefetch(make: Callable[[T], R], wanted: Sequence[T], depth: int = 2) -> Iterator[R]:
     """`make` of each in order, up to `depth` of them being made in a thread while the caller works."""

@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,25 +24,16 @@ Kind = Literal["image", "text"]
 Value = str | int | float | bool
 Columns = Mapping[str, type]
 
-
 MAX_DEPTH = 10_000
 """Most hits that one search can reach (offset + k)."""
-
-COLUMNS: Columns = {
-    "id": str,
-    "kind": str,
-    "path": str,
-    "size": int,
-    "mtime": float,
-    "caption": str,
-    "album": str,
-}
-"""The columns of every store; user columns come on top."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A picture, or a text. A text that belongs to a picture has the picture's path and album."""
+    """A picture, or a text. A text that belongs to a picture has the picture's path and album.
+
+    Its fields up to `extra` are the built-in columns of every store; nothing else lists them.
+    """
 
     id: str
     kind: Kind
@@ -59,6 +50,28 @@ class Row:
     """User columns."""
     vector: Vector | None = None
     """float32 [D], of length 1; None where it was not asked for."""
+
+    @classmethod
+    def from_cells(cls, cells: Mapping[str, Any], vector: Vector | None = None) -> Row:
+        """A row of the columns that an engine gave back; a user column that is None has no value."""
+        extra = {name: value for name, value in cells.items() if name not in RESERVED and value is not None}
+        return cls(**{name: cells[name] for name in COLUMNS}, extra=extra, vector=vector)
+
+    @property
+    def built_in(self) -> dict[str, Value]:
+        """The built-in columns and their values."""
+        return {name: getattr(self, name) for name in COLUMNS}
+
+
+COLUMNS: Columns = {
+    name: str if hint == Kind else hint
+    for name, hint in get_type_hints(Row).items()
+    if name not in ("extra", "vector")
+}
+"""The built-in columns and their types; user columns come on top."""
+
+RESERVED = frozenset({*COLUMNS, "vector"})
+"""Names that no user column can have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +106,8 @@ class StoreInfo(BaseModel):
 
     def updated(self, roots: Sequence[str] = (), checkpoint: str | None = None) -> StoreInfo:
         """With these folders besides, and the checkpoint at its new place."""
-        both = tuple(dict.fromkeys((*self.roots, *roots)))
-        return self.model_copy(update={"roots": both, "checkpoint": checkpoint or self.checkpoint})
+        all_roots = tuple(dict.fromkeys((*self.roots, *roots)))  # in the order in which they came
+        return self.model_copy(update={"roots": all_roots, "checkpoint": checkpoint or self.checkpoint})
 
 
 def read_info(text: str, *, address: str) -> StoreInfo:
@@ -190,7 +203,7 @@ def check_depth(k: int, offset: int) -> None:
 
 def check_user_column(name: str) -> None:
     """Raise StoreError for a name that cannot be a user column."""
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", name) or name in COLUMNS or name == "vector":
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", name) or name in RESERVED:
         raise StoreError(
             f"column {name!r}: a user column is named with small letters, digits and _, and not as one of "
             f"{', '.join(COLUMNS)}, vector: rename it"

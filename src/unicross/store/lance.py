@@ -53,7 +53,7 @@ REFINE = 2
 EXPLORED = 128
 """Candidates that a search keeps while it walks the index; more find more and take longer."""
 
-FRESH = datetime.timedelta(seconds=2)
+MAX_STALENESS = datetime.timedelta(seconds=2)
 """How long another process's changes may stay unseen."""
 
 _ARROW: Mapping[type, pa.DataType] = {
@@ -83,7 +83,7 @@ class LanceStore:
             self._create(create)
         self._info = (-math.inf, self._read_info())  # likewise
         try:
-            self._db = lancedb.connect(self._folder, read_consistency_interval=FRESH)
+            self._db = lancedb.connect(self._folder, read_consistency_interval=MAX_STALENESS)
             self._table = self._db.open_table("rows")
         except Exception as error:
             raise StoreError(
@@ -108,7 +108,7 @@ class LanceStore:
     @property
     def info(self) -> StoreInfo:
         read_at, info = self._info
-        if time.monotonic() - read_at > FRESH.total_seconds():
+        if time.monotonic() - read_at > MAX_STALENESS.total_seconds():
             info = self._read_info()
             self._info = (time.monotonic(), info)
         return info
@@ -119,7 +119,7 @@ class LanceStore:
     @property
     def columns(self) -> Columns:
         read_at, columns = self._columns
-        if time.monotonic() - read_at > FRESH.total_seconds():
+        if time.monotonic() - read_at > MAX_STALENESS.total_seconds():
             python = {arrow: kind for kind, arrow in _ARROW.items()}
             columns = {f.name: python[f.type] for f in self._table.schema if f.name != "vector"}
             self._columns = (time.monotonic(), columns)
@@ -161,18 +161,19 @@ class LanceStore:
             query = query.select([*self.columns, "_distance"])
             if where:
                 query = query.where(self._sql(where), prefilter=True)
-            hits = [Hit(_to_row(cells), 1.0 - cells["_distance"]) for cells in query.to_arrow().to_pylist()]
+            found = query.to_arrow().to_pylist()
+            hits = [Hit(score=1.0 - cells.pop("_distance"), row=Row.from_cells(cells)) for cells in found]
         hits.sort(key=lambda hit: (-hit.score, hit.row.id))
         return hits[offset:]
 
     def get(self, ids: Sequence[str]) -> list[Row]:
-        found: dict[str, Row] = {}
+        rows: dict[str, Row] = {}
         for start in range(0, len(ids), 1000):
-            some = ids[start : start + 1000]
+            asked = ids[start : start + 1000]
             with self._errors():
-                query = self._table.search().where(f"id IN ({_literals(some)})").limit(len(some))
-                found |= {row.id: row for row in _to_rows(query.to_arrow())}
-        return [found[id] for id in ids if id in found]
+                query = self._table.search().where(f"id IN ({_literals(asked)})").limit(len(asked))
+                rows |= {row.id: row for row in _to_rows(query.to_arrow())}
+        return [rows[id] for id in ids if id in rows]
 
     def count(self, where: Where = ()) -> int:
         with self._errors():
@@ -228,7 +229,7 @@ class LanceStore:
             if isinstance(condition.value, tuple):
                 parts.append(f"{column} IN ({_literals(condition.value)})")
             else:
-                parts.append(f"{column} {condition.operator} {_literals([condition.value])}")
+                parts.append(f"{column} {condition.operator} {_literal(condition.value)}")
         return " AND ".join(parts)
 
     @contextmanager
@@ -268,15 +269,19 @@ def _foreign(folder: Path) -> bool:
 
 
 def _literals(values: Sequence[Value]) -> str:
-    """Values as SQL: 'it''s', 3, TRUE."""
-    return ", ".join(
-        "'" + value.replace("'", "''") + "'"
-        if isinstance(value, str)
-        else str(value).upper()
-        if isinstance(value, bool)
-        else repr(value)
-        for value in values
-    )
+    """Values as SQL, with commas between them."""
+    return ", ".join(map(_literal, values))
+
+
+def _literal(value: Value) -> str:
+    """A value as SQL: 'it''s', 3, TRUE."""
+    match value:
+        case str():
+            return "'" + value.replace("'", "''") + "'"
+        case bool():  # before numbers: a bool is an int
+            return str(value).upper()
+        case _:
+            return repr(value)
 
 
 def _to_arrow(rows: Sequence[Row], schema: Any) -> Any:
@@ -292,17 +297,10 @@ def _to_arrow(rows: Sequence[Row], schema: Any) -> Any:
     return pa.table(columns, schema=schema)
 
 
-def _to_row(cells: Mapping[str, Any], vector: Vector | None = None) -> Row:
-    own = {name: cells[name] for name in COLUMNS}
-    skip = {*COLUMNS, "vector", "_distance"}
-    extra = {name: value for name, value in cells.items() if name not in skip and value is not None}
-    return Row(**own, extra=extra, vector=vector)
-
-
 def _to_rows(table: Any) -> list[Row]:
     if "vector" not in table.schema.names or not len(table):
-        return [_to_row(cells) for cells in table.to_pylist()]
+        return [Row.from_cells(cells) for cells in table.to_pylist()]
     column = table["vector"].combine_chunks()
     vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)  # [N, D]
     cells = table.drop_columns(["vector"]).to_pylist()
-    return [_to_row(row, vector) for row, vector in zip(cells, vectors, strict=True)]
+    return [Row.from_cells(row, vector) for row, vector in zip(cells, vectors, strict=True)]

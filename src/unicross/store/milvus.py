@@ -48,16 +48,19 @@ logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # its errors are raise
 
 TOKEN = "UNICROSS_MILVUS_TOKEN"
 PROPERTY = "unicross"
+MAX_BYTES = {"id": 64, "kind": 16}
+"""Of a built-in text column; of the others, LONGEST."""
 LONGEST = 65_535
-"""Bytes in a text column."""
+"""The most that Milvus allows in a text column."""
 REQUEST = 1_000
 """Rows in one request; a request of theirs holds at most 64 MB."""
 TIMEOUT_S = 60.0
-FRESH_S = 2.0
+MAX_STALENESS_S = 2.0
 """How long what others changed about the store may stay unseen."""
 
 _ADDRESS = re.compile(r"(https?://[^/]+|.+\.db)/([A-Za-z_]\w*)")
 _TYPES: Mapping[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
+_MILVUS: Mapping[type, DataType] = {str: DataType.VARCHAR, int: DataType.INT64, float: DataType.DOUBLE}
 
 
 class MilvusStore:
@@ -73,8 +76,8 @@ class MilvusStore:
         self.address = address
         with self._errors():
             self._client = MilvusClient(uri=uri, token=os.environ.get(TOKEN, ""), timeout=TIMEOUT_S)
-            there = self._client.has_collection(self._name)
-        if not there:
+            exists = self._client.has_collection(self._name)
+        if not exists:
             if create is None:
                 raise StoreError(
                     f"no store at {address}: make one with `unicross index CHECKPOINT FOLDER "
@@ -88,12 +91,9 @@ class MilvusStore:
     def _create(self, info: StoreInfo) -> None:
         with self._errors():
             schema = self._client.create_schema(auto_id=False, enable_dynamic_field=True)
-            schema.add_field("id", DataType.VARCHAR, max_length=64, is_primary=True)
-            schema.add_field("kind", DataType.VARCHAR, max_length=16)
-            for name in ("path", "caption", "album"):
-                schema.add_field(name, DataType.VARCHAR, max_length=LONGEST)
-            schema.add_field("size", DataType.INT64)
-            schema.add_field("mtime", DataType.DOUBLE)
+            for name, kind in COLUMNS.items():
+                limit = {"max_length": MAX_BYTES.get(name, LONGEST)} if kind is str else {}
+                schema.add_field(name, _MILVUS[kind], is_primary=name == "id", **limit)
             schema.add_field("vector", DataType.FLOAT_VECTOR, dim=info.dim)
             indexes = self._client.prepare_index_params()
             indexes.add_index(
@@ -122,7 +122,7 @@ class MilvusStore:
 
     def _recent(self) -> tuple[StoreInfo, dict[str, type]]:
         read_at, info, user = self._about
-        if time.monotonic() - read_at > FRESH_S:
+        if time.monotonic() - read_at > MAX_STALENESS_S:
             info, user = self._read_about()
             self._about = (time.monotonic(), info, user)
         return info, user
@@ -176,13 +176,13 @@ class MilvusStore:
         return hits[offset:]
 
     def get(self, ids: Sequence[str]) -> list[Row]:
-        found: dict[str, Row] = {}
+        rows: dict[str, Row] = {}
         for start in range(0, len(ids), REQUEST):
             with self._errors():
-                chosen = _in_ids(ids[start : start + REQUEST])
-                cells = self._client.query(self._name, filter=chosen, output_fields=[*self.columns, "vector"])
-            found |= {row.id: row for row in map(_to_row, cells)}
-        return [found[id] for id in ids if id in found]
+                asked = _in_ids(ids[start : start + REQUEST])
+                cells = self._client.query(self._name, filter=asked, output_fields=[*self.columns, "vector"])
+            rows |= {row.id: row for row in map(_to_row, cells)}
+        return [rows[id] for id in ids if id in rows]
 
     def count(self, where: Where = ()) -> int:
         with self._errors():
@@ -264,15 +264,9 @@ def _literal(value: Value) -> str:
 
 
 def _entity(row: Row) -> dict[str, Any]:
-    return {**{name: getattr(row, name) for name in COLUMNS}, **row.extra, "vector": row.vector}
+    return {**row.built_in, **row.extra, "vector": row.vector}
 
 
 def _to_row(cells: Mapping[str, Any]) -> Row:
-    own = {name: cells[name] for name in COLUMNS}
-    extra = {
-        name: value
-        for name, value in cells.items()
-        if name not in COLUMNS and name != "vector" and value is not None
-    }
     vector = np.asarray(cells["vector"], np.float32) if "vector" in cells else None
-    return Row(**own, extra=extra, vector=vector)
+    return Row.from_cells(cells, vector)
