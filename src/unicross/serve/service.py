@@ -22,6 +22,7 @@ from unicross.serve.middleware import Metrics
 from unicross.serve.pictures import PictureFiles, inside, read_upload, relative
 from unicross.store import Condition, Kind, Row, Store, make_id, parse_where
 from unicross.store.base import MAX_DEPTH
+from unicross.store.cached import Cached
 
 T = TypeVar("T")
 
@@ -29,21 +30,30 @@ FACETS_S = 60.0
 """How long counted values of columns are kept."""
 FACET_VALUES = 200
 """Most values of a column that are offered as filters."""
+UNFILTERED = frozenset({"id", "kind", "path", "caption", "size"})
+"""Built-in columns whose values are not offered: nearly every row has its own, or the page asks otherwise."""
 
 Words = Annotated[str, Field(max_length=1000)]
 
 
 class Settings(BaseModel):
-    """Limits and access."""
+    """Limits and access of a server.
+
+    >>> Settings(hosts=(), api_key="SECRET", timeout_s=5)
+    """
 
     model_config = ConfigDict(frozen=True)
 
     hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "[::1]")
     """Host names under which the server may be asked (against DNS rebinding); empty: any."""
     api_key: str | None = None
+    """Answer only requests that have it; None: all."""
     max_upload_bytes: int = 20_000_000
+    """Of a picture that is sent in, as its file is."""
     max_pixels: int = 50_000_000
+    """Of a picture that is sent in, width times height."""
     timeout_s: float = 20.0
+    """Longest time for an answer, and for taking an upload, in seconds."""
 
 
 class SearchParameters(BaseModel):
@@ -72,7 +82,7 @@ class Service:
         self.searcher = Searcher(self._encoder, store)
         self.pictures = PictureFiles()
         self.drawing = anyio.CapacityLimiter(os.cpu_count() or 1)  # thumbnails leave room for searches
-        self._facets: tuple[float, dict[str, Any]] | None = None
+        self._facets = Cached(self._count_facets, FACETS_S)
 
     def close(self) -> None:
         self._encoder.close()
@@ -133,19 +143,18 @@ class Service:
         return path
 
     def info(self) -> dict[str, Any]:
-        now = time.monotonic()
-        if self._facets is None or now - self._facets[0] > FACETS_S:
-            columns = self.store.columns
-            plain = [name for name, kind in columns.items() if kind in (str, bool, int)]
-            pictures = [Condition("kind", "=", "image")]
-            offered = [name for name in plain if name not in ("id", "kind", "path", "caption", "size")]
-            values = {name: self.store.values(name, FACET_VALUES + 1, pictures) for name in offered}
-            texts = islice(self.store.scan([Condition("kind", "=", "text")]), 400)
-            facets = {
-                "rows": dict(self.store.values("kind", 2)),
-                "columns": {name: kind.__name__ for name, kind in columns.items()},
-                "values": {name: some for name, some in values.items() if len(some) <= FACET_VALUES},
-                "examples": [row.caption for row in texts if len(row.caption) < 60][::67][:5],
-            }
-            self._facets = (now, facets)
-        return {"version": __version__, **self._facets[1]}
+        return {"version": __version__, **self._facets.get()}
+
+    def _count_facets(self) -> dict[str, Any]:
+        """What the store holds, the values to filter by, and a few texts to try."""
+        columns = self.store.columns
+        images, texts = [Condition("kind", "=", "image")], [Condition("kind", "=", "text")]
+        offered = [name for name, kind in columns.items() if kind is not float and name not in UNFILTERED]
+        values = {name: self.store.values(name, FACET_VALUES + 1, images) for name in offered}
+        some_texts = islice(self.store.scan(texts), 400)
+        return {
+            "rows": dict(self.store.values("kind", 2)),
+            "columns": {name: kind.__name__ for name, kind in columns.items()},
+            "values": {name: counts for name, counts in values.items() if len(counts) <= FACET_VALUES},
+            "examples": [row.caption for row in some_texts if len(row.caption) < 60][::67][:5],
+        }

@@ -22,7 +22,8 @@ from unicross.errors import QueryError, StoreError
 Vector = NDArray[np.float32]
 Kind = Literal["image", "text"]
 Value = str | int | float | bool
-Columns = Mapping[str, type]
+ColumnTypes = Mapping[str, type]
+"""Columns by name: of str, int, float or bool."""
 
 MAX_DEPTH = 10_000
 """Most hits that one search can reach (offset + k)."""
@@ -63,7 +64,7 @@ class Row:
         return {name: getattr(self, name) for name in COLUMNS}
 
 
-COLUMNS: Columns = {
+COLUMNS: ColumnTypes = {
     name: str if hint == Kind else hint
     for name, hint in get_type_hints(Row).items()
     if name not in ("extra", "vector")
@@ -140,7 +141,7 @@ Where = Sequence[Condition]
 _CONDITION = re.compile(r"\s*([A-Za-z_]\w*)\s*(<=|>=|!=|=|<|>)(.*)", re.DOTALL)
 
 
-def parse_where(texts: Iterable[str], columns: Columns) -> list[Condition]:
+def parse_where(texts: Iterable[str], columns: ColumnTypes) -> list[Condition]:
     """Read conditions such as `album=beach`, `size>100000`, `mtime>=2024-05-01`.
 
     Several equalities on one column mean any of them. Raises QueryError.
@@ -164,7 +165,7 @@ def parse_where(texts: Iterable[str], columns: Columns) -> list[Condition]:
     return conditions
 
 
-def _parse_value(column: str, text: str, columns: Columns) -> Value:
+def _parse_value(column: str, text: str, columns: ColumnTypes) -> Value:
     if column not in columns:
         raise QueryError(f"filter: no column {column!r} in this store; it has {', '.join(columns)}")
     kind = columns[column]
@@ -183,7 +184,7 @@ def _parse_value(column: str, text: str, columns: Columns) -> Value:
     return value
 
 
-def check_where(where: Where, columns: Columns) -> None:
+def check_where(where: Where, columns: ColumnTypes) -> None:
     """Raise QueryError for a condition on a column that the store does not have."""
     for condition in where:
         if condition.column not in columns:
@@ -210,7 +211,7 @@ def check_user_column(name: str) -> None:
         )
 
 
-def new_user_columns(rows: Iterable[Row], columns: Columns, *, address: str) -> dict[str, type]:
+def new_user_columns(rows: Iterable[Row], columns: ColumnTypes, *, address: str) -> dict[str, type]:
     """User columns of the rows that a store with these columns does not have yet, with their types.
 
     Raises StoreError for a name that cannot be a column and for a value of another type than the column's.
@@ -247,7 +248,7 @@ class Store(Protocol):
         """What the store remembers about itself; another process's changes are seen within seconds."""
 
     @property
-    def columns(self) -> Columns:
+    def columns(self) -> ColumnTypes:
         """All columns but the vector, user columns included, with their types."""
 
     def remember(self, *, roots: Sequence[str] = (), checkpoint: str | None = None) -> None:

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import re
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,7 +23,7 @@ import numpy as np
 from unicross.errors import StoreError
 from unicross.store.base import (
     COLUMNS,
-    Columns,
+    ColumnTypes,
     Condition,
     Hit,
     Row,
@@ -38,6 +36,7 @@ from unicross.store.base import (
     new_user_columns,
     read_info,
 )
+from unicross.store.cached import Cached
 
 try:
     from pymilvus import DataType, MilvusClient, MilvusException
@@ -56,7 +55,7 @@ REQUEST = 1_000
 """Rows in one request; a request of theirs holds at most 64 MB."""
 TIMEOUT_S = 60.0
 MAX_STALENESS_S = 2.0
-"""How long what others changed about the store may stay unseen."""
+"""How long what others changed about the store may stay unseen, in seconds."""
 
 _ADDRESS = re.compile(r"(https?://[^/]+|.+\.db)/([A-Za-z_]\w*)")
 _TYPES: Mapping[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
@@ -86,7 +85,8 @@ class MilvusStore:
             self._create(create)
         with self._errors():
             self._client.load_collection(self._name)
-        self._about = (-math.inf, *self._read_about())  # when it was read, and what was read
+        self._about = Cached(self._read_about, MAX_STALENESS_S)
+        self._about.get()  # raises where the collection is no store
 
     def _create(self, info: StoreInfo) -> None:
         with self._errors():
@@ -110,22 +110,15 @@ class MilvusStore:
 
     @property
     def info(self) -> StoreInfo:
-        return self._recent()[0]
+        return self._about.get()[0]
 
     @property
-    def columns(self) -> Columns:
-        return {**COLUMNS, **self._recent()[1]}
+    def columns(self) -> ColumnTypes:
+        return {**COLUMNS, **self._about.get()[1]}
 
     def remember(self, *, roots: Sequence[str] = (), checkpoint: str | None = None) -> None:
         info, user = self._read_about()
         self._write_about(info.updated(roots, checkpoint), user)
-
-    def _recent(self) -> tuple[StoreInfo, dict[str, type]]:
-        read_at, info, user = self._about
-        if time.monotonic() - read_at > MAX_STALENESS_S:
-            info, user = self._read_about()
-            self._about = (time.monotonic(), info, user)
-        return info, user
 
     def _read_about(self) -> tuple[StoreInfo, dict[str, type]]:
         """What the store remembers and its user columns, as they are now."""
@@ -141,7 +134,7 @@ class MilvusStore:
         about = {"info": info.model_dump(), "columns": {name: kind.__name__ for name, kind in user.items()}}
         with self._errors():
             self._client.alter_collection_properties(self._name, {PROPERTY: json.dumps(about)})
-        self._about = (time.monotonic(), info, user)
+        self._about.put((info, user))
 
     def upsert(self, rows: Sequence[Row]) -> None:
         if new_user_columns(rows, self.columns, address=self.address):
@@ -162,7 +155,7 @@ class MilvusStore:
     def search(self, vector: Vector, k: int, *, offset: int = 0, where: Where = ()) -> list[Hit]:
         check_depth(k, offset)
         with self._errors():
-            (found,) = self._client.search(
+            (matches,) = self._client.search(
                 self._name,
                 [np.asarray(vector, dtype=np.float32)],
                 filter=self._expression(where),
@@ -171,7 +164,7 @@ class MilvusStore:
                 consistency_level="Session",
                 search_params={"metric_type": "COSINE", "params": {"ef": max(128, 2 * (offset + k))}},
             )
-        hits = [Hit(_to_row(hit["entity"]), float(hit["distance"])) for hit in found]
+        hits = [Hit(_to_row(hit["entity"]), float(hit["distance"])) for hit in matches]
         hits.sort(key=lambda hit: (-hit.score, hit.row.id))
         return hits[offset:]
 
