@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fake_model import COLOURS, FakeModel, gallery, paint
-from unicross.store import Store, StoreInfo, open_store
+from fake_model import COLOURS, INFO, FakeModel, gallery, paint
+from unicross.store import Store, open_store
 from unicross.store.index import index
 
 
@@ -25,8 +25,6 @@ def make_store(home: Path, *, more: int = 0) -> Store:
         "a/blue.png,the blue sea,bob,2021\n"
         'b/white.png,"<b>white</b> ""snow"" & ice",ann,2022\n'
     )
-    model = FakeModel()
-    info = StoreInfo(fingerprint=model.fingerprint(), checkpoint="m", dim=16)
-    store = open_store(str(home / "store"), info)
-    index(model, photos, store, captions=table)
+    store = open_store(str(home / "store"), INFO)
+    index(FakeModel(), photos, store, captions=table)
     return store
