@@ -80,11 +80,11 @@ def main() -> None:
     arguments = parser.parse_args()
 
     from unicross.config import ModelConfig
-    from unicross.data.images import load_squares
+    from unicross.data.images import load_square
     from unicross.model import TwoTower
     from unicross.store import StoreInfo, open_store
+    from unicross.store.archive import EmbeddingArchive
     from unicross.store.index import index
-    from unicross.store.keep import Keep
 
     text = {"model_type": "bert", "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1}
     config = ModelConfig(image=str(arguments.vit), text=text, dim=256, image_size=arguments.side)
@@ -92,7 +92,7 @@ def main() -> None:
     count = arguments.pictures
     with tempfile.TemporaryDirectory(prefix="unicross-bench-") as home:
         paths = make_pictures(Path(home) / "photos", count)
-        squares = load_squares(paths[:256], arguments.side, config.resize)
+        squares = np.stack([load_square(path, arguments.side, config.resize) for path in paths[:256]])
         model.encode_pixels(squares[:64])
 
         def bare() -> None:
@@ -102,10 +102,12 @@ def main() -> None:
         store = open_store(
             f"{home}/store", StoreInfo(fingerprint=model.fingerprint(), checkpoint="m", dim=model.dim)
         )
-        keep = Keep(Path(home) / "kept")
+        archive = EmbeddingArchive(Path(home) / "archive")
         speeds = {
             "bare forward": timed(bare, count),
-            "unicross index": timed(lambda: index(model, Path(home) / "photos", store, keep=keep), count),
+            "unicross index": timed(
+                lambda: index(model, Path(home) / "photos", store, archive=archive), count
+            ),
         }
         try:
             encode = sentence_transformer(arguments.vit, model.dim)

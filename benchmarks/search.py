@@ -187,12 +187,13 @@ WORDS = ("dog", "child", "boat", "red", "big", "in", "on", "snow", "water", "run
 def serve(checkpoint: str, home: str, port: int) -> None:
     import uvicorn
 
-    from unicross.search import open_searcher
+    from unicross.search import open_model
     from unicross.serve.app import create_app
+    from unicross.store import open_store
 
-    uvicorn.run(
-        create_app(open_searcher(home, model=Path(checkpoint), device="cpu")), port=port, log_level="error"
-    )
+    store = open_store(home)
+    app = create_app(open_model(store, Path(checkpoint), "cpu"), store)
+    uvicorn.run(app, port=port, log_level="error")
 
 
 def over_http(checkpoint: str, count: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unicross.config import ModelConfig
+from unicross.store import StoreInfo
 
 COLOURS = {
     "red": (220, 30, 30),
@@ -27,6 +28,10 @@ COLOURS = {
     "white": (245, 245, 245),
     "black": (12, 12, 12),
 }
+
+
+INFO = StoreInfo(fingerprint="fake-1", checkpoint="m", dim=16)
+"""Of a store that it filled."""
 
 
 class FakeModel:

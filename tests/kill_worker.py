@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 import unicross.store.index
 from fake_model import FakeModel
 from unicross.store import StoreInfo, open_store
+from unicross.store.archive import EmbeddingArchive
 from unicross.store.index import index
-from unicross.store.keep import Keep
 from unicross.store.lance import LanceStore
 
 __all__ = ["LanceStore", "run"]  # the store is imported here so that a forked process has it at once
@@ -30,4 +30,4 @@ def run(photos: Path, address: str, started: Any) -> None:
     model = Slow()
     store = open_store(address, StoreInfo(fingerprint=model.fingerprint(), checkpoint="m", dim=16))
     started.set()
-    index(model, photos, store, keep=Keep(Path(address) / "embeddings"))
+    index(model, photos, store, archive=EmbeddingArchive(Path(address) / "embeddings"))

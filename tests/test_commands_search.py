@@ -130,16 +130,16 @@ def test_a_sheet_shows_the_hits(home: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_embed_then_rebuild(home: Path) -> None:
-    said = run("embed", "model", "photos", "--out", "kept", "--captions", "captions.csv")
+    said = run("embed", "model", "photos", "--out", "vectors", "--captions", "captions.csv")
     assert "7 embedded" in said.stdout
     assert (
         "0 embedded, 0 updated, 7 unchanged"
-        in run("embed", "model", "photos", "--out", "kept", "--captions", "captions.csv").stdout
+        in run("embed", "model", "photos", "--out", "vectors", "--captions", "captions.csv").stdout
     )
     (home / "captions.csv").write_text("image,caption\nred.png,other words\n")
-    said = run("embed", "model", "photos", "--out", "kept", "--captions", "captions.csv")
+    said = run("embed", "model", "photos", "--out", "vectors", "--captions", "captions.csv")
     assert "1 embedded, 1 updated, 5 unchanged" in said.stdout
-    assert "8 rows" in run("store", "rebuild", "kept", "s").stdout
+    assert "8 rows" in run("store", "rebuild", "vectors", "s").stdout
     hits = json.loads(run("search", "s", "red", "-k", "1", "--json").stdout)
     assert (Path(hits[0]["path"]).name, hits[0]["caption"]) == ("red.png", "other words")
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unicross.data import images
-from unicross.data.images import check_header, decode, load_square, load_squares, to_square
+from unicross.data.images import check_header, decode, decode_batches, load_square, to_square
 from unicross.data.items import ImageFile
 from unicross.errors import DataError
 
@@ -219,10 +219,15 @@ class TestSquares:
         with pytest.raises(DataError, match=r"must be uint8 \[height, width, 3\]"):
             load_square(array, 8, "squash")
 
-    def test_many_keep_their_order(self) -> None:
-        arrays = [np.full((9, 9, 3), value, np.uint8) for value in range(40)]
-        assert (load_squares(arrays, 4, "squash", workers=3)[:, 0, 0, 0] == np.arange(40)).all()
-        assert load_squares([], 4, "squash").shape == (0, 4, 4, 3)
+    def test_batches_keep_their_order_and_errors_their_place(self) -> None:
+        sources = [np.full((9, 9, 3), value, np.uint8) for value in range(40)]
+        sources[17] = np.zeros((4, 4), np.uint8)
+        batches = list(decode_batches(sources, 4, "squash", 16))
+        assert [len(batch) for batch in batches] == [16, 16, 8]
+        decoded = [square for batch in batches for square in batch]
+        assert "must be uint8" in str(decoded.pop(17))
+        assert [square[0, 0, 0] for square in decoded] == [*range(17), *range(18, 40)]
+        assert list(decode_batches([], 4, "squash", 16)) == []
 
     @pytest.mark.parametrize("size", [(500, 375), (1600, 1200), (3000, 800)])
     def test_fast_jpegs_look_the_same(
@@ -246,6 +251,7 @@ class TestSquares:
 def test_real_photos_by_both_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("simplejpeg")
     paths = sorted((SHARED / "Images").iterdir())[:20]
-    fast = load_squares(paths, 128, "squash")
+    fast = [load_square(path, 128, "squash").astype(int) for path in paths]
     monkeypatch.setattr(images, "simplejpeg", None)
-    assert np.abs(fast.astype(int) - load_squares(paths, 128, "squash")).max() <= 2
+    slow = [load_square(path, 128, "squash") for path in paths]
+    assert np.abs(np.stack(fast) - np.stack(slow)).max() <= 2

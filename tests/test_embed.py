@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from fake_model import COLOURS, FakeModel, gallery, paint
-from unicross.embed import Failure, embed_files, find_pictures
+from unicross.embed import embed_images, find_pictures
 from unicross.errors import DataError
 
 
@@ -60,7 +60,7 @@ def test_finding_refuses_what_is_no_folder(tmp_path: Path) -> None:
         find_pictures(tmp_path / "missing")
 
 
-def test_embed_files_keeps_order_and_reports_bad_files(tmp_path: Path) -> None:
+def test_embed_images_keeps_order_and_gives_the_errors_of_bad_files(tmp_path: Path) -> None:
     good = [paint(tmp_path / f"{name}.png", name) for name in COLOURS]
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no picture at all")
@@ -68,18 +68,24 @@ def test_embed_files_keeps_order_and_reports_bad_files(tmp_path: Path) -> None:
     cut.write_bytes(good[0].read_bytes()[:60])
     paths = [*good[:3], broken, *good[3:], cut]
     model = FakeModel()
-    results = list(embed_files(model, paths, batch_size=3))
-    assert [path for path, _ in results] == paths
-    failed = {path: result.reason for path, result in results if isinstance(result, Failure)}
-    assert failed.keys() == {broken, cut}
-    assert str(tmp_path) not in failed[broken]
-    vectors = {path: result for path, result in results if not isinstance(result, Failure)}
+    results = dict(zip(paths, embed_images(model, paths, batch_size=3), strict=True))
+    errors = {path: str(result) for path, result in results.items() if isinstance(result, DataError)}
+    assert errors.keys() == {broken, cut}
+    assert errors[broken].startswith(f"{broken}: not an image")
     expected = model.encode_texts(list(COLOURS))
     for path, vector in zip(good, expected, strict=True):
-        np.testing.assert_allclose(vectors[path], vector, atol=1e-6)
+        np.testing.assert_allclose(results[path], vector, atol=1e-6)
 
 
-def test_embed_files_sees_pictures_upright(tmp_path: Path) -> None:
+def test_a_batch_without_a_good_picture_asks_the_model_nothing(tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"no picture at all")
+    model = FakeModel()
+    (error,) = embed_images(model, [tmp_path / "broken.jpg"])
+    assert isinstance(error, DataError)
+    assert model.pictures == 0
+
+
+def test_embed_images_sees_pictures_upright(tmp_path: Path) -> None:
     """A picture stored on its side with an EXIF orientation is embedded as people see it."""
     pixels = np.zeros((32, 32, 3), np.uint8)
     pixels[:16] = COLOURS["red"]
@@ -88,11 +94,9 @@ def test_embed_files_sees_pictures_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # shown turned a quarter clockwise
     Image.fromarray(np.rot90(pixels).copy()).save(tmp_path / "turned.png", exif=exif)
-    (_, upright), (_, turned) = embed_files(FakeModel(), [tmp_path / "upright.png", tmp_path / "turned.png"])
-    assert isinstance(upright, np.ndarray)
-    assert isinstance(turned, np.ndarray)
+    upright, turned = embed_images(FakeModel(), [tmp_path / "upright.png", tmp_path / "turned.png"])
     np.testing.assert_allclose(upright, turned, atol=1e-6)
 
 
-def test_embed_files_of_nothing() -> None:
-    assert list(embed_files(FakeModel(), [])) == []
+def test_embed_images_of_nothing() -> None:
+    assert list(embed_images(FakeModel(), [])) == []

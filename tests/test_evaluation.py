@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from unicross import evaluation
-from unicross.data.images import load_squares
+from unicross.data.images import load_square
 from unicross.data.items import ImageFile, Item
 from unicross.errors import DataError
 from unicross.evaluation import Result, evaluate, evaluate_embeddings
@@ -145,7 +145,7 @@ class ColourModel:
 
     def encode_images(self, images, batch_size=64):
         assert batch_size <= 64
-        self.shown.append(load_squares(images, 16, "squash"))
+        self.shown.append(np.stack([load_square(image, 16, "squash") for image in images]))
         return unit(self.shown[-1].mean(axis=(1, 2)) - 100.0)
 
     def encode_texts(self, texts, batch_size=256):

@@ -23,7 +23,7 @@ FLOORS = (
     {"model"},
     {"embed", "evaluation"},
     {"store", "training"},
-    {"compare", "search", "sheet"},
+    {"compare", "contact_sheet", "search"},
     {"demo", "export", "report", "serve"},
     {"commands"},
     {"cli"},

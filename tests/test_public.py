@@ -28,6 +28,7 @@ def test_public_names():
     assert unicross.__all__ == [
         "CheckpointError",
         "DataError",
+        "Query",
         "Recipe",
         "RecipeError",
         "Searcher",

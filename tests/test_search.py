@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from fake_model import COLOURS, FakeModel, gallery, paint
-from unicross.errors import DataError, StoreError
-from unicross.search import Searcher, open_searcher
+from unicross.errors import DataError, QueryError, StoreError, UnknownIdError
+from unicross.search import Query, Searcher, open_searcher
 from unicross.store import Condition, Hit, StoreInfo, open_store
 from unicross.store.index import index
 
@@ -31,65 +32,95 @@ def names(hits: list[Hit]) -> list[str]:
     return [Path(hit.row.path).stem for hit in hits]
 
 
-def test_by_text_finds_pictures(searcher: Searcher) -> None:
+def test_words_find_pictures(searcher: Searcher) -> None:
     for colour in ("red", "blue", "green", "yellow", "white", "black"):
-        hits = searcher.by_text(colour, 3)
+        hits = searcher.find(Query(colour, k=3))
         assert names(hits)[0] == colour
         assert hits[0].score > hits[1].score
         assert hits[0].row.kind == "image"
     assert hits[0].score == pytest.approx(1, abs=1e-5)
 
 
-def test_by_image_finds_pictures_and_texts(searcher: Searcher, tmp_path: Path) -> None:
+def test_a_picture_finds_pictures_and_texts(searcher: Searcher, tmp_path: Path) -> None:
     path = paint(tmp_path / "query.png", "blue", (50, 30))
     pixels = np.full((20, 20, 3), COLOURS["blue"], np.uint8)
-    for query in (path, str(path), Image.open(path), pixels):
-        assert names(searcher.by_image(query, 1)) == ["blue"]
-        (text,) = searcher.by_image(query, 1, kind="text")
+    for image in (path, str(path), Image.open(path), pixels):
+        assert names(searcher.find(Query(image=image, k=1))) == ["blue"]
+        (text,) = searcher.find(Query(image=image, k=1, kind="text"))
         assert text.row.caption == "blue sea"
 
 
-def test_by_both_moves_from_words_to_picture(searcher: Searcher, tmp_path: Path) -> None:
+def test_weight_moves_from_words_to_picture(searcher: Searcher, tmp_path: Path) -> None:
     path = paint(tmp_path / "query.png", "blue")
-    assert names(searcher.by_both("yellow", path, 1, weight=0)) == ["yellow"]
-    assert names(searcher.by_both("yellow", path, 1, weight=1)) == ["blue"]
-    assert set(names(searcher.by_both("white", path, 2, weight=0.5))) == {"white", "blue"}
+    assert names(searcher.find(Query("yellow", path, weight=0, k=1))) == ["yellow"]
+    assert names(searcher.find(Query("yellow", path, weight=1, k=1))) == ["blue"]
+    assert set(names(searcher.find(Query("white", path, weight=0.5, k=2)))) == {"white", "blue"}
 
 
-def test_by_id_gives_the_others(searcher: Searcher) -> None:
-    (red,) = searcher.by_text("red", 1)
-    others = searcher.by_id(red.row.id, 10)
+def test_like_gives_the_others(searcher: Searcher) -> None:
+    (red,) = searcher.find(Query("red", k=1))
+    others = searcher.find(Query(like=red.row.id))
     assert len(others) == 5
     assert "red" not in names(others)
-    (text,) = searcher.by_id(red.row.id, 1, kind="text")
+    (text,) = searcher.find(Query(like=red.row.id, k=1, kind="text"))
     assert text.row.caption == "a red wall"
 
 
+def test_like_reads_the_row_once(searcher: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    (red,) = searcher.find(Query("red", k=1))
+    get, asked = searcher.store.get, []
+    monkeypatch.setattr(searcher.store, "get", lambda ids: asked.append(ids) or get(ids))
+    searcher.find(Query(like=red.row.id))
+    assert asked == [[red.row.id]]
+
+
 def test_minus_takes_away(searcher: Searcher) -> None:
-    plain = {name: rank for rank, name in enumerate(names(searcher.by_text("white", 6)))}
-    without = {name: rank for rank, name in enumerate(names(searcher.by_text("white", 6, minus=["yellow"])))}
+    plain = {name: rank for rank, name in enumerate(names(searcher.find(Query("white", k=6))))}
+    hits = searcher.find(Query("white", minus=["yellow"], k=6))
+    without = {name: rank for rank, name in enumerate(names(hits))}
     assert without["yellow"] > plain["yellow"]
-    with pytest.raises(StoreError, match="nothing is left"):
-        searcher.by_text("red", 1, minus=["red", "red"])
+    with pytest.raises(QueryError, match="nothing is left"):
+        searcher.find(Query("red", minus=["red", "red"]))
 
 
 def test_filters_and_paging(searcher: Searcher) -> None:
     where = [Condition("album", "=", "a")]
-    assert set(names(searcher.by_text("red", 10, where=where))) == {"blue", "green"}
-    everything = names(searcher.by_text("red", 6))
-    assert names(searcher.by_text("red", 2, offset=2)) == everything[2:4]
-    assert searcher.by_text("red", 2, offset=6) == []
+    assert set(names(searcher.find(Query("red", where=where)))) == {"blue", "green"}
+    everything = names(searcher.find(Query("red", k=6)))
+    assert names(searcher.find(Query("red", k=2, offset=2))) == everything[2:4]
+    assert searcher.find(Query("red", k=2, offset=6)) == []
 
 
-def test_bad_queries_get_a_sentence(searcher: Searcher, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="search text is empty"):
-        searcher.by_text("  ")
-    with pytest.raises(StoreError, match="no row with the id 'nobody'"):
-        searcher.by_id("nobody")
-    with pytest.raises(StoreError, match="between 0 and 1"):
-        searcher.by_both("red", np.zeros((4, 4, 3), np.uint8), weight=1.5)
+PIXELS = np.zeros((4, 4, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({}, "search text is empty"),
+        ({"words": "  "}, "search text is empty"),
+        ({"words": "", "image": PIXELS}, "search text is empty"),
+        ({"words": "red", "minus": [" "]}, "search text is empty"),
+        ({"words": "red", "minus": "people"}, "put the one text into a list"),
+        ({"words": "red", "like": "x"}, "not both"),
+        ({"image": PIXELS, "like": "x"}, "not both"),
+        ({"words": "red", "image": PIXELS, "weight": 1.5}, "between 0 and 1"),
+        ({"words": "red", "image": PIXELS, "weight": float("nan")}, "between 0 and 1"),
+        ({"words": "red", "kind": "sound"}, "one of image, text, got 'sound'"),
+        ({"words": "red", "k": 0}, "k must be at least 1"),
+        ({"words": "red", "offset": 10_000}, "at most 10000"),
+    ],
+)
+def test_a_query_that_cannot_be_answered_gets_a_sentence(parts: dict[str, Any], message: str) -> None:
+    with pytest.raises(QueryError, match=message):
+        Query(**parts)
+
+
+def test_what_is_not_there_gets_a_sentence(searcher: Searcher, tmp_path: Path) -> None:
+    with pytest.raises(UnknownIdError, match="no row with the id 'nobody'"):
+        searcher.find(Query(like="nobody"))
     with pytest.raises(DataError, match=r"missing\.png"):
-        searcher.by_image(tmp_path / "missing.png")
+        searcher.find(Query(image=tmp_path / "missing.png"))
 
 
 def test_a_moved_checkpoint_is_named(searcher: Searcher) -> None:

@@ -27,9 +27,10 @@ SERVE = """
 import sys
 from pathlib import Path
 import uvicorn
-from serving import make_searcher
+from fake_model import FakeModel
+from serving import make_store
 from unicross.serve.app import create_app
-uvicorn.run(create_app(make_searcher(Path(sys.argv[1]))), port=int(sys.argv[2]), log_level="error")
+uvicorn.run(create_app(FakeModel(), make_store(Path(sys.argv[1]))), port=int(sys.argv[2]), log_level="error")
 """
 
 

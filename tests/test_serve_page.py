@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from fake_model import paint
+from fake_model import FakeModel, paint
 from milvus_server import free_port
-from serving import make_searcher
+from serving import make_store
 
 pytest.importorskip("playwright", reason="playwright is not installed")
 pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
@@ -21,9 +21,9 @@ pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 import uvicorn
 from playwright.sync_api import Page, Request, expect, sync_playwright
 
-from unicross.search import Searcher
 from unicross.serve.app import create_app
 from unicross.serve.service import Settings
+from unicross.store import Store, StoreInfo, open_store
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
@@ -42,9 +42,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="Chr
 class Server(uvicorn.Server):
     """Uvicorn in a thread of this process."""
 
-    def __init__(self, searcher: Searcher, settings: Settings | None = None) -> None:
+    def __init__(self, store: Store, settings: Settings | None = None) -> None:
         self.port = free_port()
-        super().__init__(uvicorn.Config(create_app(searcher, settings), port=self.port, log_level="error"))
+        super().__init__(
+            uvicorn.Config(create_app(FakeModel(), store, settings), port=self.port, log_level="error")
+        )
         self.url = f"http://127.0.0.1:{self.port}"
         self._thread = threading.Thread(target=self.run)
 
@@ -60,13 +62,13 @@ class Server(uvicorn.Server):
 
 
 @pytest.fixture(scope="module")
-def searcher(tmp_path_factory: pytest.TempPathFactory) -> Searcher:
-    return make_searcher(tmp_path_factory.mktemp("page"), more=90)
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return make_store(tmp_path_factory.mktemp("page"), more=90)
 
 
 @pytest.fixture(scope="module")
-def server(searcher: Searcher) -> Iterator[Server]:
-    with Server(searcher) as running:
+def server(store: Store) -> Iterator[Server]:
+    with Server(store) as running:
         yield running
 
 
@@ -187,8 +189,8 @@ def test_the_keyboard_is_enough(visit: Open) -> None:
     expect(page).to_have_url(re.compile("like="))
 
 
-def test_a_shared_picture_opens_large(visit: Open, searcher: Searcher) -> None:
-    red = searcher.by_text("red", 1)[0].row.id
+def test_a_shared_picture_opens_large(visit: Open, store: Store) -> None:
+    red = next(row.id for row in store.scan() if row.path.endswith("/red.png") and row.kind == "image")
     page = visit(f"/?item={red}")
     expect(page.locator("#viewer-title")).to_have_text("a red wall in the sun")
     expect(page.locator("#viewer-facts")).to_contain_text("red.png")
@@ -288,8 +290,8 @@ def test_errors_are_said_and_can_be_tried_again(visit: Open) -> None:
     expect(tiles(page).first).to_contain_text("a red wall in the sun")
 
 
-def test_the_key_is_asked_for(visit: Open, searcher: Searcher) -> None:
-    with Server(searcher, Settings(api_key="schlüssel; 7")) as guarded:
+def test_the_key_is_asked_for(visit: Open, store: Store) -> None:
+    with Server(store, Settings(api_key="schlüssel; 7")) as guarded:
         page = visit("/?q=red", url=guarded.url)
         expect(page.locator("#key-dialog")).to_be_visible()
         page.locator("#key").fill("schlüssel; 7")
@@ -299,11 +301,7 @@ def test_the_key_is_asked_for(visit: Open, searcher: Searcher) -> None:
 
 
 def test_an_empty_store_says_how_to_fill_it(visit: Open, tmp_path: Path) -> None:
-    from fake_model import FakeModel
-    from unicross.store import StoreInfo, open_store
-
-    model = FakeModel()
-    info = StoreInfo(fingerprint=model.fingerprint(), checkpoint="m", dim=16)
-    with Server(Searcher(model, open_store(str(tmp_path / "empty"), info))) as empty:
+    info = StoreInfo(fingerprint=FakeModel().fingerprint(), checkpoint="m", dim=16)
+    with Server(open_store(str(tmp_path / "empty"), info)) as empty:
         page = visit(url=empty.url)
         expect(page.locator("#message")).to_contain_text("Nothing is indexed yet")

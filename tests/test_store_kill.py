@@ -13,9 +13,9 @@ import pytest
 import kill_worker
 from fake_model import FakeModel, paint
 from unicross.store import StoreInfo, open_store
+from unicross.store.archive import EmbeddingArchive
 from unicross.store.copy import rebuild
 from unicross.store.index import index
-from unicross.store.keep import Keep
 
 KILLS = 30
 
@@ -58,5 +58,5 @@ def test_kills_while_indexing_lose_and_double_nothing(
     for row in rows:
         np.testing.assert_array_equal(row.vector, expected[row.id].vector)
     again = open_store(str(tmp_path / "again"), info)
-    rebuild(Keep(Path(address) / "embeddings"), again)
+    rebuild(EmbeddingArchive(Path(address) / "embeddings"), again)
     assert sorted(row.id for row in again.scan()) == sorted(expected)

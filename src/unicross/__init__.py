@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     from unicross.evaluation import evaluate
     from unicross.model import TwoTower
     from unicross.recipe import load_recipe
-    from unicross.search import Searcher
+    from unicross.search import Query, Searcher
     from unicross.store import open_store
     from unicross.training import train
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "Query": "unicross.search",
     "Recipe": "unicross.config",
     "Searcher": "unicross.search",
     "TwoTower": "unicross.model",
@@ -46,6 +47,7 @@ _HOME = {
 __all__ = [
     "CheckpointError",
     "DataError",
+    "Query",
     "Recipe",
     "RecipeError",
     "Searcher",

@@ -1,14 +1,13 @@
-"""From a folder of pictures to vectors: finding them, decoding in threads beforehand, embedding in batches.
+"""From pictures to vectors: decoded ahead in threads, embedded in batches.
 
-Nothing here knows a store. A picture that cannot be read is reported with its reason and does not stop
-the others. N is a number of pictures, S the side of the model's square in pixels, D the vector's size.
+Nothing here knows a store. A picture that cannot be read gives its error and does not stop the others.
+N is a number of pictures, S the side of the model's square in pixels, D the vector's size.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unicross.config import ModelConfig
-from unicross.data.images import IMAGE_SUFFIXES, Pixels, load_square
+from unicross.data.images import IMAGE_SUFFIXES, AnyImage, Pixels, decode_batches
 from unicross.data.walk import walk
 from unicross.errors import DataError
 
@@ -112,31 +111,15 @@ def _printable(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def embed_files(
-    model: Encoder, paths: Sequence[Path], batch_size: int = BATCH
-) -> Iterator[tuple[Path, NDArray[np.float32] | Failure]]:
-    """Each path, in order, with its vector float32 [D] or the reason why there is none.
+def embed_images(
+    model: Encoder, images: Sequence[AnyImage], batch_size: int = BATCH
+) -> Iterator[NDArray[np.float32] | DataError]:
+    """Each picture's vector float32 [D], in order, or the error that says why there is none.
 
     The next batch is read and decoded in threads while the model works on this one.
     """
-    side, resize = model.config.image_size, model.config.resize
-
-    def decode(path: Path) -> Pixels | Failure:
-        try:
-            return load_square(path, side, resize)
-        except DataError as error:
-            return Failure(str(path), str(error).removeprefix(f"{path}: "))
-
-    batches = [paths[start : start + batch_size] for start in range(0, len(paths), batch_size)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        ahead: list[Future[Pixels | Failure]] = (
-            [pool.submit(decode, path) for path in batches[0]] if batches else []
-        )
-        for number, batch in enumerate(batches):
-            decoded = [future.result() for future in ahead]
-            following = batches[number + 1] if number + 1 < len(batches) else ()
-            ahead = [pool.submit(decode, path) for path in following]
-            squares = [square for square in decoded if not isinstance(square, Failure)]
-            vectors = iter(model.encode_pixels(np.stack(squares)) if squares else ())
-            for path, square in zip(batch, decoded, strict=True):
-                yield path, square if isinstance(square, Failure) else next(vectors)
+    for batch in decode_batches(images, model.config.image_size, model.config.resize, batch_size):
+        squares = [square for square in batch if not isinstance(square, DataError)]
+        vectors = iter(model.encode_pixels(np.stack(squares)) if squares else ())
+        for square in batch:
+            yield square if isinstance(square, DataError) else next(vectors)

@@ -7,6 +7,7 @@
     ├── TrainingError      training cannot go on (a loss that is not finite, for instance)
     └── StoreError         a vector store cannot be opened, does not fit, or refuses a request
         └── QueryError     a request that no store can answer as it is put
+            └── UnknownIdError   an id that is not in the store
 
 Only the command line turns them into one line and exit code 1. Mistakes of ours are `assert`s.
 """
@@ -38,3 +39,7 @@ class StoreError(UnicrossError):
 
 class QueryError(StoreError):
     """A request that no store can answer as it is put: a wrong filter, an unknown id, an empty text."""
+
+
+class UnknownIdError(QueryError):
+    """An id that is not in the store."""

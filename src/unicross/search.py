@@ -1,43 +1,84 @@
 """Finding pictures and texts in a store: by words, by a picture, by both, by something already stored.
 
-The command line and the HTTP server both use `Searcher` and nothing below it. D is the vector's size.
+The command line and the HTTP server both use `Searcher.find` and nothing below it. D is the vector's size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
-from unicross.data.images import AnyImage, load_square
-from unicross.embed import Encoder
-from unicross.errors import CheckpointError, QueryError, StoreError
+from unicross.data.images import AnyImage
+from unicross.embed import Encoder, embed_images
+from unicross.errors import CheckpointError, DataError, QueryError, StoreError, UnknownIdError
 from unicross.store import Condition, Hit, Kind, Row, Store, Where, open_store
+from unicross.store.base import Vector, check_depth
 
-Vector = NDArray[np.float32]
+if TYPE_CHECKING:
+    from unicross.model import TwoTower
 
 MINUS_WEIGHT = 0.5
 """How much of an unwanted text's vector is taken away from the query's."""
 
+MIN_LENGTH = 1e-6
+"""A query's vector shorter than this points nowhere: rounding made it."""
 
-class Options(TypedDict, total=False):
-    """What every search takes."""
 
-    kind: Kind
-    """Find pictures (the default) or texts."""
-    minus: Sequence[str]
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What to look for: words, a picture, both of them, or more like something stored.
+
+    >>> Query("a red boat", minus=["people"], where=[Condition("album", "=", "lake")], k=20)
+    >>> Query(image=Path("query.jpg"), kind="text")
+
+    Raises QueryError where that cannot be answered.
+    """
+
+    words: str | None = None
+    image: AnyImage | None = None
+    """A path, an image source, a PIL image, or a uint8 array [H, W, 3]."""
+    like: str | None = None
+    """The id of a stored picture or text, which is itself no hit; in place of words and picture."""
+    minus: Sequence[str] = ()
     """Texts whose meaning is taken away from the query ("beach" without "people")."""
-    where: Where
+    where: Where = ()
     """Conditions that every hit meets."""
-    offset: int
+    kind: Kind = "image"
+    """Find pictures or texts."""
+    weight: float = 0.5
+    """With words and a picture: the picture's share, in [0, 1]."""
+    k: int = 10
+    """Most hits."""
+    offset: int = 0
     """Hits to leave out at the top, for paging."""
+
+    def __post_init__(self) -> None:
+        if self.like is not None and (self.words is not None or self.image is not None):
+            raise QueryError("give either like or a query of words and a picture, not both")
+        if isinstance(self.minus, str):
+            raise QueryError("minus takes a list of texts: put the one text into a list")
+        asks_with_words = self.words is not None or (self.image is None and self.like is None)
+        texts = [self.words or "", *self.minus] if asks_with_words else self.minus
+        if not all(text.strip() for text in texts):
+            raise QueryError("the search text is empty: say what to look for")
+        if not 0 <= self.weight <= 1:
+            raise QueryError(f"the picture's weight must be between 0 and 1, got {self.weight}")
+        if self.kind not in get_args(Kind):
+            raise QueryError(f"kind must be one of {', '.join(get_args(Kind))}, got {self.kind!r}")
+        check_depth(self.k, self.offset)
 
 
 class Searcher:
-    """A model and the store that it filled."""
+    """A model and the store that it filled.
+
+    >>> searcher = open_searcher("photos.lance")
+    >>> for hit in searcher.find(Query("a dog in the snow")):
+    ...     print(hit.score, hit.row.path)
+    """
 
     def __init__(self, model: Encoder, store: Store) -> None:
         """Raises StoreError where another model filled the store."""
@@ -45,75 +86,74 @@ class Searcher:
         self.model = model
         self.store = store
 
-    def by_text(self, words: str, k: int = 10, **options: Unpack[Options]) -> list[Hit]:
-        """What is nearest to words. Raises StoreError."""
-        return self._find(self._text(words), k, options)
+    def find(self, query: Query) -> list[Hit]:
+        """What is nearest to a query, best first.
 
-    def by_image(self, image: AnyImage, k: int = 10, **options: Unpack[Options]) -> list[Hit]:
-        """What is nearest to a picture. Raises DataError for one that cannot be read, StoreError."""
-        return self._find(self._image(image), k, options)
-
-    def by_both(
-        self, words: str, image: AnyImage, k: int = 10, *, weight: float = 0.5, **options: Unpack[Options]
-    ) -> list[Hit]:
-        """What is nearest to words and a picture; `weight`, in [0, 1], is the picture's share."""
-        if not 0 <= weight <= 1:
-            raise QueryError(f"the picture's weight must be between 0 and 1, got {weight}")
-        vector = (1 - weight) * self._text(words) + weight * self._image(image)
-        return self._find(vector, k, options)
-
-    def by_id(self, id: str, k: int = 10, **options: Unpack[Options]) -> list[Hit]:
-        """What is nearest to a stored picture or text, itself left out."""
-        row = self.row(id)
-        assert row.vector is not None
-        where = (*options.pop("where", ()), Condition("id", "!=", id))
-        return self._find(row.vector, k, {**options, "where": where})
+        Raises DataError for a picture that cannot be read, UnknownIdError for `like` with an id that is not
+        stored, QueryError where nothing is left of the query, StoreError.
+        """
+        vector = self._asked(query)
+        for words in query.minus:
+            vector = vector - MINUS_WEIGHT * self._text(words)
+        length = float(np.linalg.norm(vector))
+        if length < MIN_LENGTH:
+            raise QueryError("nothing is left of the query: what is taken away is all that was asked for")
+        where = [Condition("kind", "=", query.kind), *query.where]
+        if query.like is not None:
+            where.append(Condition("id", "!=", query.like))
+        return self.store.search(vector / length, query.k, offset=query.offset, where=where)
 
     def row(self, id: str) -> Row:
-        """The stored row with this id. Raises StoreError."""
+        """The stored row with this id. Raises UnknownIdError, StoreError."""
         rows = self.store.get([id])
         if not rows:
-            raise QueryError(f"no row with the id {id!r} in {self.store.address}")
+            raise UnknownIdError(f"no row with the id {id!r} in {self.store.address}")
         return rows[0]
 
+    def _asked(self, query: Query) -> Vector:
+        """What is asked for before anything is taken away, [D]."""
+        if query.like is not None:
+            vector = self.row(query.like).vector
+            assert vector is not None  # `get` gives vectors
+            return vector
+        if query.image is None:
+            return self._text(query.words or "")
+        if query.words is None:
+            return self._image(query.image)
+        return (1 - query.weight) * self._text(query.words) + query.weight * self._image(query.image)
+
     def _text(self, words: str) -> Vector:
-        if not words.strip():
-            raise QueryError("the search text is empty: say what to look for")
         vector: Vector = self.model.encode_texts([words])[0]
         return vector
 
     def _image(self, image: AnyImage) -> Vector:
-        square = load_square(image, self.model.config.image_size, self.model.config.resize)
-        vector: Vector = self.model.encode_pixels(square[np.newaxis])[0]
+        (vector,) = embed_images(self.model, [image])
+        if isinstance(vector, DataError):
+            raise vector
         return vector
-
-    def _find(self, vector: Vector, k: int, options: Options) -> list[Hit]:
-        for words in options.get("minus", ()):
-            vector = vector - MINUS_WEIGHT * self._text(words)
-        length = float(np.linalg.norm(vector))
-        if length < 1e-6:
-            raise QueryError("nothing is left of the query: what is taken away is all that was asked for")
-        where = [Condition("kind", "=", options.get("kind", "image")), *options.get("where", ())]
-        return self.store.search(vector / length, k, offset=options.get("offset", 0), where=where)
 
 
 def open_searcher(address: str, *, model: Path | None = None, device: str | None = None) -> Searcher:
-    """The store at an address with the model that filled it: where the store remembers it, or at `model`.
+    """The store at an address with the model that filled it; see `open_model`."""
+    store = open_store(address)
+    return Searcher(open_model(store, model, device), store)
 
-    Raises StoreError where there is no store, the checkpoint is not where it was, or `model` is another one.
+
+def open_model(store: Store, path: Path | None = None, device: str | None = None) -> TwoTower:
+    """The model that filled a store: where the store remembers it, or at `path`.
+
+    Raises StoreError where it is not there or cannot be read.
     """
     from unicross.model import TwoTower
 
-    store = open_store(address)
-    if model is None:
-        model = Path(store.info.checkpoint)
-        if not model.exists():
+    if path is None:
+        path = Path(store.info.checkpoint)
+        if not path.exists():
             raise StoreError(
-                f"the checkpoint that filled {address} was at {model} and is not there any more: "
+                f"the checkpoint that filled {store.address} was at {path} and is not there any more: "
                 "give its new place with --model"
             )
     try:
-        encoder = TwoTower.load(model, device)
+        return TwoTower.load(path, device)
     except CheckpointError as error:
-        raise StoreError(f"the model of {address}: {error}") from error
-    return Searcher(encoder, store)
+        raise StoreError(f"the model of {store.address}: {error}") from error

@@ -30,7 +30,7 @@ def demo(
     from unicross.demo.scenes import write_demo_set
     from unicross.model import TwoTower
     from unicross.recipe import recipe_path
-    from unicross.search import open_searcher
+    from unicross.search import Query, open_searcher
     from unicross.store import StoreInfo, open_store
     from unicross.store.index import index
 
@@ -63,7 +63,7 @@ def demo(
     searcher = open_searcher(str(store))
     for item in load_items(data, "val").items[:: TESTED // 3 + 1]:
         console.print(f"  [bold]{item.captions[0]}[/]")
-        for hit in searcher.by_text(item.captions[0], 3):
+        for hit in searcher.find(Query(item.captions[0], k=3)):
             described = "  <- the one described" if Path(hit.row.path).name == item.image_id else ""
             console.print(f"    {hit.score:.3f}  {hit.row.path}  {hit.row.caption}{described}")
     console.print(

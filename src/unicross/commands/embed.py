@@ -43,7 +43,7 @@ def embed(
     model = TwoTower.load(checkpoint, device)
     path = str(checkpoint.resolve())
     info = StoreInfo(fingerprint=model.fingerprint(), checkpoint=path, dim=model.dim)
-    with Bar("embedding") as progress:
+    with Bar("embedding") as bar:
         if engine is Engine.ray:
             report = embed_folder_ray(
                 functools.partial(TwoTower.load, path, device),
@@ -51,12 +51,12 @@ def embed(
                 folder,
                 out,
                 captions=captions,
-                progress=progress,
+                on_progress=bar,
                 workers=workers,
                 gpus_per_worker=gpus,
             )
         else:
-            report = embed_folder(model, info, folder, out, captions=captions, progress=progress)
+            report = embed_folder(model, info, folder, out, captions=captions, on_progress=bar)
     if json:
         typer.echo(json_module.dumps(asdict(report), indent=2, ensure_ascii=False))
     else:

@@ -33,10 +33,10 @@ def index(
         Path | None, typer.Option(help="Texts to add: .csv, .tsv, .jsonl, or .txt (docs/search.md).")
     ] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Remove what is gone from the folder.")] = False,
-    keep: Annotated[
+    archive: Annotated[
         Path | None,
         typer.Option(
-            help="Where to keep the embeddings as Parquet; STORE/embeddings for a store in a folder."
+            help="Where to archive the embeddings as Parquet; STORE/embeddings for a store in a folder."
         ),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Keep going: look again and again.")] = False,
@@ -52,20 +52,22 @@ def index(
     from unicross.errors import DataError
     from unicross.model import TwoTower
     from unicross.store import StoreInfo, open_store
+    from unicross.store.archive import EmbeddingArchive, archive_of
     from unicross.store.index import index as run
-    from unicross.store.keep import Keep, keep_of
 
     model = TwoTower.load(checkpoint, device)
     info = StoreInfo(fingerprint=model.fingerprint(), checkpoint=str(checkpoint.resolve()), dim=model.dim)
     target = open_store(store, create=info)
-    kept = Keep(keep) if keep else keep_of(store)
-    seen: set[Failure] = set()
+    embeddings = EmbeddingArchive(archive) if archive else archive_of(store)
+    reported: set[Failure] = set()
     while True:
-        with Bar("indexing") as progress:
-            report = run(model, folder, target, captions=captions, prune=prune, keep=kept, progress=progress)
-        if not watch or report.changed or not seen.issuperset(report.failed):
-            _print(report, store, target.count(), seen, json=json)
-        seen.update(report.failed)
+        with Bar("indexing") as bar:
+            report = run(
+                model, folder, target, captions=captions, prune=prune, archive=embeddings, on_progress=bar
+            )
+        if not watch or report.changed or not reported.issuperset(report.failed):
+            _print(report, store, target.count(), reported, json=json)
+        reported.update(report.failed)
         if not watch:
             if not report.found:
                 raise DataError(f"{folder}: no pictures in it: give the folder that holds them")
@@ -105,7 +107,7 @@ class Bar:
             self._bar.stop()
 
 
-def _print(report: IndexReport, store: str, count: int, seen: set[Failure], *, json: bool) -> None:
+def _print(report: IndexReport, store: str, count: int, reported: set[Failure], *, json: bool) -> None:
     if json:
         typer.echo(json_module.dumps({**asdict(report), "rows": count}, indent=2, ensure_ascii=False))
         return
@@ -113,7 +115,7 @@ def _print(report: IndexReport, store: str, count: int, seen: set[Failure], *, j
         f"{store}: {report.added} added, {report.updated} updated, {report.unchanged} unchanged, "
         f"{report.removed} removed; {count} rows"
     )
-    print_failures([failure for failure in report.failed if failure not in seen])
+    print_failures([failure for failure in report.failed if failure not in reported])
 
 
 def print_failures(failed: Sequence[Failure]) -> None:

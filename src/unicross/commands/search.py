@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from unicross.search import Options, Searcher
     from unicross.store import Hit
 
 
@@ -47,17 +46,22 @@ def search(
         raise typer.BadParameter("say what to look for: words, --image FILE, both of them, or --like ID")
     if weight is not None and (words is None or image is None):
         raise typer.BadParameter("--weight is between words and --image: give both")
-    from unicross.search import open_searcher
+    from unicross.search import Query, open_searcher
     from unicross.store import parse_where
 
     searcher = open_searcher(store, model=model, device=device)
-    options: Options = {
-        "kind": "text" if texts else "image",
-        "minus": minus or (),
-        "where": parse_where(where or (), searcher.store.columns),
-        "offset": offset,
-    }
-    hits = _find(searcher, words, image, like, 0.5 if weight is None else weight, k, options)
+    query = Query(
+        words,
+        image=image,
+        like=like,
+        minus=minus or (),
+        where=parse_where(where or (), searcher.store.columns),
+        kind="text" if texts else "image",
+        weight=0.5 if weight is None else weight,
+        k=k,
+        offset=offset,
+    )
+    hits = searcher.find(query)
     if sheet or open_:
         _show(hits, words or (str(image) if image else f"like {like}"), sheet, open_)
     if json:
@@ -66,26 +70,8 @@ def search(
         _print(hits, offset)
 
 
-def _find(
-    searcher: Searcher,
-    words: str | None,
-    image: Path | None,
-    like: str | None,
-    weight: float,
-    k: int,
-    options: Options,
-) -> list[Hit]:
-    if like is not None:
-        return searcher.by_id(like, k, **options)
-    if words is not None and image is not None:
-        return searcher.by_both(words, image, k, weight=weight, **options)
-    if image is not None:
-        return searcher.by_image(image, k, **options)
-    return searcher.by_text(words or "", k, **options)
-
-
 def _show(hits: list[Hit], title: str, sheet: Path | None, open_: bool) -> None:
-    from unicross.sheet import render
+    from unicross.contact_sheet import render
 
     if sheet is None:
         sheet = Path(tempfile.mkdtemp(prefix="unicross-")) / "hits.html"
@@ -99,19 +85,8 @@ def _show(hits: list[Hit], title: str, sheet: Path | None, open_: bool) -> None:
 
 
 def as_dict(hit: Hit) -> dict[str, Any]:
-    """A hit as plain data: the score, the columns, and the user columns beside them."""
-    row = hit.row
-    return {
-        **row.extra,
-        "score": round(hit.score, 6),
-        "id": row.id,
-        "kind": row.kind,
-        "path": row.path,
-        "caption": row.caption,
-        "album": row.album,
-        "size": row.size,
-        "mtime": row.mtime,
-    }
+    """A hit as plain data: the score, the built-in columns, and the user columns beside them."""
+    return {**hit.row.extra, "score": round(hit.score, 6), **hit.row.built_in}
 
 
 def _print(hits: list[Hit], offset: int) -> None:
@@ -129,7 +104,7 @@ def _print(hits: list[Hit], offset: int) -> None:
     table.add_column("picture", overflow="fold")
     table.add_column("caption", overflow="fold")
     table.add_column("id", style="dim")
-    for place, hit in enumerate(hits, offset + 1):
-        cells = (str(place), f"{hit.score:.3f}", hit.row.path, hit.row.caption, hit.row.id)
+    for rank, hit in enumerate(hits, offset + 1):
+        cells = (str(rank), f"{hit.score:.3f}", hit.row.path, hit.row.caption, hit.row.id)
         table.add_row(*map(Text, cells))
     output().print(table)

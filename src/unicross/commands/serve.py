@@ -55,7 +55,8 @@ def serve(
         from unicross.serve.service import Settings
     except ImportError as error:
         raise StoreError(f"serving needs more packages ({error}): pip install 'unicross[serve]'") from error
-    from unicross.search import open_searcher
+    from unicross.search import open_model
+    from unicross.store import open_store
 
     named = tuple(name.lower() for name in (*LOOPBACK[:2], "[::1]", host, *(allow_host or ())))
     settings = Settings(
@@ -65,7 +66,8 @@ def serve(
         max_pixels=int(max_megapixels * 1e6),
         timeout_s=timeout,
     )
-    app = create_app(open_searcher(store, model=model, device=device), settings)
+    source = open_store(store)
+    app = create_app(open_model(source, model, device), source, settings)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listening = socket.create_server((host, port), family=family, backlog=2048)

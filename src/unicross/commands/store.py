@@ -1,4 +1,4 @@
-"""`unicross store`: look into a store, copy it to another engine, rebuild it from its kept embeddings."""
+"""`unicross store`: look into a store, copy it to another engine, rebuild it from its archive."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def copy(
     """Copy a store, to another engine for instance: same ids, same vectors, same filters."""
     from unicross.errors import StoreError
     from unicross.store import open_store
+    from unicross.store.archive import archive_of
     from unicross.store.copy import copy as run
-    from unicross.store.keep import keep_of
 
     if source == target or (Path(source).exists() and Path(source).resolve() == Path(target).resolve()):
         raise StoreError(f"{source}: a store cannot be copied to itself: give another place")
     old = open_store(source)
     new = open_store(target, create=old.info)
-    run(old, new, keep_of(target))
+    run(old, new, archive_of(target))
     typer.echo(f"{target}: {new.count()} rows (in {source}: {old.count()})")
     old.close()
     new.close()
@@ -59,17 +59,19 @@ def copy(
 
 @app.command()
 def rebuild(
-    keep: Annotated[Path, typer.Argument(help="The folder of kept embeddings (STORE/embeddings).")],
+    archive: Annotated[Path, typer.Argument(help="The archive of embeddings (STORE/embeddings).")],
     target: Annotated[str, typer.Argument(help="The store, new or to be added to, of any engine.")],
 ) -> None:
-    """Make a store of the embeddings that `unicross index` keeps, or `unicross embed` wrote, as Parquet."""
+    """Make a store of an archive of embeddings, which `unicross index` or `unicross embed` wrote."""
     from unicross.store import open_store
+    from unicross.store.archive import EmbeddingArchive, archive_of
     from unicross.store.copy import rebuild as run
-    from unicross.store.keep import Keep, keep_of
 
-    kept = Keep(keep)
-    new = open_store(target, create=kept.info)
-    own = keep_of(target)
-    run(kept, new, None if own is None or own.folder.resolve() == keep.resolve() else own)
+    source = EmbeddingArchive(archive)
+    new = open_store(target, create=source.info)
+    beside = archive_of(target)
+    if beside is not None and beside.folder.resolve() == archive.resolve():
+        beside = None  # the store is rebuilt from its own archive, which has these rows already
+    run(source, new, beside)
     typer.echo(f"{target}: {new.count()} rows")
     new.close()

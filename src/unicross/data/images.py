@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from unicross.data.items import ImageFile, ImageSource
 from unicross.errors import DataError
+from unicross.prefetch import prefetch
 
 try:
     import simplejpeg
@@ -188,15 +189,24 @@ def load_square(source: AnyImage, side: int, resize: Resize) -> Pixels:
     return to_square(image, side, resize)
 
 
-def load_squares(
-    sources: Sequence[AnyImage], side: int, resize: Resize, workers: int | None = None
-) -> Pixels:
-    """Many images as uint8 [N, S, S, 3], in their order, decoded in threads. Raises DataError."""
-    squares = np.empty((len(sources), side, side, 3), np.uint8)
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        for row, square in enumerate(pool.map(lambda s: load_square(s, side, resize), sources)):
-            squares[row] = square
-    return squares
+def decode_batches(
+    sources: Sequence[AnyImage], side: int, resize: Resize, batch_size: int
+) -> Iterator[list[Pixels | DataError]]:
+    """Many images in their order, in batches: each as uint8 [S, S, 3], or the error that says why not.
+
+    The next batch is read and decoded in threads while the caller works on this one.
+    """
+
+    def decoded(source: AnyImage) -> Pixels | DataError:
+        try:
+            return load_square(source, side, resize)
+        except DataError as error:
+            return error
+
+    batches = [sources[start : start + batch_size] for start in range(0, len(sources), batch_size)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        # one batch ahead and no more: a batch of squares may take some 100 MB
+        yield from prefetch(lambda batch: list(pool.map(decoded, batch)), batches, depth=1)
 
 
 def check_header(path: Path) -> str | None:

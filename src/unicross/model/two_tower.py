@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from unicross.config import ModelConfig
-from unicross.data.images import AnyImage, load_squares
+from unicross.data.images import AnyImage, Pixels, decode_batches
 from unicross.data.items import strings
 from unicross.data.tokens import TokenizedTexts
 from unicross.device import autocast, pick_device
@@ -241,11 +241,10 @@ class TwoTower(nn.Module):
         """
         if isinstance(images, str | Path):
             raise DataError("encode_images takes a list of pictures: put the one picture into a list")
-        size, resize = self.config.image_size, self.config.resize
-        parts = [
-            self.encode_pixels(load_squares(images[start : start + batch_size], size, resize))
-            for start in range(0, len(images), batch_size)
-        ]
+        parts = []
+        for batch in decode_batches(images, self.config.image_size, self.config.resize, batch_size):
+            squares = [_readable(square) for square in batch]
+            parts.append(self.encode_pixels(np.stack(squares)))
         return np.concatenate(parts) if parts else np.zeros((0, self.dim), np.float32)
 
     def encode_tokens(self, ids: Tensor, mask: Tensor) -> Floats:
@@ -299,6 +298,12 @@ def _check_parts(folder: Path, saved: ModelConfig, config: ModelConfig) -> None:
         raise CheckpointError(
             f"{folder}: its weights need the model that they are of: {'; '.join(differing)}"
         )
+
+
+def _readable(square: Pixels | DataError) -> Pixels:
+    if isinstance(square, DataError):
+        raise square
+    return square
 
 
 def _numpy(tensor: Tensor) -> Floats:

@@ -1,4 +1,4 @@
-"""The HTTP server over a `Searcher`: search, pictures, health, metrics, and the web page.
+"""The HTTP server of a store: search, pictures, health, metrics, and the web page.
 
 Every error is JSON, `{"error": {"status": 400, "message": "..."}}`. A picture is sent as the plain body of
 `POST /search`, everything else as query parameters, so there are no forms and no JSON to parse.
@@ -14,7 +14,8 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Query, Request, Response
+import fastapi
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
@@ -23,12 +24,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from unicross import __version__
-from unicross.errors import DataError, QueryError, UnicrossError
-from unicross.search import Searcher
-from unicross.serve.guard import Guard, Metrics
+from unicross.embed import Encoder
+from unicross.errors import DataError, QueryError, UnicrossError, UnknownIdError
+from unicross.serve.middleware import AccessMiddleware, Metrics
 from unicross.serve.pictures import PictureError, Served
-from unicross.serve.service import Search, Service, Settings, Words
-from unicross.store import Kind
+from unicross.serve.service import SearchParameters, Service, Settings, Words
+from unicross.store import Kind, Store
 from unicross.store.base import MAX_DEPTH
 
 STATIC = Path(__file__).parent / "static"
@@ -44,11 +45,11 @@ class Side(IntEnum):
     large = 640
 
 
-def create_app(searcher: Searcher, settings: Settings | None = None) -> FastAPI:
-    """The server as an ASGI application."""
+def create_app(model: Encoder, store: Store, settings: Settings | None = None) -> FastAPI:
+    """The server of a store, and of the model that filled it, as an ASGI application. Raises StoreError."""
     settings = settings or Settings()
     metrics = Metrics()
-    service = Service(searcher.model, searcher.store, settings, metrics)
+    service = Service(model, store, settings, metrics)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -61,14 +62,14 @@ def create_app(searcher: Searcher, settings: Settings | None = None) -> FastAPI:
     _add_routes(app, service)
     _add_pictures(app, service)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    app.add_middleware(Guard, metrics=metrics, hosts=settings.hosts, key=settings.api_key)
+    app.add_middleware(AccessMiddleware, metrics=metrics, hosts=settings.hosts, key=settings.api_key)
     return app
 
 
 def _add_routes(app: FastAPI, service: Service) -> None:
     @app.get("/search", summary="Search by words or by a stored id")
-    async def search(query: Annotated[Search, Query()]) -> dict[str, Any]:
-        return await service.run(lambda: service.search(query, None))
+    async def search(parameters: Annotated[SearchParameters, fastapi.Query()]) -> dict[str, Any]:
+        return await service.run(lambda: service.search(parameters, None))
 
     upload_schema = {
         "requestBody": {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}
@@ -77,22 +78,24 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     @app.post(
         "/search", summary="Search by a picture (the body), with words if wanted", openapi_extra=upload_schema
     )
-    async def search_picture(query: Annotated[Search, Query()], request: Request) -> dict[str, Any]:
+    async def search_picture(
+        parameters: Annotated[SearchParameters, fastapi.Query()], request: Request
+    ) -> dict[str, Any]:
         upload = await _read_body(request, service.settings)
-        return await service.run(lambda: service.search(query, upload))
+        return await service.run(lambda: service.search(parameters, upload))
 
     @app.get("/browse", summary="What is in the store, in no order")
     async def browse(
         kind: Kind = "image",
-        where: Annotated[list[Words] | None, Query(max_length=32)] = None,
-        k: Annotated[int, Query(ge=1, le=200)] = 24,
-        offset: Annotated[int, Query(ge=0, le=MAX_DEPTH)] = 0,
+        where: Annotated[list[Words] | None, fastapi.Query(max_length=32)] = None,
+        k: Annotated[int, fastapi.Query(ge=1, le=200)] = 24,
+        offset: Annotated[int, fastapi.Query(ge=0, le=MAX_DEPTH)] = 0,
     ) -> dict[str, Any]:
         return await service.run(lambda: service.browse(kind, where or [], k, offset))
 
     @app.get("/items/{id}", summary="A stored row")
     async def item(id: str) -> dict[str, Any]:
-        return await service.run(lambda: service.item(service.row(id)))
+        return await service.run(lambda: service.item(service.searcher.row(id)))
 
     @app.get("/info", summary="What the store holds and what it can be filtered by")
     async def info() -> dict[str, Any]:
@@ -180,6 +183,8 @@ def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(UnicrossError)
     async def ours(request: Request, error: UnicrossError) -> Response:
         del request
+        if isinstance(error, UnknownIdError):
+            return answer(404, "no such id in the store")  # the error's own sentence names the store's place
         if isinstance(error, QueryError | DataError):
             return answer(400, str(error))
         log.error("%s", error)

@@ -12,17 +12,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
 import numpy as np
-from numpy.typing import NDArray
 
 from unicross.config import ModelConfig
 from unicross.data.images import Pixels
 from unicross.embed import Encoder, Vectors
+from unicross.store.base import Vector
 
 MAX_BATCH = 32
 """Most queries in one forward."""
 
-Query = str | Pixels
-Vector = NDArray[np.float32]
+Input = str | Pixels
+"""A text, or a square [S, S, 3]."""
 
 
 class BatchedEncoder:
@@ -32,7 +32,7 @@ class BatchedEncoder:
         """`on_batch` is called with the size of every batch."""
         self._inner = inner
         self._on_batch = on_batch
-        self._queue: queue.SimpleQueue[tuple[Query, Future[Vector]] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[Input, Future[Vector]] | None] = queue.SimpleQueue()
         self._worker = threading.Thread(target=self._work, name="encoder", daemon=True)
         self._worker.start()
 
@@ -58,15 +58,15 @@ class BatchedEncoder:
         self._queue.put(None)
         self._worker.join()
 
-    def _encode(self, queries: Sequence[Query]) -> Vectors:
-        futures: list[Future[Vector]] = [Future() for _ in queries]
-        for query, future in zip(queries, futures, strict=True):
-            self._queue.put((query, future))
+    def _encode(self, inputs: Sequence[Input]) -> Vectors:
+        futures: list[Future[Vector]] = [Future() for _ in inputs]
+        for input, future in zip(inputs, futures, strict=True):
+            self._queue.put((input, future))
         return np.stack([future.result() for future in futures])
 
     def _work(self) -> None:
         while True:
-            batch: list[tuple[Query, Future[Vector]]] = []
+            batch: list[tuple[Input, Future[Vector]]] = []
             entry = self._queue.get()
             while entry is not None:
                 batch.append(entry)
@@ -79,14 +79,16 @@ class BatchedEncoder:
             if entry is None:
                 return
 
-    def _answer(self, batch: Sequence[tuple[Query, Future[Vector]]]) -> None:
-        texts = [(query, future) for query, future in batch if isinstance(query, str)]
-        squares = [(query, future) for query, future in batch if not isinstance(query, str)]
+    def _answer(self, batch: Sequence[tuple[Input, Future[Vector]]]) -> None:
+        texts = [(text, future) for text, future in batch if isinstance(text, str)]
+        squares = [(square, future) for square, future in batch if not isinstance(square, str)]
         if texts:
-            _settle(lambda: self._inner.encode_texts([t for t, _ in texts]), [f for _, f in texts])
+            _settle(
+                lambda: self._inner.encode_texts([text for text, _ in texts]), [future for _, future in texts]
+            )
         if squares:
             stacked = np.stack([square for square, _ in squares])
-            _settle(lambda: self._inner.encode_pixels(stacked), [f for _, f in squares])
+            _settle(lambda: self._inner.encode_pixels(stacked), [future for _, future in squares])
 
 
 def _settle(encode: Callable[[], Vectors], futures: Sequence[Future[Vector]]) -> None:

@@ -124,7 +124,7 @@ def relative(path: str, roots: Sequence[str]) -> str:
     return Path(path).name
 
 
-class Pictures:
+class PictureFiles:
     """Stored pictures as they are sent out. Raises PictureError for what cannot be."""
 
     def __init__(self) -> None:

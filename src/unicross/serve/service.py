@@ -11,19 +11,18 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import anyio.to_thread
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from unicross import __version__
 from unicross.embed import Encoder
-from unicross.errors import QueryError
-from unicross.search import Options, Searcher
+from unicross.search import Query, Searcher
 from unicross.serve.batching import BatchedEncoder
-from unicross.serve.guard import Metrics
-from unicross.serve.pictures import Pictures, inside, read_upload, relative
-from unicross.store import Condition, Hit, Kind, Row, Store, make_id, parse_where
+from unicross.serve.middleware import Metrics
+from unicross.serve.pictures import PictureFiles, inside, read_upload, relative
+from unicross.store import Condition, Kind, Row, Store, make_id, parse_where
 from unicross.store.base import MAX_DEPTH
+from unicross.store.cached import Cached
 
 T = TypeVar("T")
 
@@ -31,25 +30,34 @@ FACETS_S = 60.0
 """How long counted values of columns are kept."""
 FACET_VALUES = 200
 """Most values of a column that are offered as filters."""
+UNFILTERED = frozenset({"id", "kind", "path", "caption", "size"})
+"""Built-in columns whose values are not offered: nearly every row has its own, or the page asks otherwise."""
 
 Words = Annotated[str, Field(max_length=1000)]
 
 
 class Settings(BaseModel):
-    """Limits and access."""
+    """Limits and access of a server.
+
+    >>> Settings(hosts=(), api_key="SECRET", timeout_s=5)
+    """
 
     model_config = ConfigDict(frozen=True)
 
     hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "[::1]")
     """Host names under which the server may be asked (against DNS rebinding); empty: any."""
     api_key: str | None = None
+    """Answer only requests that have it; None: all."""
     max_upload_bytes: int = 20_000_000
+    """Of a picture that is sent in, as its file is."""
     max_pixels: int = 50_000_000
+    """Of a picture that is sent in, width times height."""
     timeout_s: float = 20.0
+    """Longest time for an answer, and for taking an upload, in seconds."""
 
 
-class Search(BaseModel):
-    """The parameters of a search."""
+class SearchParameters(BaseModel):
+    """The parameters of a request for a search, of which a `Query` is made."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -64,7 +72,7 @@ class Search(BaseModel):
 
 
 class Service:
-    """What the routes share."""
+    """What the routes share: the store, one searcher whose queries share forwards, and the limits."""
 
     def __init__(self, model: Encoder, store: Store, settings: Settings, metrics: Metrics) -> None:
         self.settings = settings
@@ -72,9 +80,9 @@ class Service:
         self.store = store
         self._encoder = BatchedEncoder(model, metrics.batch.observe)
         self.searcher = Searcher(self._encoder, store)
-        self.pictures = Pictures()
+        self.pictures = PictureFiles()
         self.drawing = anyio.CapacityLimiter(os.cpu_count() or 1)  # thumbnails leave room for searches
-        self._facets: tuple[float, dict[str, Any]] | None = None
+        self._facets = Cached(self._count_facets, FACETS_S)
 
     def close(self) -> None:
         self._encoder.close()
@@ -87,38 +95,30 @@ class Service:
         except TimeoutError:
             raise HTTPException(503, "this took too long: try again, or ask for less") from None
 
-    def search(self, query: Search, upload: bytes | None) -> dict[str, Any]:
+    def search(self, parameters: SearchParameters, upload: bytes | None) -> dict[str, Any]:
         started = time.perf_counter()
-        options: Options = {
-            "kind": query.kind,
-            "minus": query.minus,
-            "where": parse_where(query.where, self.store.columns),
-            "offset": query.offset,
-        }
-        hits = self._find(query, upload, query.k + 1, options)  # one more tells whether there are more
+        hits = self.searcher.find(self._query(parameters, upload))
         return {
-            "hits": [self.hit(hit) for hit in hits[: query.k]],
-            "offset": query.offset,
-            "more": len(hits) > query.k,
+            "hits": [{"score": round(hit.score, 6), **self.item(hit.row)} for hit in hits[: parameters.k]],
+            "offset": parameters.offset,
+            "more": len(hits) > parameters.k,
             "took_ms": round(1000 * (time.perf_counter() - started), 1),
         }
 
-    def _find(self, query: Search, upload: bytes | None, k: int, options: Options) -> list[Hit]:
-        if query.like:
-            if query.q or upload is not None:
-                raise QueryError("give either like or a query of words and a picture, not both")
-            self.row(query.like)
-            return self.searcher.by_id(query.like, k, **options)
-        if upload is None:
-            return self.searcher.by_text(query.q, k, **options)
-        image = self.decode(upload)
-        if query.q:
-            return self.searcher.by_both(query.q, image, k, weight=query.weight, **options)
-        return self.searcher.by_image(image, k, **options)
-
-    def decode(self, upload: bytes) -> Image.Image:
+    def _query(self, parameters: SearchParameters, upload: bytes | None) -> Query:
         side = 2 * self.searcher.model.config.image_size
-        return read_upload(upload, max_pixels=self.settings.max_pixels, at_least=side)
+        max_pixels = self.settings.max_pixels
+        return Query(
+            parameters.q or None,
+            image=None if upload is None else read_upload(upload, max_pixels=max_pixels, at_least=side),
+            like=parameters.like or None,
+            minus=parameters.minus,
+            where=parse_where(parameters.where, self.store.columns),
+            kind=parameters.kind,
+            weight=parameters.weight,
+            k=parameters.k + 1,  # one more tells whether there are more
+            offset=parameters.offset,
+        )
 
     def browse(self, kind: Kind, where: list[str], k: int, offset: int) -> dict[str, Any]:
         """Pictures in the store's own order, for when nothing is asked for."""
@@ -130,50 +130,31 @@ class Service:
             "more": len(rows) > k,
         }
 
-    def row(self, id: str) -> Row:
-        rows = self.store.get([id])
-        if not rows:
-            raise HTTPException(404, "no such id in the store")
-        return rows[0]
-
-    def hit(self, hit: Hit) -> dict[str, Any]:
-        return {"score": round(hit.score, 6), **self.item(hit.row)}
-
     def item(self, row: Row) -> dict[str, Any]:
         """A row as JSON; `picture` is the id under which its picture is served, null for a text alone."""
         picture = row.id if row.kind == "image" else make_id("image", row.path) if row.path else None
-        return {
-            "id": row.id,
-            "kind": row.kind,
-            "caption": row.caption,
-            "album": row.album,
-            "path": relative(row.path, self.store.info.roots),
-            "size": row.size,
-            "mtime": row.mtime,
-            "columns": dict(row.extra),
-            "picture": picture,
-        }
+        shown = {**row.built_in, "path": relative(row.path, self.store.info.roots)}
+        return {**shown, "columns": dict(row.extra), "picture": picture}
 
     def file(self, id: str) -> Path:
-        path = inside(self.row(id).path, self.store.info.roots)
+        path = inside(self.searcher.row(id).path, self.store.info.roots)
         if path is None:
             raise HTTPException(404, "the picture's file is not in an indexed folder any more")
         return path
 
     def info(self) -> dict[str, Any]:
-        now = time.monotonic()
-        if self._facets is None or now - self._facets[0] > FACETS_S:
-            columns = self.store.columns
-            plain = [name for name, kind in columns.items() if kind in (str, bool, int)]
-            pictures = [Condition("kind", "=", "image")]
-            offered = [name for name in plain if name not in ("id", "kind", "path", "caption", "size")]
-            values = {name: self.store.values(name, FACET_VALUES + 1, pictures) for name in offered}
-            texts = islice(self.store.scan([Condition("kind", "=", "text")]), 400)
-            facets = {
-                "rows": dict(self.store.values("kind", 2)),
-                "columns": {name: kind.__name__ for name, kind in columns.items()},
-                "values": {name: some for name, some in values.items() if len(some) <= FACET_VALUES},
-                "examples": [row.caption for row in texts if len(row.caption) < 60][::67][:5],
-            }
-            self._facets = (now, facets)
-        return {"version": __version__, **self._facets[1]}
+        return {"version": __version__, **self._facets.get()}
+
+    def _count_facets(self) -> dict[str, Any]:
+        """What the store holds, the values to filter by, and a few texts to try."""
+        columns = self.store.columns
+        images, texts = [Condition("kind", "=", "image")], [Condition("kind", "=", "text")]
+        offered = [name for name, kind in columns.items() if kind is not float and name not in UNFILTERED]
+        values = {name: self.store.values(name, FACET_VALUES + 1, images) for name in offered}
+        some_texts = islice(self.store.scan(texts), 400)
+        return {
+            "rows": dict(self.store.values("kind", 2)),
+            "columns": {name: kind.__name__ for name, kind in columns.items()},
+            "values": {name: counts for name, counts in values.items() if len(counts) <= FACET_VALUES},
+            "examples": [row.caption for row in some_texts if len(row.caption) < 60][::67][:5],
+        }

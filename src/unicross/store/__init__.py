@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from unicross.store.base import (
-    Columns,
+    ColumnTypes,
     Condition,
     Hit,
     Kind,
@@ -16,7 +16,7 @@ from unicross.store.base import (
 )
 
 __all__ = [
-    "Columns",
+    "ColumnTypes",
     "Condition",
     "Hit",
     "Kind",

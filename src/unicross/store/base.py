@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,27 +22,19 @@ from unicross.errors import QueryError, StoreError
 Vector = NDArray[np.float32]
 Kind = Literal["image", "text"]
 Value = str | int | float | bool
-Columns = Mapping[str, type]
-
+ColumnTypes = Mapping[str, type]
+"""Columns by name: of str, int, float or bool."""
 
 MAX_DEPTH = 10_000
 """Most hits that one search can reach (offset + k)."""
 
-COLUMNS: Columns = {
-    "id": str,
-    "kind": str,
-    "path": str,
-    "size": int,
-    "mtime": float,
-    "caption": str,
-    "album": str,
-}
-"""The columns of every store; user columns come on top."""
-
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A picture, or a text. A text that belongs to a picture has the picture's path and album."""
+    """A picture, or a text. A text that belongs to a picture has the picture's path and album.
+
+    Its fields up to `extra` are the built-in columns of every store; nothing else lists them.
+    """
 
     id: str
     kind: Kind
@@ -59,6 +51,28 @@ class Row:
     """User columns."""
     vector: Vector | None = None
     """float32 [D], of length 1; None where it was not asked for."""
+
+    @classmethod
+    def from_cells(cls, cells: Mapping[str, Any], vector: Vector | None = None) -> Row:
+        """A row of the columns that an engine gave back; a user column that is None has no value."""
+        extra = {name: value for name, value in cells.items() if name not in RESERVED and value is not None}
+        return cls(**{name: cells[name] for name in COLUMNS}, extra=extra, vector=vector)
+
+    @property
+    def built_in(self) -> dict[str, Value]:
+        """The built-in columns and their values."""
+        return {name: getattr(self, name) for name in COLUMNS}
+
+
+COLUMNS: ColumnTypes = {
+    name: str if hint == Kind else hint
+    for name, hint in get_type_hints(Row).items()
+    if name not in ("extra", "vector")
+}
+"""The built-in columns and their types; user columns come on top."""
+
+RESERVED = frozenset({*COLUMNS, "vector"})
+"""Names that no user column can have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +107,8 @@ class StoreInfo(BaseModel):
 
     def updated(self, roots: Sequence[str] = (), checkpoint: str | None = None) -> StoreInfo:
         """With these folders besides, and the checkpoint at its new place."""
-        both = tuple(dict.fromkeys((*self.roots, *roots)))
-        return self.model_copy(update={"roots": both, "checkpoint": checkpoint or self.checkpoint})
+        all_roots = tuple(dict.fromkeys((*self.roots, *roots)))  # in the order in which they came
+        return self.model_copy(update={"roots": all_roots, "checkpoint": checkpoint or self.checkpoint})
 
 
 def read_info(text: str, *, address: str) -> StoreInfo:
@@ -127,7 +141,7 @@ Where = Sequence[Condition]
 _CONDITION = re.compile(r"\s*([A-Za-z_]\w*)\s*(<=|>=|!=|=|<|>)(.*)", re.DOTALL)
 
 
-def parse_where(texts: Iterable[str], columns: Columns) -> list[Condition]:
+def parse_where(texts: Iterable[str], columns: ColumnTypes) -> list[Condition]:
     """Read conditions such as `album=beach`, `size>100000`, `mtime>=2024-05-01`.
 
     Several equalities on one column mean any of them. Raises QueryError.
@@ -151,7 +165,7 @@ def parse_where(texts: Iterable[str], columns: Columns) -> list[Condition]:
     return conditions
 
 
-def _parse_value(column: str, text: str, columns: Columns) -> Value:
+def _parse_value(column: str, text: str, columns: ColumnTypes) -> Value:
     if column not in columns:
         raise QueryError(f"filter: no column {column!r} in this store; it has {', '.join(columns)}")
     kind = columns[column]
@@ -170,7 +184,7 @@ def _parse_value(column: str, text: str, columns: Columns) -> Value:
     return value
 
 
-def check_where(where: Where, columns: Columns) -> None:
+def check_where(where: Where, columns: ColumnTypes) -> None:
     """Raise QueryError for a condition on a column that the store does not have."""
     for condition in where:
         if condition.column not in columns:
@@ -190,14 +204,14 @@ def check_depth(k: int, offset: int) -> None:
 
 def check_user_column(name: str) -> None:
     """Raise StoreError for a name that cannot be a user column."""
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", name) or name in COLUMNS or name == "vector":
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", name) or name in RESERVED:
         raise StoreError(
             f"column {name!r}: a user column is named with small letters, digits and _, and not as one of "
             f"{', '.join(COLUMNS)}, vector: rename it"
         )
 
 
-def new_user_columns(rows: Iterable[Row], columns: Columns, *, address: str) -> dict[str, type]:
+def new_user_columns(rows: Iterable[Row], columns: ColumnTypes, *, address: str) -> dict[str, type]:
     """User columns of the rows that a store with these columns does not have yet, with their types.
 
     Raises StoreError for a name that cannot be a column and for a value of another type than the column's.
@@ -234,7 +248,7 @@ class Store(Protocol):
         """What the store remembers about itself; another process's changes are seen within seconds."""
 
     @property
-    def columns(self) -> Columns:
+    def columns(self) -> ColumnTypes:
         """All columns but the vector, user columns included, with their types."""
 
     def remember(self, *, roots: Sequence[str] = (), checkpoint: str | None = None) -> None:

@@ -6,21 +6,19 @@ there: what is in the store with the same size and time is not looked at again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from unicross.embed import Encoder, Failure
-from unicross.errors import StoreError
+from unicross.embed import Encoder, Failure, embed_images
+from unicross.errors import DataError, StoreError
+from unicross.prefetch import OnProgress
+from unicross.store.archive import EmbeddingArchive
 from unicross.store.base import Row, Store
-from unicross.store.folder import Wanted, embed_rows, read_folder
-from unicross.store.keep import Keep
+from unicross.store.catalog import Catalog, read_catalog
 
 CHUNK = 512
 """Rows that are embedded between two commits to the store."""
-
-Progress = Callable[[int, int], object]
-"""Called with how many pictures and texts are done, and how many there are to do."""
 
 
 def _silent(done: int, total: int, /) -> None:
@@ -44,6 +42,17 @@ class IndexReport:
         return bool(self.added or self.updated or self.removed)
 
 
+@dataclass(frozen=True)
+class Changes:
+    """What brings a store in step with a catalog."""
+
+    to_embed: Sequence[Row]
+    """New ones, and pictures whose file changed."""
+    to_update: Sequence[Row]
+    """With other captions or columns than are stored; their vectors stay."""
+    unchanged: int
+
+
 def index(
     model: Encoder,
     folder: Path,
@@ -51,131 +60,156 @@ def index(
     *,
     captions: Path | None = None,
     prune: bool = False,
-    keep: Keep | None = None,
-    progress: Progress = _silent,
+    archive: EmbeddingArchive | None = None,
+    on_progress: OnProgress = _silent,
 ) -> IndexReport:
     """Embed what is new or changed under `folder` into `store`.
 
-    `captions` adds texts and user columns (see `captions.py`). `prune` removes pictures of this folder that
-    are gone, and texts that the captions file has no more. `keep` writes the embeddings to Parquet as well.
+    `captions` adds texts and user columns (see `catalog.py`). `prune` removes pictures of this folder that
+    are gone, and texts that the captions file has no more. `archive` takes the embeddings as Parquet as well.
     Raises DataError for a folder or captions file that cannot be used, StoreError for a store that another
     model filled.
     """
     store.info.check(model.fingerprint(), address=store.address)
-    wanted = read_folder(folder, captions)
-    store.remember(roots=[wanted.root])
-    if keep is not None:
-        keep.describe(store.info)
-    stored = _stored(store, wanted.root)
-    plan = plan_changes(wanted, stored)
-    found = len(wanted.images) + len(wanted.texts or ())
-    report = IndexReport(found=found, unchanged=plan.unchanged, failed=list(wanted.failures))
-    _retell(store, keep, plan.told, report)
-    _embed(model, store, keep, plan.fresh, stored, report, progress)
+    catalog = read_catalog(folder, captions)
+    store.remember(roots=[catalog.root])
+    if archive is not None:
+        archive.describe(store.info)
+    stored = _stored(store, catalog.root)
+    changes = find_changes(catalog, stored)
+    report = IndexReport(
+        found=len(catalog.images) + len(catalog.texts or ()),
+        unchanged=changes.unchanged,
+        failed=list(catalog.failures),
+    )
+    _update(store, archive, changes.to_update, report)
+    _embed(model, store, archive, changes.to_embed, stored, report, on_progress)
     if prune:
-        _prune(store, keep, wanted, stored, report)
+        _prune(store, archive, catalog, stored, report)
     if report.changed:
         store.optimize()
     return report
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What there is to do."""
+def find_changes(catalog: Catalog, stored: Mapping[str, Row]) -> Changes:
+    """Compare what should be stored with what is, by id.
 
-    fresh: Sequence[Row]
-    """To be embedded: new ones, and pictures whose file changed."""
-    told: Sequence[Row]
-    """With other captions or columns than are stored, their vectors unchanged."""
-    unchanged: int
-
-
-def plan_changes(wanted: Wanted, stored: Mapping[str, Row]) -> Plan:
-    """Compare what should be there with what is. A picture of which nothing is said keeps what was said."""
-    fresh, told, unchanged = [], [], 0
-    for row in (*wanted.images.values(), *(wanted.texts or {}).values()):
+    A picture of which the captions file says nothing keeps its caption and columns; one of which it only
+    says columns keeps its caption and its other columns.
+    """
+    to_embed, to_update, unchanged = [], [], 0
+    for row in (*catalog.images.values(), *(catalog.texts or {}).values()):
         old = stored.get(row.id)
-        if old is not None and row.kind == "image" and row.id not in wanted.described:
+        if old is not None and row.kind == "image" and row.id not in catalog.captioned:
             row = replace(row, caption=old.caption, extra=old.extra)
-        elif old is not None and row.kind == "image" and wanted.texts is None:  # only columns are told
+        elif old is not None and row.kind == "image" and catalog.texts is None:
             row = replace(row, caption=old.caption, extra={**old.extra, **row.extra})
         if old is None or (old.size, old.mtime) != (row.size, row.mtime):
-            fresh.append(row)
+            to_embed.append(row)
         elif replace(old, vector=None) != row:
-            told.append(row)
+            to_update.append(row)
         else:
             unchanged += 1
-    return Plan(fresh, told, unchanged)
+    return Changes(to_embed, to_update, unchanged)
+
+
+def embed_rows(
+    model: Encoder, rows: Sequence[Row], on_progress: OnProgress = _silent
+) -> tuple[list[Row], list[Failure]]:
+    """The rows with their vectors, and the pictures that cannot be read. Reports after every row."""
+    embedded: list[Row] = []
+    failures: list[Failure] = []
+    images = [row for row in rows if row.kind == "image"]
+    texts = [row for row in rows if row.kind == "text"]
+    for row, vector in zip(images, embed_images(model, [row.path for row in images]), strict=True):
+        if isinstance(vector, DataError):
+            failures.append(Failure(row.path, str(vector).removeprefix(f"{row.path}: ")))
+        else:
+            embedded.append(replace(row, vector=vector))
+        on_progress(len(embedded) + len(failures), len(rows))
+    text_vectors = model.encode_texts([row.caption for row in texts]) if texts else ()
+    for row, vector in zip(texts, text_vectors, strict=True):
+        embedded.append(replace(row, vector=vector))
+        on_progress(len(embedded) + len(failures), len(rows))
+    return embedded, failures
 
 
 def _stored(store: Store, root: str) -> dict[str, Row]:
     """The rows that lie under a folder, without vectors; texts of no picture count to every folder."""
-    inside = Path(root)
-    return {row.id: row for row in store.scan() if not row.path or Path(row.path).is_relative_to(inside)}
+    folder = Path(root)
+    return {row.id: row for row in store.scan() if not row.path or Path(row.path).is_relative_to(folder)}
+
+
+def _update(
+    store: Store, archive: EmbeddingArchive | None, to_update: Sequence[Row], report: IndexReport
+) -> None:
+    """New captions and columns for rows whose vectors stay."""
+    for start in range(0, len(to_update), CHUNK):
+        chunk = {row.id: row for row in to_update[start : start + CHUNK]}
+        rows = [replace(chunk[old.id], vector=old.vector) for old in store.get(list(chunk))]
+        _write(store, archive, rows)
+        report.updated += len(rows)
 
 
 def _embed(
     model: Encoder,
     store: Store,
-    keep: Keep | None,
-    fresh: Sequence[Row],
+    archive: EmbeddingArchive | None,
+    to_embed: Sequence[Row],
     stored: Mapping[str, Row],
     report: IndexReport,
-    progress: Progress,
+    on_progress: OnProgress,
 ) -> None:
-    done = 0
-    progress(done, len(fresh))
+    total = len(to_embed)
+    on_progress(0, total)
+    for start in range(0, total, CHUNK):
+        chunk = to_embed[start : start + CHUNK]
 
-    def one_done() -> None:
-        nonlocal done
-        done += 1
-        progress(done, len(fresh))
+        def on_row(done: int, _: int, before: int = start) -> None:
+            on_progress(before + done, total)
 
-    for start in range(0, len(fresh), CHUNK):
-        rows, failures = embed_rows(model, fresh[start : start + CHUNK], one_done)
-        _write(store, keep, rows)
+        rows, failures = embed_rows(model, chunk, on_row)
+        _write(store, archive, rows)
         report.failed += failures
-        known = sum(row.id in stored for row in rows)
-        report.updated += known
-        report.added += len(rows) - known
+        replaced = sum(row.id in stored for row in rows)
+        report.updated += replaced
+        report.added += len(rows) - replaced
 
 
-def _retell(store: Store, keep: Keep | None, told: Sequence[Row], report: IndexReport) -> None:
-    """New captions and columns for rows whose vectors stay."""
-    for start in range(0, len(told), CHUNK):
-        chunk = {row.id: row for row in told[start : start + CHUNK]}
-        rows = [replace(chunk[old.id], vector=old.vector) for old in store.get(list(chunk))]
-        _write(store, keep, rows)
-        report.updated += len(rows)
-
-
-def _write(store: Store, keep: Keep | None, rows: Sequence[Row]) -> None:
-    if keep is not None:
-        keep.append(rows)
+def _write(store: Store, archive: EmbeddingArchive | None, rows: Sequence[Row]) -> None:
+    if archive is not None:
+        archive.append(
+            rows
+        )  # first: a kill between the two leaves an archive that has all that the store has
     store.upsert(rows)
 
 
 def _prune(
-    store: Store, keep: Keep | None, wanted: Wanted, stored: Mapping[str, Row], report: IndexReport
+    store: Store,
+    archive: EmbeddingArchive | None,
+    catalog: Catalog,
+    stored: Mapping[str, Row],
+    report: IndexReport,
 ) -> None:
-    images = [row for row in stored.values() if row.kind == "image"]
-    if images and not wanted.images:
+    stored_images = [row for row in stored.values() if row.kind == "image"]
+    if stored_images and not catalog.images:
         raise StoreError(
-            f"{wanted.root} holds no picture any more but the store has {len(images)} of it: nothing was "
-            "removed. Is a disk not mounted? If it is meant, delete the store"
+            f"{catalog.root} holds no picture any more but the store has {len(stored_images)} of it: nothing "
+            "was removed. Is a disk not mounted? If it is meant, delete the store"
         )
-    there = {row.path for row in wanted.images.values()}
-    unread = [Path(failure.path) for failure in wanted.failures]  # files, or whole folders
-    alone = len(store.info.roots) == 1  # with more folders, nobody knows whose a text of no picture is
-    gone = []
+    paths = {row.path for row in catalog.images.values()}
+    unreadable = [failure.path for failure in catalog.failures]  # files, or whole folders
+    only_root = len(store.info.roots) == 1  # with more folders, nobody knows whose a text of no picture is
+    to_remove = []
     for row in stored.values():
-        if row.path not in there and any(Path(row.path).is_relative_to(place) for place in unread):
+        if row.path not in paths and any(Path(row.path).is_relative_to(path) for path in unreadable):
             continue
-        unsaid = row.kind == "text" and wanted.texts is not None and row.id not in wanted.texts
-        if (row.path and row.path not in there) or (unsaid and (row.path or alone)):
-            gone.append(row.id)
-    if gone:
-        if keep is not None:
-            keep.forget(gone)
-        store.delete(gone)
-        report.removed += len(gone)
+        image_gone = row.path and row.path not in paths
+        text_gone = row.kind == "text" and catalog.texts is not None and row.id not in catalog.texts
+        if image_gone or (text_gone and (row.path or only_root)):
+            to_remove.append(row.id)
+    if to_remove:
+        if archive is not None:
+            archive.forget(to_remove)
+        store.delete(to_remove)
+        report.removed += len(to_remove)

@@ -12,9 +12,7 @@ index the nearest candidates are scored again with the full vectors, so that sco
 from __future__ import annotations
 
 import datetime
-import math
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +26,7 @@ from unicross.errors import StoreError
 from unicross.files import write_text
 from unicross.store.base import (
     COLUMNS,
-    Columns,
+    ColumnTypes,
     Hit,
     Row,
     StoreInfo,
@@ -40,6 +38,7 @@ from unicross.store.base import (
     new_user_columns,
     read_info,
 )
+from unicross.store.cached import Cached
 
 os.environ.setdefault("LANCEDB_LOG", "error")
 import lancedb
@@ -53,8 +52,8 @@ REFINE = 2
 EXPLORED = 128
 """Candidates that a search keeps while it walks the index; more find more and take longer."""
 
-FRESH = datetime.timedelta(seconds=2)
-"""How long another process's changes may stay unseen."""
+MAX_STALENESS_S = 2.0
+"""How long another process's changes may stay unseen, in seconds."""
 
 _ARROW: Mapping[type, pa.DataType] = {
     str: pa.string(),
@@ -73,7 +72,8 @@ class LanceStore:
         self._folder = Path(address)
         self._lock = FileLock(self._folder / "lock", thread_local=False)
         self._description = self._folder / "store.json"
-        self._columns: tuple[float, Columns] = (-math.inf, {})  # when they were read, and what they were
+        self._info = Cached(self._read_info, MAX_STALENESS_S)
+        self._columns = Cached(self._read_columns, MAX_STALENESS_S)
         if not self._description.exists():
             if create is None:
                 raise StoreError(
@@ -81,10 +81,11 @@ class LanceStore:
                     f"--store {address}`"
                 )
             self._create(create)
-        self._info = (-math.inf, self._read_info())  # likewise
+        self._info.get()  # raises where the description is damaged
         try:
-            self._db = lancedb.connect(self._folder, read_consistency_interval=FRESH)
-            self._table = self._db.open_table("rows")
+            max_staleness = datetime.timedelta(seconds=MAX_STALENESS_S)
+            connection = lancedb.connect(self._folder, read_consistency_interval=max_staleness)
+            self._table = connection.open_table("rows")
         except Exception as error:
             raise StoreError(
                 f"{address}: the table cannot be opened ({error}): make a new store from its "
@@ -107,23 +108,18 @@ class LanceStore:
 
     @property
     def info(self) -> StoreInfo:
-        read_at, info = self._info
-        if time.monotonic() - read_at > FRESH.total_seconds():
-            info = self._read_info()
-            self._info = (time.monotonic(), info)
-        return info
+        return self._info.get()
 
     def _read_info(self) -> StoreInfo:
         return read_info(_read(self._description), address=self.address)
 
     @property
-    def columns(self) -> Columns:
-        read_at, columns = self._columns
-        if time.monotonic() - read_at > FRESH.total_seconds():
-            python = {arrow: kind for kind, arrow in _ARROW.items()}
-            columns = {f.name: python[f.type] for f in self._table.schema if f.name != "vector"}
-            self._columns = (time.monotonic(), columns)
-        return columns
+    def columns(self) -> ColumnTypes:
+        return self._columns.get()
+
+    def _read_columns(self) -> ColumnTypes:
+        python = {arrow: kind for kind, arrow in _ARROW.items()}
+        return {column.name: python[column.type] for column in self._table.schema if column.name != "vector"}
 
     def remember(self, *, roots: Sequence[str] = (), checkpoint: str | None = None) -> None:
         self._write_lock()
@@ -131,7 +127,7 @@ class LanceStore:
         new = old.updated(roots, checkpoint)
         if new != old:
             write_text(self._description, new.model_dump_json(indent=1))
-        self._info = (time.monotonic(), new)
+        self._info.put(new)
 
     def upsert(self, rows: Sequence[Row]) -> None:
         if not rows:
@@ -141,7 +137,7 @@ class LanceStore:
         with self._errors():
             if new:
                 self._table.add_columns({name: f"cast(NULL as {_SQL[kind]})" for name, kind in new.items()})
-                self._columns = (-math.inf, {})
+                self._columns.expire()
             last = {row.id: row for row in rows}  # within one call too, the last of an id wins
             table = _to_arrow(list(last.values()), self._table.schema)
             merge = self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
@@ -161,18 +157,19 @@ class LanceStore:
             query = query.select([*self.columns, "_distance"])
             if where:
                 query = query.where(self._sql(where), prefilter=True)
-            hits = [Hit(_to_row(cells), 1.0 - cells["_distance"]) for cells in query.to_arrow().to_pylist()]
+            matches = query.to_arrow().to_pylist()
+            hits = [Hit(score=1.0 - cells.pop("_distance"), row=Row.from_cells(cells)) for cells in matches]
         hits.sort(key=lambda hit: (-hit.score, hit.row.id))
         return hits[offset:]
 
     def get(self, ids: Sequence[str]) -> list[Row]:
-        found: dict[str, Row] = {}
+        rows: dict[str, Row] = {}
         for start in range(0, len(ids), 1000):
-            some = ids[start : start + 1000]
+            asked = ids[start : start + 1000]
             with self._errors():
-                query = self._table.search().where(f"id IN ({_literals(some)})").limit(len(some))
-                found |= {row.id: row for row in _to_rows(query.to_arrow())}
-        return [found[id] for id in ids if id in found]
+                query = self._table.search().where(f"id IN ({_literals(asked)})").limit(len(asked))
+                rows |= {row.id: row for row in _to_rows(query.to_arrow())}
+        return [rows[id] for id in ids if id in rows]
 
     def count(self, where: Where = ()) -> int:
         with self._errors():
@@ -228,7 +225,7 @@ class LanceStore:
             if isinstance(condition.value, tuple):
                 parts.append(f"{column} IN ({_literals(condition.value)})")
             else:
-                parts.append(f"{column} {condition.operator} {_literals([condition.value])}")
+                parts.append(f"{column} {condition.operator} {_literal(condition.value)}")
         return " AND ".join(parts)
 
     @contextmanager
@@ -252,7 +249,7 @@ class LanceStore:
                 ) from None
             with self._errors():
                 self._table.checkout_latest()  # the one who held the lock before may just have written
-            self._columns = (-math.inf, {})
+            self._columns.expire()
 
 
 def _read(path: Path) -> str:
@@ -268,15 +265,19 @@ def _foreign(folder: Path) -> bool:
 
 
 def _literals(values: Sequence[Value]) -> str:
-    """Values as SQL: 'it''s', 3, TRUE."""
-    return ", ".join(
-        "'" + value.replace("'", "''") + "'"
-        if isinstance(value, str)
-        else str(value).upper()
-        if isinstance(value, bool)
-        else repr(value)
-        for value in values
-    )
+    """Values as SQL, with commas between them."""
+    return ", ".join(map(_literal, values))
+
+
+def _literal(value: Value) -> str:
+    """A value as SQL: 'it''s', 3, TRUE."""
+    match value:
+        case str():
+            return "'" + value.replace("'", "''") + "'"
+        case bool():  # before numbers: a bool is an int
+            return str(value).upper()
+        case _:
+            return repr(value)
 
 
 def _to_arrow(rows: Sequence[Row], schema: Any) -> Any:
@@ -292,17 +293,10 @@ def _to_arrow(rows: Sequence[Row], schema: Any) -> Any:
     return pa.table(columns, schema=schema)
 
 
-def _to_row(cells: Mapping[str, Any], vector: Vector | None = None) -> Row:
-    own = {name: cells[name] for name in COLUMNS}
-    skip = {*COLUMNS, "vector", "_distance"}
-    extra = {name: value for name, value in cells.items() if name not in skip and value is not None}
-    return Row(**own, extra=extra, vector=vector)
-
-
 def _to_rows(table: Any) -> list[Row]:
     if "vector" not in table.schema.names or not len(table):
-        return [_to_row(cells) for cells in table.to_pylist()]
+        return [Row.from_cells(cells) for cells in table.to_pylist()]
     column = table["vector"].combine_chunks()
     vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)  # [N, D]
     cells = table.drop_columns(["vector"]).to_pylist()
-    return [_to_row(row, vector) for row, vector in zip(cells, vectors, strict=True)]
+    return [Row.from_cells(row, vector) for row, vector in zip(cells, vectors, strict=True)]

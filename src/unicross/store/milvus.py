@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import re
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,7 +23,7 @@ import numpy as np
 from unicross.errors import StoreError
 from unicross.store.base import (
     COLUMNS,
-    Columns,
+    ColumnTypes,
     Condition,
     Hit,
     Row,
@@ -38,6 +36,7 @@ from unicross.store.base import (
     new_user_columns,
     read_info,
 )
+from unicross.store.cached import Cached
 
 try:
     from pymilvus import DataType, MilvusClient, MilvusException
@@ -48,16 +47,19 @@ logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # its errors are raise
 
 TOKEN = "UNICROSS_MILVUS_TOKEN"
 PROPERTY = "unicross"
+MAX_BYTES = {"id": 64, "kind": 16}
+"""Of a built-in text column; of the others, LONGEST."""
 LONGEST = 65_535
-"""Bytes in a text column."""
+"""The most that Milvus allows in a text column."""
 REQUEST = 1_000
 """Rows in one request; a request of theirs holds at most 64 MB."""
 TIMEOUT_S = 60.0
-FRESH_S = 2.0
-"""How long what others changed about the store may stay unseen."""
+MAX_STALENESS_S = 2.0
+"""How long what others changed about the store may stay unseen, in seconds."""
 
 _ADDRESS = re.compile(r"(https?://[^/]+|.+\.db)/([A-Za-z_]\w*)")
 _TYPES: Mapping[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
+_MILVUS: Mapping[type, DataType] = {str: DataType.VARCHAR, int: DataType.INT64, float: DataType.DOUBLE}
 
 
 class MilvusStore:
@@ -73,8 +75,8 @@ class MilvusStore:
         self.address = address
         with self._errors():
             self._client = MilvusClient(uri=uri, token=os.environ.get(TOKEN, ""), timeout=TIMEOUT_S)
-            there = self._client.has_collection(self._name)
-        if not there:
+            exists = self._client.has_collection(self._name)
+        if not exists:
             if create is None:
                 raise StoreError(
                     f"no store at {address}: make one with `unicross index CHECKPOINT FOLDER "
@@ -83,17 +85,15 @@ class MilvusStore:
             self._create(create)
         with self._errors():
             self._client.load_collection(self._name)
-        self._about = (-math.inf, *self._read_about())  # when it was read, and what was read
+        self._about = Cached(self._read_about, MAX_STALENESS_S)
+        self._about.get()  # raises where the collection is no store
 
     def _create(self, info: StoreInfo) -> None:
         with self._errors():
             schema = self._client.create_schema(auto_id=False, enable_dynamic_field=True)
-            schema.add_field("id", DataType.VARCHAR, max_length=64, is_primary=True)
-            schema.add_field("kind", DataType.VARCHAR, max_length=16)
-            for name in ("path", "caption", "album"):
-                schema.add_field(name, DataType.VARCHAR, max_length=LONGEST)
-            schema.add_field("size", DataType.INT64)
-            schema.add_field("mtime", DataType.DOUBLE)
+            for name, kind in COLUMNS.items():
+                limit = {"max_length": MAX_BYTES.get(name, LONGEST)} if kind is str else {}
+                schema.add_field(name, _MILVUS[kind], is_primary=name == "id", **limit)
             schema.add_field("vector", DataType.FLOAT_VECTOR, dim=info.dim)
             indexes = self._client.prepare_index_params()
             indexes.add_index(
@@ -110,22 +110,15 @@ class MilvusStore:
 
     @property
     def info(self) -> StoreInfo:
-        return self._recent()[0]
+        return self._about.get()[0]
 
     @property
-    def columns(self) -> Columns:
-        return {**COLUMNS, **self._recent()[1]}
+    def columns(self) -> ColumnTypes:
+        return {**COLUMNS, **self._about.get()[1]}
 
     def remember(self, *, roots: Sequence[str] = (), checkpoint: str | None = None) -> None:
         info, user = self._read_about()
         self._write_about(info.updated(roots, checkpoint), user)
-
-    def _recent(self) -> tuple[StoreInfo, dict[str, type]]:
-        read_at, info, user = self._about
-        if time.monotonic() - read_at > FRESH_S:
-            info, user = self._read_about()
-            self._about = (time.monotonic(), info, user)
-        return info, user
 
     def _read_about(self) -> tuple[StoreInfo, dict[str, type]]:
         """What the store remembers and its user columns, as they are now."""
@@ -141,7 +134,7 @@ class MilvusStore:
         about = {"info": info.model_dump(), "columns": {name: kind.__name__ for name, kind in user.items()}}
         with self._errors():
             self._client.alter_collection_properties(self._name, {PROPERTY: json.dumps(about)})
-        self._about = (time.monotonic(), info, user)
+        self._about.put((info, user))
 
     def upsert(self, rows: Sequence[Row]) -> None:
         if new_user_columns(rows, self.columns, address=self.address):
@@ -162,7 +155,7 @@ class MilvusStore:
     def search(self, vector: Vector, k: int, *, offset: int = 0, where: Where = ()) -> list[Hit]:
         check_depth(k, offset)
         with self._errors():
-            (found,) = self._client.search(
+            (matches,) = self._client.search(
                 self._name,
                 [np.asarray(vector, dtype=np.float32)],
                 filter=self._expression(where),
@@ -171,18 +164,18 @@ class MilvusStore:
                 consistency_level="Session",
                 search_params={"metric_type": "COSINE", "params": {"ef": max(128, 2 * (offset + k))}},
             )
-        hits = [Hit(_to_row(hit["entity"]), float(hit["distance"])) for hit in found]
+        hits = [Hit(_to_row(hit["entity"]), float(hit["distance"])) for hit in matches]
         hits.sort(key=lambda hit: (-hit.score, hit.row.id))
         return hits[offset:]
 
     def get(self, ids: Sequence[str]) -> list[Row]:
-        found: dict[str, Row] = {}
+        rows: dict[str, Row] = {}
         for start in range(0, len(ids), REQUEST):
             with self._errors():
-                chosen = _in_ids(ids[start : start + REQUEST])
-                cells = self._client.query(self._name, filter=chosen, output_fields=[*self.columns, "vector"])
-            found |= {row.id: row for row in map(_to_row, cells)}
-        return [found[id] for id in ids if id in found]
+                asked = _in_ids(ids[start : start + REQUEST])
+                cells = self._client.query(self._name, filter=asked, output_fields=[*self.columns, "vector"])
+            rows |= {row.id: row for row in map(_to_row, cells)}
+        return [rows[id] for id in ids if id in rows]
 
     def count(self, where: Where = ()) -> int:
         with self._errors():
@@ -264,15 +257,9 @@ def _literal(value: Value) -> str:
 
 
 def _entity(row: Row) -> dict[str, Any]:
-    return {**{name: getattr(row, name) for name in COLUMNS}, **row.extra, "vector": row.vector}
+    return {**row.built_in, **row.extra, "vector": row.vector}
 
 
 def _to_row(cells: Mapping[str, Any]) -> Row:
-    own = {name: cells[name] for name in COLUMNS}
-    extra = {
-        name: value
-        for name, value in cells.items()
-        if name not in COLUMNS and name != "vector" and value is not None
-    }
     vector = np.asarray(cells["vector"], np.float32) if "vector" in cells else None
-    return Row(**own, extra=extra, vector=vector)
+    return Row.from_cells(cells, vector)

@@ -37,9 +37,7 @@ class Batch:
     text_views: tuple[Tokens, ...]
     masked: Tensor | None  # [P, P] bool, image by text, presumed false negatives
     equal_to_image: Tensor | None  # [P, P * V] bool, texts that say what another image's caption says
-    equal_texts: (
-        Tensor | None
-    )  # [T * V, T * V] bool, equal texts of different items
+    equal_texts: Tensor | None  # [T * V, T * V] bool, equal texts of different items
     cluster: Tensor | None  # [P] which pairs were brought together, where the batch stands for more items
     seed: int  # of dropout
 

@@ -1,4 +1,4 @@
-"""Embeddings kept as Parquet files, flushed to the disk, from which any store can be rebuilt.
+"""An archive of embeddings: Parquet files, flushed to the disk, from which any store can be rebuilt.
 
 A folder of parts named RUN-WRITER-NUMBER, written once and never changed; the last word on an id counts.
 A part holds rows, or ids that were removed. Several processes may write in one run, each rows of its own.
@@ -19,16 +19,16 @@ import pyarrow.parquet as pq
 
 from unicross.errors import StoreError
 from unicross.files import beside, write_text
-from unicross.store.base import Row, StoreInfo, read_info
+from unicross.store.base import COLUMNS, Row, StoreInfo, read_info
 
 
-def keep_of(address: str) -> Keep | None:
-    """Where a store in a folder keeps its embeddings: beside its table. None for other stores."""
-    return Keep(Path(address) / "embeddings") if Path(address).is_dir() else None
+def archive_of(address: str) -> EmbeddingArchive | None:
+    """The archive of a store in a folder, beside its table. None for other stores."""
+    return EmbeddingArchive(Path(address) / "embeddings") if Path(address).is_dir() else None
 
 
-class Keep:
-    """The kept embeddings in a folder. Raises StoreError."""
+class EmbeddingArchive:
+    """An archive in a folder. Its methods raise StoreError."""
 
     def __init__(self, folder: Path, run: int | None = None) -> None:
         """`run`: the number of this run where several processes write in one; the next one otherwise."""
@@ -37,7 +37,7 @@ class Keep:
         try:
             self.run = run or max((int(part.stem[:8]) for part in self._parts()), default=0) + 1
         except (OSError, ValueError) as error:
-            raise StoreError(f"{folder}: no place to keep embeddings: {error}") from error
+            raise StoreError(f"{folder}: embeddings cannot be written there: {error}") from error
 
     @property
     def info(self) -> StoreInfo:
@@ -47,7 +47,7 @@ class Keep:
             return read_info(path.read_text(encoding="utf-8"), address=str(path))
         except (OSError, UnicodeDecodeError):
             raise StoreError(
-                f"{self.folder} holds no kept embeddings: give the folder that `unicross index` wrote, "
+                f"{self.folder} holds no archive of embeddings: give the folder that `unicross index` wrote, "
                 "STORE/embeddings by default"
             ) from None
 
@@ -64,22 +64,16 @@ class Keep:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_text(path, info.model_dump_json(indent=1))
         except OSError as error:
-            raise StoreError(f"{self.folder}: no place to keep embeddings: {error}") from error
+            raise StoreError(f"{self.folder}: embeddings cannot be written there: {error}") from error
 
     def append(self, rows: Sequence[Row]) -> None:
-        """Keep rows with their vectors."""
+        """Add rows with their vectors; they replace those with the same ids."""
         if rows:
             vectors = np.stack([row.vector for row in rows if row.vector is not None])  # [N, D]
             self._write(
                 pa.table(
                     {
-                        "id": [row.id for row in rows],
-                        "kind": [row.kind for row in rows],
-                        "path": [row.path for row in rows],
-                        "size": [row.size for row in rows],
-                        "mtime": [row.mtime for row in rows],
-                        "caption": [row.caption for row in rows],
-                        "album": [row.album for row in rows],
+                        **{name: [getattr(row, name) for row in rows] for name in COLUMNS},
                         "extra": [json.dumps(dict(row.extra), ensure_ascii=False) for row in rows],
                         "vector": pa.FixedSizeListArray.from_arrays(
                             pa.array(vectors.ravel()), vectors.shape[1]
@@ -129,7 +123,7 @@ def _rows(table: pa.Table, vectors: bool) -> list[Row]:
     if "vector" not in table.column_names:
         return []  # ids that were removed
     cells = table.drop_columns(["vector"]).to_pylist()
-    rows = [Row(**{**one, "extra": json.loads(one["extra"])}) for one in cells]
+    rows = [Row(**{**row, "extra": json.loads(row["extra"])}) for row in cells]
     if not vectors:
         return rows
     flat = table["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)

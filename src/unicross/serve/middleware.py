@@ -1,4 +1,4 @@
-"""What stands before every request: allowed hosts, the API key, security headers, counting."""
+"""What every request passes: allowed hosts, the API key, security headers, counting."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class Metrics:
 
 
 @dataclass
-class Guard:
-    """ASGI middleware; `hosts` empty means any host, `key` None means no key."""
+class AccessMiddleware:
+    """ASGI middleware. `hosts` empty: under any host name; `key` None: without a key."""
 
     app: ASGIApp
     metrics: Metrics
@@ -66,7 +66,7 @@ class Guard:
         started = time.perf_counter()
         status = 500
 
-        async def guarded_send(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -76,9 +76,9 @@ class Guard:
         try:
             refusal = self._refusal(scope)
             if refusal is None:
-                await self.app(scope, receive, guarded_send)
+                await self.app(scope, receive, send_with_headers)
             else:
-                await _refuse(guarded_send, *refusal)
+                await _refuse(send_with_headers, *refusal)
         finally:
             route = getattr(scope.get("route"), "path", "other")
             self.metrics.requests.labels(route, str(status)).inc()
