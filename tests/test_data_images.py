@@ -15,7 +15,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unicross.data import images
-from unicross.data.images import check_header, decode, decode_batches, load_square, to_square
+from unicross.data.images import (
+    ImageError,
+    check_header,
+    decode,
+    decode_batches,
+    image_kind,
+    load_square,
+    reduced,
+    thumbnail,
+    to_square,
+)
 from unicross.data.items import ImageFile
 from unicross.errors import DataError
 
@@ -255,3 +265,65 @@ def test_real_photos_by_both_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "simplejpeg", None)
     slow = [load_square(path, 128, "squash") for path in paths]
     assert np.abs(np.stack(fast) - np.stack(slow)).max() <= 2
+
+
+class TestFaults:
+    """Why an image is refused, for callers that answer differently."""
+
+    @pytest.mark.parametrize(
+        ("data", "fault"),
+        [
+            (b"", "empty"),
+            (b"<svg/>", "no image"),
+            (encoded(halves(), "TIFF"), "no image"),  # a kind that is not asked for
+            (encoded(halves(100, 20)), "too large"),
+            (encoded(halves(100, 10))[:60], "damaged"),
+        ],
+    )
+    def test_each_has_its_name(self, data: bytes, fault: str) -> None:
+        with pytest.raises(ImageError, match=r"^x: ") as error:
+            decode(data, "x", kinds=("PNG",), max_pixels=1000)
+        assert error.value.fault == fault
+        assert error.value.reason in str(error.value)
+
+    def test_the_limit_holds_for_the_fast_decoder_too(self) -> None:
+        with pytest.raises(ImageError, match="100×20 pixels, above the limit of 1000"):
+            decode(encoded(halves(100, 20), "JPEG"), "x", max_pixels=1000, fast=True)
+
+    def test_a_fast_jpeg_keeps_its_size_unless_it_may_be_smaller(self) -> None:
+        data = encoded(halves(640, 320), "JPEG")
+        assert decode(data, "x", fast=True).size == (640, 320)
+        assert decode(data, "x", 100, fast=True).size < (640, 320)
+
+    def test_a_kind_is_what_the_bytes_say(self) -> None:
+        assert image_kind(encoded(halves(), "GIF")) == "GIF"
+        assert image_kind(b"<svg/>") is None
+
+
+class TestThumbnails:
+    @pytest.mark.parametrize(
+        ("size", "box", "cover", "expected"),
+        [
+            ((400, 200), (100, 100), False, (100, 50)),
+            ((400, 200), (100, 100), True, (200, 100)),
+            ((200, 400), (224, 112), False, (56, 112)),
+            ((900, 100), (224, 112), False, (224, 25)),
+            ((80, 40), (100, 100), False, (80, 40)),  # never enlarged
+            ((80, 40), (60, 60), True, (80, 40)),
+            ((5000, 2), (100, 100), False, (100, 1)),
+        ],
+    )
+    def test_sizes(
+        self, size: tuple[int, int], box: tuple[int, int], cover: bool, expected: tuple[int, int]
+    ) -> None:
+        with Image.open(io.BytesIO(thumbnail(smooth(*size), box, cover=cover))) as small:
+            assert (small.format, small.size) == ("JPEG", expected)
+
+    def test_it_looks_like_the_picture(self) -> None:
+        with Image.open(io.BytesIO(thumbnail(halves(640, 320), (64, 64)))) as small:
+            assert near(small.getpixel((5, 5)), RED)
+            assert near(small.getpixel((60, 5)), BLUE)
+
+    def test_reducing_leaves_enough_for_a_good_resize(self) -> None:
+        assert reduced(smooth(1000, 500), 100).size == (500, 250)
+        assert reduced(smooth(300, 300), 100).size == (300, 300)

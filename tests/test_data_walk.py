@@ -12,7 +12,7 @@ from unicross.data.walk import walk
 def names(root: Path) -> list[str]:
     """The walked files relative to the root; any error fails."""
 
-    def fail(error: OSError) -> None:
+    def fail(_: str, error: OSError) -> None:
         raise error
 
     return [Path(entry.path).relative_to(root).as_posix() for entry in walk(root, fail)]
@@ -61,12 +61,18 @@ def test_what_cannot_be_read_is_reported_and_the_others_come(
 
     def locked(folder: str) -> object:
         if Path(folder).name == "a":
-            raise PermissionError(13, "Permission denied", folder)
+            raise PermissionError(13, "Permission denied")
         return scan(folder)
 
     monkeypatch.setattr(os, "scandir", locked)
-    errors: list[OSError] = []
-    assert [entry.name for entry in walk(tmp_path, errors.append)] == ["y"]
-    assert [error.filename for error in errors] == [str(tmp_path / "a")]
-    assert list(walk(tmp_path / "gone", errors.append)) == []
-    assert errors[-1].filename == str(tmp_path / "gone")
+    errors: list[tuple[str, OSError]] = []
+
+    def collect(folder: str, error: OSError) -> None:
+        errors.append((folder, error))
+
+    assert [entry.name for entry in walk(tmp_path, collect)] == ["y"]
+    assert list(walk(tmp_path / "gone", collect)) == []
+    assert [(folder, type(error)) for folder, error in errors] == [
+        (str(tmp_path / "a"), PermissionError),
+        (str(tmp_path / "gone"), FileNotFoundError),
+    ]

@@ -4,14 +4,14 @@ import json
 
 import numpy as np
 import pytest
+from unicross.matching import mutual_matches
+from unicross.training.prepare import make_batch
 
 import tiny
 from training_parts import prepared
 from unicross.data.load import load_items
 from unicross.errors import RecipeError
-from unicross.matching import mutual_matches
 from unicross.training import planning, pseudo, train
-from unicross.training.prepare import make_batch
 from unicross.training.rounds import epoch_plan
 
 STAGE = tiny.ALIGN | {"batches": {"pseudo": 2}}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from unicross.training.prepare import make_batch
 
 import tiny
 from training_parts import ALL, CPU, PLAIN, prepared
@@ -16,7 +17,6 @@ from unicross.errors import CheckpointError
 from unicross.training import loop, planning, state, train
 from unicross.training.cost import step_forwards, tower_cost
 from unicross.training.dataset import make_dataset, read_splits
-from unicross.training.prepare import make_batch
 from unicross.training.rounds import epoch_plan
 from unicross.training.step import backward
 

@@ -66,16 +66,17 @@ class SplitConfig(Strict):
 
 
 class DataConfig(Strict):
-    """Which data, and how they are read: `data: {root: photos, split: {val: 0.1}, max_tokens: 32}`."""
+    """Which items a run reads, and how: `data: {root: photos, split: {val: 0.1}, cache: disk}`."""
 
     root: str
-    """A folder or a captions file."""
+    """A folder, or a captions file."""
     format: str | None = None
     """A name in `data.formats.FORMATS`, which reading the data checks; None: detected from the path."""
     split: SplitConfig = SplitConfig()
     max_tokens: int = Field(40, ge=3)
-    """Tokens of a caption that are read, special ones included."""
+    """Tokens of a caption, special ones included; what is longer is cut."""
     on_error: Literal["raise", "skip"] = "raise"
+    """Whether items with problems stop the run, or are left out, counted and listed."""
     cache: Literal["none", "memory", "disk"] = "memory"
     """Where decoded pictures are kept: nowhere, in memory, or in a memory-mapped file under the run."""
     cache_size: int | None = Field(None, ge=8)

@@ -75,11 +75,11 @@ def find_pictures(folder: Path) -> tuple[list[FoundFile], list[Failure]]:
     files: list[FoundFile] = []
     failures: list[Failure] = []
 
-    def unreadable(error: OSError) -> None:
+    def unreadable(path: str, error: OSError) -> None:
         reason = f"the folder cannot be read: {error.strerror}"
-        if error.filename == str(root):
+        if path == str(root):
             raise DataError(f"{folder}: {reason}") from error
-        failures.append(Failure(_printable(error.filename), reason))
+        failures.append(Failure(_printable(path), reason))
 
     for entry in walk(root, unreadable):
         if Path(entry.name).suffix.lower() not in IMAGE_SUFFIXES:

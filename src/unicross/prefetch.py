@@ -13,14 +13,14 @@ OnProgress = Callable[[int, int], object]
 """What long work calls with the number of things done and of all."""
 
 
-def prefetch(make: Callable[[T], R], wanted: Sequence[T], depth: int = 2) -> Iterator[R]:
-    """`make` of each in order, up to `depth` of them being made in a thread while the caller works."""
+def prefetch(make: Callable[[T], R], inputs: Sequence[T], depth: int = 2) -> Iterator[R]:
+    """`make` of each input in order, up to `depth` of them being made in a thread while the caller works."""
     with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as pool:
-        waiting = [pool.submit(make, one) for one in wanted[:depth]]
-        for following in range(depth, len(wanted) + depth):
+        waiting = [pool.submit(make, value) for value in inputs[:depth]]
+        for following in range(depth, len(inputs) + depth):
             if not waiting:
                 return
             ready = waiting.pop(0)
-            if following < len(wanted):
-                waiting.append(pool.submit(make, wanted[following]))
+            if following < len(inputs):
+                waiting.append(pool.submit(make, inputs[following]))
             yield ready.result()

@@ -236,7 +236,8 @@ def _to_disk(squares: _Squares, where: Path, key: str) -> tuple[Pixels, dict[int
         where.mkdir(parents=True, exist_ok=True)
         with FileLock(where / f"{key}.lock"):
             if not folder.is_dir():
-                for partial in where.glob(f".{key}.*"):  # of runs that were killed
+                # We hold the lock, so a partial folder of this key is of a run that was killed.
+                for partial in where.glob(f".{key}.*"):
                     shutil.rmtree(partial, ignore_errors=True)
                 with folder_beside(folder) as partial:
                     _write(squares, partial)

@@ -20,7 +20,7 @@ from unicross.batches import Indices
 from unicross.data.items import Files, Mask, Pictures, strings
 from unicross.errors import DataError
 
-Kind = Literal[
+ProblemKind = Literal[
     "missing image",
     "unreadable image",
     "empty caption",
@@ -103,7 +103,7 @@ def number_ids(ids: Any) -> Indices:
 class Problem:
     """Something wrong with the data: its kind, where it stands (`file:line` or the image) and what it is."""
 
-    kind: Kind
+    kind: ProblemKind
     where: str
     what: str
     split: str | None = None

@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
-def walk(root: Path, on_error: Callable[[OSError], object]) -> Iterator[os.DirEntry[str]]:
+def walk(root: Path, on_error: Callable[[str, OSError], object]) -> Iterator[os.DirEntry[str]]:
     """All files under a folder: those of a folder by their names, then those of its folders by theirs.
 
     Hidden files and folders (`.name`) are left out. Links are followed, but no folder is entered twice,
     so loops end; of several paths to one folder, the one nearest to `root` counts. Links to nowhere come
-    out as files. A folder that cannot be read is given to `on_error` (the error's `filename` is its path),
-    which may raise.
+    out as files. The path of a folder that cannot be read is given to `on_error` with the reason, which may
+    raise.
     """
     try:
         entered = {_identity(str(root))}
     except OSError as error:
-        on_error(error)
+        on_error(str(root), error)
         return
     pending = [str(root)]
     while pending:
@@ -27,7 +27,7 @@ def walk(root: Path, on_error: Callable[[OSError], object]) -> Iterator[os.DirEn
             with os.scandir(folder) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
-            on_error(error)
+            on_error(folder, error)
             continue
         subfolders = []
         for entry in entries:

@@ -198,10 +198,10 @@ def _phrase(group: Group, style: int, rng: np.random.Generator) -> str:
 
 
 def _random_scene(rng: np.random.Generator) -> Scene:
-    def one() -> Group:
+    def random_group() -> Group:
         return Group(_any(COUNTS, rng), _any(RADII, rng), _any(COLOURS, rng), _any(OUTLINES, rng))
 
-    groups = (one(),) if rng.random() < 0.5 else (one(), one())
+    groups = (random_group(),) if rng.random() < 0.5 else (random_group(), random_group())
     place = _any(tuple(PLACES if len(groups) == 1 else RELATIONS), rng)
     return Scene(groups, place, _any(BACKGROUNDS, rng), _look(rng))
 
@@ -234,8 +234,8 @@ def _edit(scene: Scene, attribute: str, rng: np.random.Generator) -> Scene:
 
 
 def _any(choices: Iterable[T], rng: np.random.Generator, but: T | None = None) -> T:
-    left = [choice for choice in choices if choice != but]
-    return left[int(rng.integers(len(left)))]
+    others = [choice for choice in choices if choice != but]
+    return others[int(rng.integers(len(others)))]
 
 
 def _look(rng: np.random.Generator) -> int:

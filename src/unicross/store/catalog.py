@@ -2,9 +2,9 @@
 
 The captions file adds texts beside the pictures, and user columns to their rows:
 
-captions.csv, .tsv, .jsonl   as for training (`data/formats/table.py`): a column for the picture, one for the text;
-                             every other column becomes a user column of the picture's row (photographer,
-                             year, price ...)
+captions.csv, .tsv, .jsonl   as for training (`data/formats/table.py`): a column for the picture, one for
+                             the text; every other column becomes a user column of the picture's row
+                             (photographer, year, price ...)
 *.token.txt                  Flickr's layout, `name.jpg#k<TAB>caption`
 any other .txt               a text a line, belonging to no picture
 """

@@ -7,7 +7,7 @@ A caption whose image is in no list is in no split. `image_id` is the file name.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from unicross.data.formats.rows import find_image, image_folders, read_lines
@@ -39,7 +39,7 @@ def read(tokens: Path) -> tuple[Records, list[Problem]]:
         image = find_image(name, folders)
         for split in splits.get(name, {None: ""}):
             records += [Record(where, name, image, caption, split) for where, caption in lines]
-    for name in splits.keys() - captions.keys():
+    for name in (name for name in splits if name not in captions):
         image = find_image(name, folders)
         records += [Record(where, name, image, "", split) for split, where in splits[name].items()]
     return Records.of(records), problems + listed_twice
@@ -64,21 +64,22 @@ def _splits(folder: Path, known: Collection[str]) -> tuple[dict[str, dict[str | 
     """Name of the image -> its splits, each with the place where it is listed."""
     splits: dict[str, dict[str | None, str]] = {}
     problems = []
+    for split, where, name in _listed(folder):
+        if name not in known and f"{name}.jpg" in known:  # Flickr30k's lists often leave the suffix out
+            name = f"{name}.jpg"
+        listed_at = splits.setdefault(name, {})
+        if split in listed_at:
+            first = listed_at[split].rpartition(":")[2]
+            what = f"{name} is listed twice (first in line {first})"
+            problems.append(Problem("duplicate id", where, what, split))
+        listed_at.setdefault(split, where)
+    return splits, problems
+
+
+def _listed(folder: Path) -> Iterator[tuple[str, str, str]]:
+    """The lines of the lists of splits: the split, the place of the line, and the name of the image."""
     for split, file_names in SPLIT_LISTS.items():
         for path in (folder / name for name in file_names if (folder / name).is_file()):
             for number, line in enumerate(read_lines(path), start=1):
-                name, where = line.strip(), f"{path}:{number}"
-                if not name:
-                    continue
-                if name not in known and f"{name}.jpg" in known:
-                    name = f"{name}.jpg"
-                places = splits.setdefault(name, {})
-                if split in places:
-                    first = places[split].rpartition(":")[2]
-                    problems.append(
-                        Problem(
-                            "duplicate id", where, f"{name} is listed twice (first in line {first})", split
-                        )
-                    )
-                places.setdefault(split, where)
-    return splits, problems
+                if name := line.strip():
+                    yield split, f"{path}:{number}", name

@@ -46,8 +46,8 @@ def read(root: Path) -> tuple[Records, list[Problem]]:
     return Records.of(records), problems
 
 
-def _refuse(error: OSError) -> None:
-    raise DataError(f"{error.filename}: cannot be read: {error.strerror}") from error
+def _refuse(folder: str, error: OSError) -> None:
+    raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
 
 
 def _records(image: Path | None, text: Path | None, root: Path) -> list[Record]:

@@ -45,8 +45,8 @@ class ShardRows:
 
     def name(self, row: int) -> str:
         """The file and the place in it, for messages."""
-        number, place = self.locate(row)
-        return f"{self.paths[number]}: row {place}"
+        number, row_in_file = self.locate(row)
+        return f"{self.paths[number]}: row {row_in_file}"
 
     def read(self, row: int) -> bytes:
         """The encoded bytes of the picture of a row. Raises OSError."""
@@ -54,8 +54,8 @@ class ShardRows:
 
     def stamp(self, row: int) -> str:
         """As of an ImageSource. Raises OSError."""
-        number, place = self.locate(row)
-        return f"{file_stamp(self.paths[number])} {place}"
+        number, row_in_file = self.locate(row)
+        return f"{file_stamp(self.paths[number])} {row_in_file}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def find_files(root: Path, suffix: str) -> list[Path]:
     """
     if root.is_file():
         return [root] if root.suffix.lower() == suffix else []
-    paths = (Path(entry.path) for entry in walk(root, lambda _: None) if entry.name.endswith(suffix))
+    paths = (Path(entry.path) for entry in walk(root, lambda *_: None) if entry.name.endswith(suffix))
     return sorted(path for path in paths if path.is_file())
 
 

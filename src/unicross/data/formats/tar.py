@@ -157,13 +157,15 @@ class _Scan:
         try:
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 while (member := tar.next()) is not None:
-                    tar.members.clear()  # type: ignore[attr-defined]  # it keeps them all
+                    tar.members.clear()  # type: ignore[attr-defined]  # it keeps them all in memory
                     end = tar.offset
+                    # A last picture that is cut off is damage, said below; it is not to be read half.
                     if member.isreg() and member.offset_data + member.size <= length:
                         self.member(member, file)
         except tarfile.TarError as error:
             self.damaged(f"not sound after byte {end} ({error})")
             return
+        # A tar ends with blocks of zeros. Without one it breaks off, which tarfile takes for its end.
         file.seek(end)
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             self.damaged(f"breaks off, or is not sound, after byte {end} of {length}")
