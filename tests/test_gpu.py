@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),  # compilers warn of much
 ]
 GPU = torch.device("cuda", 0)
-VIEWS = {"image": {"blur": 0.5, "jitter": 0.5, "grey": 0.5}, "pictures": 2, "captions": 2}
+VIEWS = {"image": {"blur": 0.5, "jitter": 0.5, "grey": 0.5}, "captions": 2}
 
 
 def step_on(device, photos, *, compiled=False, micro=None, sharded=False, precision="fp32"):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import tiny
-from training_parts import prepared
+from training_parts import Killed, prepared
+from unicross.clustering import normalise
 from unicross.data.reading import load_items
 from unicross.errors import RecipeError
 from unicross.matching import mutual_matches
@@ -17,17 +18,13 @@ from unicross.training.rounds import epoch_plan
 STAGE = tiny.ALIGN | {"batches": {"pseudo": 2}}
 
 
-def unit(vectors):
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-
-
 @pytest.mark.parametrize(("images", "texts"), [(40, 40), (30, 50), (50, 30)])
 def test_images_find_their_texts_in_any_order_and_number(images, texts):
     rng = np.random.default_rng(0)
-    things = unit(rng.normal(size=(50, 16)))
+    things = normalise(rng.normal(size=(50, 16)))
     order = rng.permutation(texts)
     of_images, of_texts = mutual_matches(
-        unit(things[:images] + 0.02 * rng.normal(size=(images, 16))), things[:texts][order]
+        normalise(things[:images] + 0.02 * rng.normal(size=(images, 16))), things[:texts][order]
     )
     right = {(i, int(np.flatnonzero(order == i)[0])) for i in range(min(images, texts))}
     assert right <= set(zip(of_images.tolist(), of_texts.tolist(), strict=True))
@@ -36,9 +33,9 @@ def test_images_find_their_texts_in_any_order_and_number(images, texts):
 
 
 def test_a_text_that_is_near_to_everything_is_not_everybodys_best():
-    images = unit(np.eye(4) + 1.0)
-    hub = unit(np.ones((1, 4)))
-    texts = np.concatenate([hub, unit(5 * np.eye(4) + 1.0)])
+    images = normalise(np.eye(4) + 1.0)
+    hub = normalise(np.ones((1, 4)))
+    texts = np.concatenate([hub, normalise(5 * np.eye(4) + 1.0)])
     assert (images @ texts.T).argmax(axis=1).tolist() == [0, 0, 0, 0]
     of_images, of_texts = mutual_matches(images, texts)
     assert dict(zip(of_images.tolist(), of_texts.tolist(), strict=True)).items() >= {(1, 2), (2, 3), (3, 4)}
@@ -135,9 +132,6 @@ def test_a_run_makes_pseudo_pairs_anew_each_round_and_resumes_with_them(tmp_path
     pairs = [(event["stage"], event["pairs"]) for event in tiny.events(tmp_path / "whole", "step")]
     assert max(pairs) > ("spread", 8)
     assert max(number for stage, number in pairs if stage == "align") == 8
-
-    class Killed(BaseException):
-        pass
 
     def listener(event):
         if event["kind"] == "step" and event["step"] == 6:

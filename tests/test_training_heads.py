@@ -64,7 +64,7 @@ def test_a_stage_fits_heads_once_and_its_clusters_are_made_with_them(photos, tmp
 def test_a_fresh_stage_fits_heads_to_the_first_weights(photos, tmp_path):
     still = {"optim": {"image_lr": 0, "text_lr": 0, "head_lr": 0, "weight_decay": 0}}
     student = tiny.ALIGN | {"name": "student", "fresh": True, "heads_first": True} | still
-    train(tiny.recipe(photos, tiny.ALIGN, student, train={"ema": 0.5}), tmp_path / "run")
+    train(tiny.recipe(photos, tiny.ALIGN, student), tmp_path / "run")
     recipe, _, data = prepared(photos, FIRST)
     model = make_model(recipe, read_splits(recipe)[0], CPU)
     fit_heads(model, data, int(np.random.SeedSequence([recipe.seed, 1]).generate_state(1)[0]))

@@ -1,6 +1,10 @@
-"""What tests of training's parts share: a recipe with its model and data set, rounds and gradients."""
+"""What tests of training share: a recipe with its model and data, rounds, gradients, other processes."""
 
+import os
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -14,6 +18,10 @@ from unicross.training.rounds import Bank, new_round
 CPU = torch.device("cpu")
 PLAIN = partial(autocast, CPU, "fp32")
 ALL = tiny.SHARPEN | {"losses": {"image_text": 1.0, "image_image": 0.5, "text_text": 0.25}}
+
+
+class Killed(BaseException):
+    """Not an Exception: nothing may catch it on the way out."""
 
 
 def prepared(photos, *stages, alone=0, **sections):
@@ -39,3 +47,16 @@ def whole_round(data, model, stage):
 
 def gradients(model):
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def run_python(*arguments, threads=1):
+    """What another Python says, which imports these sources and tests. Sums depend on its `threads`."""
+    here = Path(__file__).parent
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        env=os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": f"{here.parent / 'src'}:{here}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
