@@ -28,9 +28,9 @@ from unicross.training.sharding import shard
 RANKS = 2
 ALL = tiny.SHARPEN | {
     "epochs": 2,
-    "batches": {"kind": "clustered", "cluster_size": 3, "unpaired": 1, "pseudo": 2, "rest": 0.1},
+    "batches": tiny.SHARPEN["batches"] | {"cluster_size": 3, "unpaired": 1, "pseudo_pairs": 2},
 }
-STAGES = (tiny.UNI, tiny.ALIGN | {"heads_first": True}, ALL)
+STAGES = (tiny.UNI, tiny.ALIGN | {"fit_heads": True}, ALL)
 CUT = 5
 """The step at which a run is cut short."""
 
@@ -39,15 +39,14 @@ def recipe(
     photos: Path, stages: Any = STAGES, dropout: float = 0.0, patch_dropout: float = 0.0, **train: Any
 ) -> Recipe:
     """Three kinds of stages; batches of 7 do not divide by two, and items alone add to them."""
-    views = {"pictures": 2, "captions": 2, "image": {"patch_dropout": patch_dropout}}
-    options = {"batch_size": 7, "ema": 0.9} | train
+    views = {"captions": 2, "image": {"patch_dropout": patch_dropout}}
+    options = {"batch_size": 7} | train
     return tiny.recipe(photos, *stages, train=options, model={"dropout": dropout}, views=views)
 
 
 SHARDED: dict[str, Any] = {
     "shard": True,
-    "ema": None,
-    "stages": [ALL | {"heads_first": True}],
+    "stages": [ALL | {"fit_heads": True}],
     "patch_dropout": 0.01,
 }
 """So little that no patch is left out: which ones would be, each process draws for itself."""

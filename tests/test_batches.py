@@ -1,20 +1,15 @@
 """Batch plans: who meets whom, once an epoch, equal for equal seeds, and harder where they should be."""
 
-import itertools
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from unicross.batches import (
-    awake_count,
-    awake_pairs,
     clustered_batches,
     false_negatives,
     hardness,
     random_batches,
-    soft_targets,
     uni_modal_batches,
     with_unpaired,
 )
@@ -52,45 +47,18 @@ def test_no_items_make_no_batches():
     count=st.integers(2, 80),
     cluster=st.integers(1, 6),
     room=st.integers(0, 10),
-    per_batch=st.none() | st.integers(1, 3),
+    fit=st.integers(1, 3),
     random_fraction=st.sampled_from([0.0, 0.3, 1.0]),
     seed=st.integers(0, 9),
 )
-def test_clustered_plans_are_whole_epochs_of_full_batches(
-    count, cluster, room, per_batch, random_fraction, seed
-):
+def test_clustered_plans_are_whole_epochs_of_full_batches(count, cluster, room, fit, random_fraction, seed):
     """As many batches as random ones would be (the schedule counts on it), no item twice."""
-    batch = cluster * (per_batch or 1) + room
-    plan = clustered_batches(
-        clusters_of(count, cluster), batch, rng(seed), per_batch=per_batch, random_fraction=random_fraction
-    )
+    batch = cluster * fit + room
+    plan = clustered_batches(clusters_of(count, cluster), batch, rng(seed), random_fraction=random_fraction)
     used = flat(plan)
     assert len(set(used)) == len(used)
     assert set(used) <= set(range(100, 100 + count))
     assert [len(b) for b in plan] == [min(batch, count)] * max(1, count // batch)
-
-
-def test_an_epoch_of_few_pairs_still_fills_a_batch():
-    assert awake_count(1000, 0.5, 128) == 500
-    assert awake_count(200, 0.5, 128) == 128
-    assert awake_count(100, 0.5, 128) == awake_count(100, 0.0, 128) == 100
-
-
-@given(count=st.integers(0, 20), known=st.integers(0, 20), seed=st.integers(0, 9))
-def test_awake_pairs_are_so_many_and_whole_clusters_but_the_last(count, known, seed):
-    losses = np.where(np.arange(20) < known, np.arange(20.0), np.inf)
-    cluster = np.arange(20) // 4 + 10
-    awake = awake_pairs(losses, cluster, count, rng(seed))
-    assert len(set(awake)) == len(awake) == count
-    assert sum(0 < np.count_nonzero(cluster[awake] == c) < 4 for c in set(cluster)) <= 1
-
-
-def test_pairs_are_drawn_in_proportion_to_their_loss_and_the_mean_of_all():
-    """What is not known yet counts as the largest known; what is solved has the mean's share alone."""
-    losses = np.array([1.0, 3.0, np.inf, 0, 0, 20.0])
-    drawn = np.bincount([awake_pairs(losses, np.arange(6), 1, rng(n))[0] for n in range(4000)], minlength=6)
-    weights = np.array([1, 3, 20, 0, 0, 20]) + 24 / 5
-    np.testing.assert_allclose(drawn / 4000, weights / weights.sum(), atol=0.03)
 
 
 def whole_clusters(batch, clusters):
@@ -103,12 +71,11 @@ def test_a_batch_packs_as_many_clusters_as_fit():
         assert whole_clusters(batch, clusters) == 3
 
 
-def test_per_batch_leaves_room_for_random_items():
-    clusters = clusters_of(96, 4)
-    plan = clustered_batches(clusters, 12, rng(), per_batch=1)
-    assert len(plan) == 8
-    assert all(1 <= whole_clusters(batch, clusters) <= 2 for batch in plan)  # 2 by chance only
-    assert sum(whole_clusters(batch, clusters) for batch in plan) <= 10
+def test_room_that_no_whole_cluster_fits_into_is_filled_from_other_clusters():
+    clusters = clusters_of(100, 5)
+    plan = clustered_batches(clusters, 12, rng())
+    assert [len(batch) for batch in plan] == [12] * 8
+    assert [whole_clusters(batch, clusters) for batch in plan] == [2] * 8
 
 
 @pytest.mark.parametrize(("fraction", "clustered"), [(0.0, 8), (0.25, 6), (1.0, 0)])
@@ -116,15 +83,6 @@ def test_random_fraction_is_the_share_of_random_batches(fraction, clustered):
     clusters = clusters_of(96, 6)
     plan = clustered_batches(clusters, 12, rng(), random_fraction=fraction)
     assert sum(whole_clusters(batch, clusters) == 2 for batch in plan) == clustered
-
-
-def test_chained_clusters_meet_their_neighbours():
-    clusters = clusters_of(96, 4)
-    number = {int(item): i for i, cluster in enumerate(clusters) for item in cluster}
-    for batch in clustered_batches(clusters, 12, rng(5), chained=True):
-        numbers = sorted({number[int(item)] for item in batch})
-        gaps = {(b - a) % 24 for a, b in itertools.pairwise(numbers)}
-        assert gaps <= {1, 22, 23}  # neighbours, the chain closed to a ring
 
 
 def test_equal_seeds_give_equal_plans_and_others_do_not():
@@ -205,14 +163,3 @@ def test_exact_twins_are_masked_and_the_diagonal_never_is():
     twins = normalise(np.array([[1.0, 0.2], [1.0, 0.2], [-1.0, 0.5]])).astype(np.float16)
     masked = false_negatives(twins, twins, 0.95)
     assert masked.tolist() == [[False, True, False], [True, False, False], [False, False, False]]
-
-
-def test_soft_targets_give_the_share_to_what_is_alike():
-    similarity = np.array([[1, 0.9, 0], [0.9, 1, 0], [0, 0, 1]], dtype=np.float32)
-    target = soft_targets(similarity, 0.5, 0.1)
-    assert np.array_equal(target, target.T)
-    assert (target > 0).all()
-    np.testing.assert_allclose(target.sum(axis=1), 1, atol=1e-3)  # exactly 1 but for the symmetry
-    near = np.exp(-1) / (1 + np.exp(-1))
-    np.testing.assert_allclose(target[0], [0.5 + 0.5 * (1 - near), 0.5 * near, 0], atol=1e-4)
-    assert np.array_equal(soft_targets(similarity, 0.0, 0.1), np.eye(3))

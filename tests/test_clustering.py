@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unicross import clustering
-from unicross.clustering import balanced_clusters, chain, nearest, normalise, spherical_kmeans
+from unicross.clustering import balanced_clusters, nearest, normalise, spherical_kmeans
 
 
 def blobs(groups, each, dim, seed, spread=0.05):
@@ -102,10 +102,3 @@ def test_kmeans_centroids_have_unit_length_and_half_precision_is_taken():
     cosine, found = nearest(rows, centroids, 1)
     assert cosine.min() > 0.9
     assert len({(a, b) for a, b in zip(label, found[:, 0], strict=True)}) == 3
-
-
-def test_a_chain_goes_on_to_the_nearest_that_is_left():
-    angles = np.array([0.0, 2.0, 0.5, 1.2, 2.5])
-    circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    assert chain(circle * [[1], [9], [2], [3], [4]]).tolist() == [0, 2, 3, 1, 4]
-    assert chain(circle[:1]).tolist() == [0]

@@ -6,7 +6,7 @@ from data_files import ids, picture, write
 from unicross.data.load import load_items
 
 
-def test_pairs_images_alone_and_texts_alone(tmp_path: Path) -> None:
+def test_pairs_images_only_and_texts_only(tmp_path: Path) -> None:
     picture(tmp_path / "sub" / "a.JPG")
     write(tmp_path / "sub" / "a.txt", "one", "", "two")
     picture(tmp_path / "b.png")

@@ -67,7 +67,7 @@ def test_splits_and_ids_from_columns(tmp_path: Path) -> None:
     assert ids(load_items(tmp_path, "dev").items) == ["8"]
 
 
-def test_texts_alone_are_grouped_by_id_only(tmp_path: Path) -> None:
+def test_texts_only_are_grouped_by_id_only(tmp_path: Path) -> None:
     grouped = write(tmp_path / "x.csv", "image_id,image,text", "1,,one", "1,,two", "2,,three")
     assert [item.captions for item in load_items(grouped).items] == [("one", "two"), ("three",)]
     alone = write(tmp_path / "y.csv", "text,other", "one,", "one,")
@@ -85,7 +85,7 @@ def test_a_row_without_image_may_add_a_caption_by_its_id(tmp_path: Path) -> None
     assert image_path(item) == tmp_path / "a.png"
 
 
-def test_images_alone_where_there_is_no_caption_column(tmp_path: Path) -> None:
+def test_images_only_where_there_is_no_caption_column(tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
     write(tmp_path / "x.csv", "image,size", "a.png,3")
     assert list(load_items(tmp_path).items) == [Item("a.png", ImageFile(tmp_path / "a.png"), ())]

@@ -182,7 +182,7 @@ def test_progress_ends_at_the_total(items: list[Item], monkeypatch: pytest.Monke
     assert (pixels[[0, 1, 3, 4, 5]] == expected(items, [0, 1, 3, 4, 5])).all()
 
 
-def test_texts_alone_need_no_pictures(tmp_path: Path) -> None:
+def test_texts_only_need_no_pictures(tmp_path: Path) -> None:
     items = [Item("1", None, ("x",))]
     for where in (None, tmp_path / "cache"):
         assert PixelCache.build(items, SIDE, "squash", where=where)[[]].shape == (0, SIDE, SIDE, 3)

@@ -4,10 +4,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from unicross.towers import train_tokenizer
 
 from unicross.data.items import Item
 from unicross.data.tokens import CaptionTokens
+from unicross.model.backbones import train_tokenizer
 
 TEXTS = (
     ("a red square", "something red and square", "red block"),

@@ -7,20 +7,15 @@ import pytest
 from PIL import Image
 
 from unicross import evaluation
+from unicross.clustering import normalise
 from unicross.data.images import load_square
 from unicross.data.items import ImageFile, Item
 from unicross.errors import DataError
 from unicross.evaluation import Result, evaluate, evaluate_embeddings
 
-
-def unit(vectors):
-    vectors = np.asarray(vectors, dtype=np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-
 # Images on the axes. Captions: two of image 0 (one nearer to 1), one of 1, three of 2 (one nearer to 0).
-IMAGES = unit(np.eye(3))
-TEXTS = unit([[9, 1, 0], [1, 2, 0], [0, 5, 1], [0, 0, 1], [0.5, 0, 4], [8, 0, 1]])
+IMAGES = normalise(np.eye(3))
+TEXTS = normalise([[9, 1, 0], [1, 2, 0], [0, 5, 1], [0, 0, 1], [0.5, 0, 4], [8, 0, 1]])
 TEXT_IMAGE = np.array([0, 0, 1, 2, 2, 2])
 
 
@@ -46,7 +41,7 @@ def test_hand_made_embeddings():
 
 
 def test_views_are_ranked_among_the_pictures():
-    views = unit([[5, 1, 0], [3, 2, 0], [0, 0, 1]])
+    views = normalise([[5, 1, 0], [3, 2, 0], [0, 0, 1]])
     result = evaluate_embeddings(IMAGES, TEXTS, TEXT_IMAGE, views=views)
     assert result.metrics["i2i/R@1"] == pytest.approx(100 * 2 / 3)
 
@@ -58,8 +53,8 @@ def test_single_captions_ask_nothing_of_t2t():
 
 def test_of_very_many_captions_a_sample_asks_for_siblings(monkeypatch):
     rng = np.random.default_rng(0)
-    images, owner = unit(rng.normal(size=(400, 8))), np.repeat(np.arange(400), 2)
-    texts = unit(images[owner] + 0.25 * rng.normal(size=(800, 8)))
+    images, owner = normalise(rng.normal(size=(400, 8))), np.repeat(np.arange(400), 2)
+    texts = normalise(images[owner] + 0.25 * rng.normal(size=(800, 8)))
     whole = evaluate_embeddings(images, texts, owner).metrics
     monkeypatch.setattr(evaluation, "SIBLING_QUERIES", 300)
     some = evaluate_embeddings(images, texts, owner).metrics
@@ -73,9 +68,9 @@ def test_of_very_many_captions_a_sample_asks_for_siblings(monkeypatch):
 
 def test_folds_are_consecutive_and_averaged():
     rng = np.random.default_rng(0)
-    images, text_image = unit(rng.normal(size=(10, 6))), np.repeat(np.arange(10), 2)
-    texts = unit(images[text_image] + 0.5 * rng.normal(size=(20, 6)))
-    views = unit(images + 0.5 * rng.normal(size=(10, 6)))
+    images, text_image = normalise(rng.normal(size=(10, 6))), np.repeat(np.arange(10), 2)
+    texts = normalise(images[text_image] + 0.5 * rng.normal(size=(20, 6)))
+    views = normalise(images + 0.5 * rng.normal(size=(10, 6)))
     whole = evaluate_embeddings(images, texts, text_image, views=views, folds=2)
     halves = [
         evaluate_embeddings(
@@ -106,7 +101,7 @@ def test_a_model_without_sense_scores_like_chance():
 
 @pytest.mark.parametrize("folds", [1, 4])
 def test_saved_and_loaded_is_the_same(tmp_path, folds):
-    result = evaluate_embeddings(unit(np.eye(4)), unit(np.eye(4)), np.arange(4), folds=folds)
+    result = evaluate_embeddings(normalise(np.eye(4)), normalise(np.eye(4)), np.arange(4), folds=folds)
     result.save(tmp_path / "val.json")
     loaded = Result.load(tmp_path / "val.json")
     assert loaded.metrics == result.metrics
@@ -146,11 +141,11 @@ class ColourModel:
     def encode_images(self, images, batch_size=64):
         assert batch_size <= 64
         self.shown.append(np.stack([load_square(image, 16, "squash") for image in images]))
-        return unit(self.shown[-1].mean(axis=(1, 2)) - 100.0)
+        return normalise(self.shown[-1].mean(axis=(1, 2)) - 100.0)
 
     def encode_texts(self, texts, batch_size=256):
         assert batch_size == 256
-        return unit([np.array(COLOURS[text.split()[-1]]) - 100.0 for text in texts])
+        return normalise([np.array(COLOURS[text.split()[-1]]) - 100.0 for text in texts])
 
 
 @pytest.fixture

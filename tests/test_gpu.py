@@ -12,10 +12,10 @@ import torch.distributed as dist
 import tiny
 from training_parts import ALL, CPU, prepared
 from unicross.device import autocast
+from unicross.model.kernels import compile_layers, prefer_fast_kernels
 from unicross.training import packing, train
-from unicross.training.prepare import Sender, make_batch
-from unicross.training.sharding import gathered, shard
-from unicross.training.speed import compile_layers, prefer_fast_kernels
+from unicross.training.batch import Sender, make_batch
+from unicross.training.sharding import full_tensors, shard
 from unicross.training.step import backward
 
 pytestmark = [
@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),  # compilers warn of much
 ]
 GPU = torch.device("cuda", 0)
-VIEWS = {"image": {"blur": 0.5, "jitter": 0.5, "grey": 0.5}, "pictures": 2, "captions": 2}
+VIEWS = {"image": {"blur": 0.5, "jitter": 0.5, "grey": 0.5}, "captions": 2}
 
 
 def step_on(device, photos, *, compiled=False, micro=None, sharded=False, precision="fp32"):
@@ -42,7 +42,7 @@ def step_on(device, photos, *, compiled=False, micro=None, sharded=False, precis
     if compiled:
         compile_layers(model)
     done = backward(model, Sender(device)(batch)(), stage, partial(autocast, device, precision), micro)
-    found = gathered({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    found = full_tensors({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
     return {name: loss.cpu() for name, loss in done.losses.items()}, {n: g.cpu() for n, g in found.items()}
 
 

@@ -85,7 +85,7 @@ def test_plans_and_clusters_see_arrays_only():
 
 
 def test_serving_touches_no_torch_but_through_search():
-    assert not outside("serve") & {"torch", "transformers", "unicross.model", "unicross.towers"}
+    assert not outside("serve") & {"torch", "transformers", "unicross.model", "unicross.model.backbones"}
 
 
 def test_only_the_command_line_prints():

@@ -106,7 +106,7 @@ def test_a_missing_captions_file_gets_a_sentence(photos: Path) -> None:
         read_catalog(photos, photos / "missing.csv")
 
 
-def test_texts_alone_and_flickr_tokens(photos: Path) -> None:
+def test_texts_only_and_flickr_tokens(photos: Path) -> None:
     tokens = photos.parent / "x.token.txt"
     tokens.write_text("red.png#0\tred at dawn\nred.png#1\tred at dusk\n")
     assert texts(read_catalog(photos, tokens)) == {"red at dawn": "red.png", "red at dusk": "red.png"}

@@ -1,7 +1,9 @@
 """What a step does: its losses, its gradients whole and in micro-batches."""
 
 import dataclasses
+import math
 from functools import partial
+from statistics import mean
 
 import numpy as np
 import pytest
@@ -10,10 +12,9 @@ import torch
 import tiny
 from training_parts import ALL, CPU, PLAIN, gradients, prepared, whole_round
 from unicross.device import autocast
-from unicross.losses import cross_modal, sample_weights, uni_modal
 from unicross.training import step
+from unicross.training.batch import make_batch
 from unicross.training.optim import freeze
-from unicross.training.prepare import make_batch
 from unicross.training.step import Features, backward, batch_losses
 
 
@@ -23,45 +24,57 @@ def random_features(items, dim=8, seed=0):
     return Features(*(torch.nn.functional.normalize(make(), dim=-1) for _ in range(4)))
 
 
-@pytest.mark.parametrize(("pictures", "captions"), [(1, 1), (2, 1), (1, 2), (2, 2)])
-@pytest.mark.parametrize("soft", [0.0, 0.4])
-@pytest.mark.parametrize("gallery", [None, 9])
-def test_losses_of_a_step_are_the_losses_of_its_features(photos, pictures, captions, soft, gallery):
-    """Three pairs, then one image and one text alone; mask, soft targets and clusters speak of the pairs."""
-    views = {"pictures": pictures, "captions": captions}
-    stage = ALL | {"batches": ALL["batches"] | {"gallery": gallery}}
-    recipe, _, data = prepared(photos, stage, alone=1, views=views)
+def cost(anchor, positives, negatives, scale):
+    """-log of a positive's share against the negatives, each counted `weight` times; its mean over positives.
+
+    `negatives`: pairs of a vector and a weight.
+    """
+    others = sum(weight * math.exp(scale * float(anchor @ key)) for key, weight in negatives)
+    logits = [math.exp(scale * float(anchor @ key)) for key in positives]
+    return mean(-math.log(logit / (logit + others)) for logit in logits)
+
+
+@pytest.mark.parametrize("captions", [1, 2])
+@pytest.mark.parametrize(("negatives_from", "far"), [(None, 1.0), (9, 5.5)])
+def test_losses_of_a_step_equal_a_slow_loop_over_its_anchors(photos, captions, gallery, far):
+    """Three pairs, then one image and one text alone. Mask and clusters speak of the pairs.
+
+    Pairs 0 and 2 are of one cluster, so that an anchor's cluster holds (2 + 1 + 2) / 3 = 5/3 of them; a pair
+    of another one stands for (9 - 5/3) / (3 - 5/3) = 5.5 of the gallery. Image 0 may match text 1.
+    """
+    stage = ALL | {"batches": {"kind": "clustered", "negatives_from": gallery}}
+    recipe, _, data = prepared(photos, stage, alone=1, views={"captions": captions})
     batch = make_batch(data, np.array([2, 0, 5, 24, 25]), recipe.stages[0], None, 0, (0,))
     masked = torch.tensor([[0, 1, 0], [0, 0, 0], [0, 0, 0]], dtype=torch.bool)
-    batch = dataclasses.replace(batch, masked=masked)
-    match = None
-    if soft:
-        match = torch.tensor([[0.8, 0.2, 0.0], [0.2, 0.7, 0.1], [0.0, 0.1, 0.9]])
-        batch = dataclasses.replace(batch, match=match)
-        match = match.repeat_interleave(pictures, 0).repeat_interleave(captions, 1)
-    log_weights = None
-    if gallery:
-        batch = dataclasses.replace(batch, cluster=torch.tensor([4, 2, 4]))
-        log_weights = sample_weights(batch.cluster, gallery)
-        log_weights = log_weights.repeat_interleave(pictures, 0).repeat_interleave(captions, 1)
+    batch = dataclasses.replace(batch, masked=masked, cluster=torch.tensor([4, 2, 4]))
     features = random_features(4)
-    parts, pair_loss = batch_losses(features, batch, recipe.stages[0], torch.tensor(10.0))
+    parts = batch_losses(features, batch, recipe.stages[0], torch.tensor(10.0))
 
-    image, text = features.image[:3, :pictures].reshape(-1, 8), features.text[:3, :captions].reshape(-1, 8)
-    image_ids, text_ids = (torch.arange(3).repeat_interleave(count) for count in (pictures, captions))
-    seen = masked.repeat_interleave(pictures, 0).repeat_interleave(captions, 1)
-    of_images, of_texts = cross_modal(image, text, image_ids, text_ids, 10.0, seen, match, log_weights)
-    torch.testing.assert_close(parts["image_text"], (of_images.mean() + of_texts.mean()) / 2)
-    by_pair = of_images.reshape(3, pictures).mean(1), of_texts.reshape(3, captions).mean(1)
-    torch.testing.assert_close(pair_loss, (by_pair[0] + by_pair[1]) / 2)
+    def weight(i, j):
+        return 1.0 if {i, j} == {0, 2} else far
 
-    symmetric = torch.zeros(8, 8, dtype=torch.bool)
-    symmetric[:2, 2:4] = symmetric[2:4, :2] = True
-    ids = torch.arange(4).repeat_interleave(2)
-    flat = features.image_uni.reshape(8, 8)
-    torch.testing.assert_close(parts["image_image"], uni_modal(flat, ids, 0.1, symmetric).mean())
-    flat = features.text_uni.reshape(8, 8)
-    torch.testing.assert_close(parts["text_text"], uni_modal(flat, ids, 0.05, symmetric).mean())
+    of_pairs = []
+    for i in range(3):
+        others = [j for j in range(3) if j != i]
+        own = features.text[i, :captions]
+        texts = [(t, weight(i, j)) for j in others if (i, j) != (0, 1) for t in features.text[j, :captions]]
+        images = [(features.image[j, 0], weight(i, j)) for j in others if (j, i) != (0, 1)]
+        of_image = cost(features.image[i, 0], own, texts, 10.0)
+        of_texts = mean(cost(text, features.image[i, :1], images, 10.0) for text in own)
+        of_pairs.append((of_image + of_texts) / 2)
+    assert parts["image_text"].item() == pytest.approx(mean(of_pairs), rel=1e-5)
+
+    for name, views, temperature in (
+        ("image_image", features.image_uni, 0.1),
+        ("text_text", features.text_uni, 0.05),
+    ):
+        of_views = []
+        for i in range(4):
+            negatives = [
+                (view, 1.0) for j in range(4) if j != i and {i, j} != {0, 1} for view in views[j]
+            ]  # the mask holds both ways; the last item is alone
+            of_views += [cost(views[i, v], views[i, 1 - v, None], negatives, 1 / temperature) for v in (0, 1)]
+        assert parts[name].item() == pytest.approx(mean(of_views), rel=1e-5)
 
 
 # -- gradient caching -------------------------------------------------------------------------------
@@ -69,10 +82,8 @@ def test_losses_of_a_step_are_the_losses_of_its_features(photos, pictures, capti
 
 @pytest.mark.parametrize("micro", [1, 3, 5, 7, 100])
 def test_gradients_in_micro_batches_are_those_of_the_whole_batch(photos, micro):
-    """All three losses, a mask, both views in the image-text loss, items alone, texts of many lengths."""
-    recipe, model, data = prepared(
-        photos, ALL, alone=2, model={"dropout": 0}, views={"pictures": 2, "captions": 2}
-    )
+    """All three losses, a mask, a gallery, two captions, items alone, texts of many lengths."""
+    recipe, model, data = prepared(photos, ALL, alone=2, model={"dropout": 0}, views={"captions": 2})
     stage = recipe.stages[0]
     items = np.array([0, 24, 1, 2, 25, 3, 4, 26, 5])
     batch = make_batch(data, items, stage, whole_round(data, model, stage), 0, (0,))
@@ -91,7 +102,6 @@ def test_gradients_in_micro_batches_are_those_of_the_whole_batch(photos, micro):
     for name, value in at_once.losses.items():
         torch.testing.assert_close(in_parts.losses[name], value, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(in_parts.features.image, at_once.features.image, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(in_parts.pair_loss, at_once.pair_loss, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("micro", [2, 4])
@@ -110,7 +120,7 @@ def test_gradients_in_micro_batches_with_dropout_equal_one_graph_with_the_same_d
         made.append(encode(model, batch, part, stage.losses))
     image, image_uni = (torch.cat(column) for column in zip(*made[: len(rows)], strict=True))
     text, text_uni = (torch.cat(column) for column in zip(*made[len(rows) :], strict=True))
-    parts, _ = batch_losses(Features(image, text, image_uni, text_uni), batch, stage, model.scale)
+    parts = batch_losses(Features(image, text, image_uni, text_uni), batch, stage, model.scale)
     sum(getattr(stage.losses, name) * value for name, value in parts.items()).backward()
     whole = gradients(model)
     model.zero_grad()

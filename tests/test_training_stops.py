@@ -1,25 +1,18 @@
 """What stops a run: each says so in a sentence, and leaves the last good state behind."""
 
-from functools import partial
-
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 
 import tiny
-from training_parts import CPU
 from unicross.data.items import Item, Items
-from unicross.device import autocast
 from unicross.errors import CheckpointError, DataError, RecipeError, TrainingError
 from unicross.model import TwoTower
+from unicross.run import kept_recipe
 from unicross.training import checkpoint, loop, train
 from unicross.training.dataset import read_splits
-from unicross.training.folder import kept_recipe
 from unicross.training.step import backward
-
-PLAIN = partial(autocast, CPU, "fp32")
-ALL = tiny.SHARPEN | {"losses": {"image_text": 1.0, "image_image": 0.5, "text_text": 0.25}}
 
 
 def poisoned_at(call, monkeypatch):
@@ -70,11 +63,10 @@ def test_patches_cannot_be_dropped_where_positions_are_rotary(photos, tmp_path):
     ("views", "batches"),
     [
         ({}, {}),
-        ({"pictures": 2}, {}),
         ({"captions": 3}, {}),
-        ({"pictures": 2, "captions": 2}, {}),
-        ({}, {"gallery": 50}),
-        ({"captions": 3}, {"gallery": 50, "kind": "clustered", "cluster_size": 2, "guard": None}),
+        ({}, {"negatives_from": 50}),
+        ({}, {"kind": "clustered", "negatives_from": None}),
+        ({"captions": 3}, {"negatives_from": 50, "kind": "clustered", "cluster_size": 2}),
     ],
 )
 @pytest.mark.parametrize("size", [4, 8])  # few steps an epoch, as small data have, are looked at too
@@ -170,9 +162,7 @@ def test_running_out_of_memory_says_what_to_set(photos, tmp_path, monkeypatch):
 def test_what_fails_before_it_begins_leaves_the_folder_free(photos, tmp_path):
     for broken in (
         tiny.recipe(tmp_path / "typo", tiny.ALIGN),
-        tiny.recipe(photos, tiny.ALIGN, model={"dropout": 0.0}, views={"text": "dropout"}).model_copy(
-            update={"stages": tiny.recipe(photos, tiny.UNI | {"views": {"text": "dropout"}}).stages}
-        ),
+        tiny.recipe(photos, tiny.UNI, model={"dropout": 0.0}, views={"text": "dropout"}),
     ):
         with pytest.raises((DataError, RecipeError)):
             train(broken, tmp_path / "run")
@@ -214,11 +204,11 @@ def test_data_that_cannot_feed_a_loss_is_refused_before_training(tmp_path):
 
 
 def test_validation_without_a_pair_is_refused_before_training(photos, tmp_path, monkeypatch):
-    def images_alone(recipe):
+    def images_only(recipe):
         items, val, problems = read_splits(recipe)
         return items, Items.of([Item(item.image_id, item.image) for item in val]), problems
 
-    monkeypatch.setattr(loop, "read_splits", images_alone)
+    monkeypatch.setattr(loop, "read_splits", images_only)
     with pytest.raises(DataError, match=r"none of the 8 validation items .*data\.split\.val=null"):
         train(tiny.recipe(photos, tiny.ALIGN), tmp_path / "run")
 

@@ -18,7 +18,7 @@ from PIL import Image
 from unicross.config import Recipe
 from unicross.model import TwoTower
 from unicross.recipe import make_recipe
-from unicross.training.events import Event
+from unicross.run import Event
 
 COLOURS = {
     "red": (210, 40, 40),
@@ -32,23 +32,17 @@ PLACES = {"left": (2, 12), "right": (22, 12), "top": (12, 2), "bottom": (12, 22)
 """Corner (x, y) of a 12 pixel square on a picture of 36."""
 GROUNDS = {"black": (10, 10, 10), "grey": (120, 120, 120), "brown": (110, 70, 40)}
 
-VIT: dict[str, Any] = {
-    "model_type": "vit",
+SMALL: dict[str, Any] = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
     "intermediate_size": 64,
-    "patch_size": 8,
 }
-BERT: dict[str, Any] = {
-    "model_type": "bert",
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "vocab_size": 200,
-    "max_position_embeddings": 64,
-}
+"""The size of an encoder, in the words of most configurations."""
+VIT: dict[str, Any] = {"model_type": "vit"} | SMALL | {"patch_size": 8}
+BERT: dict[str, Any] = {"model_type": "bert"} | SMALL | {"vocab_size": 200, "max_position_embeddings": 64}
+DISTIL: dict[str, Any] = {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64}
+"""The same size, as DistilBERT says it."""
 MODEL: dict[str, Any] = {
     "image": VIT,
     "text": BERT,
@@ -63,7 +57,7 @@ SHARPEN = {
     "name": "sharpen",
     "epochs": 1,
     "losses": {"image_text": 1.0, "image_image": 0.3, "text_text": 0.1},
-    "batches": {"kind": "clustered", "cluster_size": 4},
+    "batches": {"kind": "clustered", "mask_above": 0.95},
 }
 
 

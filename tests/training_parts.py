@@ -1,6 +1,10 @@
-"""What tests of training's parts share: a recipe with its model and data set, rounds and gradients."""
+"""What tests of training share: a recipe with its model and data, rounds, gradients, other processes."""
 
+import os
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -9,15 +13,19 @@ from unicross.data.items import Item, Items
 from unicross.device import autocast
 from unicross.model import TwoTower
 from unicross.training.dataset import cached_side, make_dataset, read_splits
-from unicross.training.rounds import Bank, new_round
+from unicross.training.rounds import FeatureBank, new_round
 
 CPU = torch.device("cpu")
 PLAIN = partial(autocast, CPU, "fp32")
 ALL = tiny.SHARPEN | {"losses": {"image_text": 1.0, "image_image": 0.5, "text_text": 0.25}}
 
 
+class Killed(BaseException):
+    """Not an Exception: nothing may catch it on the way out."""
+
+
 def prepared(photos, *stages, alone=0, **sections):
-    """Recipe, model and data set; with `alone`, so many images and texts alone are added."""
+    """Recipe, model and data set; with `alone`, so many images and texts only are added."""
     recipe = tiny.recipe(photos, *stages, **sections)
     torch.manual_seed(recipe.seed)
     items = list(read_splits(recipe)[0])
@@ -34,8 +42,21 @@ def prepared(photos, *stages, alone=0, **sections):
 
 
 def whole_round(data, model, stage):
-    return new_round(model, data, stage, Bank(len(data.items), model.dim, CPU), seed=0)[0]
+    return new_round(model, data, stage, FeatureBank(len(data.items), model.dim, CPU), seed=0)[0]
 
 
 def gradients(model):
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def run_python(*arguments, threads=1):
+    """What another Python says, which imports these sources and tests. Sums depend on its `threads`."""
+    here = Path(__file__).parent
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        env=os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": f"{here.parent / 'src'}:{here}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )

@@ -9,9 +9,10 @@ from huggingface_hub.errors import HFValidationError
 from transformers import AutoConfig, AutoModel
 
 import tiny
+from tiny import DISTIL, SMALL
 from unicross.errors import CheckpointError, RecipeError
 from unicross.model import TwoTower
-from unicross.towers import (
+from unicross.model.backbones import (
     IMAGENET_MEAN_STD,
     LAYER,
     backbone_from_folder,
@@ -24,35 +25,24 @@ from unicross.towers import (
     train_tokenizer,
 )
 
-SMALL = {
+DINO = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
-    "intermediate_size": 64,
+    "mlp_ratio": 2,
+    "patch_size": 8,
 }
 IMAGES = {
     "vit": SMALL | {"patch_size": 8},
     "deit": SMALL | {"patch_size": 8},
     "clip_vision_model": SMALL | {"patch_size": 8},
-    "dinov2": {
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "mlp_ratio": 2,
-        "patch_size": 8,
-    },
-    "dinov2_with_registers": {
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "mlp_ratio": 2,
-        "patch_size": 8,
-    },
+    "dinov2": DINO,
+    "dinov2_with_registers": DINO,
 }
 TEXTS = {
     "bert": SMALL,
     "roberta": SMALL,
-    "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64},
+    "distilbert": DISTIL,
 }
 CAPTIONS = ("a red square on the left", "a blue block at the top of a grey ground")
 
@@ -192,9 +182,8 @@ def test_pretrained_encoders_take_other_sizes(kind, tmp_path):
 
 
 def test_an_encoder_of_one_size_only_says_which(tmp_path):
-    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
     beit = AutoConfig.for_model(
-        "beit", **small, image_size=32, patch_size=8, use_relative_position_bias=True, out_indices=[1]
+        "beit", **SMALL, image_size=32, patch_size=8, use_relative_position_bias=True, out_indices=[1]
     )
     AutoModel.from_config(beit).save_pretrained(tmp_path)
     assert image_backbone(str(tmp_path), 32).config.image_size == 32
@@ -203,11 +192,10 @@ def test_an_encoder_of_one_size_only_says_which(tmp_path):
 
 
 def test_the_image_part_of_a_two_tower_model_is_taken(tmp_path):
-    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
     clip = AutoConfig.for_model(
         "clip",
-        vision_config=small | {"image_size": 32, "patch_size": 8},
-        text_config=small | {"vocab_size": 60, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0},
+        vision_config=SMALL | {"image_size": 32, "patch_size": 8},
+        text_config=SMALL | {"vocab_size": 60, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0},
         projection_dim=8,
     )
     AutoModel.from_config(clip).save_pretrained(tmp_path)

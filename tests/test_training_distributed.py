@@ -1,10 +1,5 @@
 """Several processes train as one would."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -14,11 +9,11 @@ from safetensors.torch import load_file
 
 import ranks
 import tiny
-from training_parts import ALL, prepared
+from training_parts import ALL, prepared, run_python
 from unicross.errors import DataError, RecipeError, UnicrossError
 from unicross.training import distributed, loop, train
-from unicross.training.distributed import check_same, gather, one_of_many, share, sum_gradients
-from unicross.training.prepare import make_batch
+from unicross.training.batch import make_batch
+from unicross.training.distributed import check_same, gather, scale_gradient, share, sum_gradients
 
 # -- shares of a batch ------------------------------------------------------------------------------
 
@@ -67,7 +62,7 @@ def test_one_process_sends_nothing():
 
 
 def test_processes_make_their_rows_of_the_batch_that_one_makes(photos, process):
-    recipe, _, data = prepared(photos, ALL, alone=2, views={"pictures": 2, "captions": 2})
+    recipe, _, data = prepared(photos, ALL, alone=2, views={"captions": 2})
     items = np.array([0, 24, 1, 2, 25, 3, 4])  # five pairs, an image and a text alone
     whole = make_batch(data, items, recipe.stages[0], None, 0, (0,))
     parts = []
@@ -90,7 +85,7 @@ def test_processes_make_their_rows_of_the_batch_that_one_makes(photos, process):
 def test_the_gradient_of_what_all_compute_is_counted_once(process):
     process(1, 4)
     value = torch.ones((), requires_grad=True)
-    (3 * one_of_many(value * 2)).backward()
+    (3 * scale_gradient(value * 2)).backward()
     assert value.grad == 6 / 4
 
 
@@ -117,7 +112,7 @@ def test_gradients_are_summed_in_buckets(process, monkeypatch):
 
 def test_processes_that_read_other_items_say_so(monkeypatch):
     check_same(["a", "b"], "photos")
-    monkeypatch.setattr(distributed, "from_first", lambda _: (3, "other"))
+    monkeypatch.setattr(distributed, "broadcast_object", lambda _: (3, "other"))
     with pytest.raises(DataError, match=r"photos: process 0 reads 2 items, the first process 3"):
         check_same(["a", "b"], "photos")
 
@@ -134,21 +129,14 @@ def by_two(photos, tmp_path_factory):
         for name in ranks.BEGUN:
             with pytest.raises(UnicrossError, match="cut short"):
                 ranks.run(name, folder, photos, cut=ranks.CUT)
-    source = Path(__file__).parent.parent / "src"
-    done = subprocess.run(
-        [sys.executable, Path(__file__).parent / "ranks.py", folder, photos],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(source)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_python(ranks.__file__, folder, photos)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
 
 @pytest.fixture(scope="module")
 def by_one(photos, tmp_path_factory):
-    """The folders of one process's run, with averaged weights and without."""
+    """The folders of one process's runs, of all stages and of the one that is sharded."""
     folder = tmp_path_factory.mktemp("by_one")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "read_splits", ranks.with_items_alone)
@@ -181,7 +169,7 @@ def assert_alike(run, other):
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "same"), [("whole", "whole"), ("micro", "whole"), ("sharded", "sharded")])
 def test_two_processes_train_as_one_does(by_two, by_one, name, same):
-    """All three losses, masks, two views, uneven shares, items alone, rounds, averaged weights."""
+    """All three losses, masks, two captions, uneven shares, items alone, rounds, pseudo-pairs."""
     assert max(event["masked"] for event in tiny.events(by_one / same, "round")) > 0
     assert_alike(by_two / name, by_one / same)
 
@@ -205,8 +193,6 @@ def test_sharded_weights_are_spread(by_two):
 
 
 def test_what_cannot_be_sharded_is_refused(photos):
-    with pytest.raises(RecipeError, match=r"train\.shard and train\.ema do not go together"):
-        tiny.recipe(photos, train={"shard": True, "ema": 0.9})
     with pytest.raises(RecipeError, match="the same `freeze` in all stages"):
         tiny.recipe(photos, tiny.UNI, tiny.ALIGN | {"freeze": ["image"]}, train={"shard": True})
 
@@ -238,16 +224,8 @@ def test_an_error_in_one_process_stops_the_others(by_two):
 
 
 def torchrun(*arguments):
-    source = Path(__file__).parent.parent / "src"
-    command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "unicross", "train", *arguments]
-    return subprocess.run(
-        [sys.executable, *command],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(source)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+    command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "unicross", "train"]
+    return run_python(*command, *arguments)
 
 
 @pytest.mark.slow

@@ -4,30 +4,27 @@ import json
 
 import numpy as np
 import pytest
-from unicross.matching import mutual_matches
-from unicross.training.prepare import make_batch
 
 import tiny
-from training_parts import prepared
+from training_parts import Killed, prepared
+from unicross.clustering import normalise
 from unicross.data.load import load_items
 from unicross.errors import RecipeError
 from unicross.training import planning, pseudo, train
+from unicross.training.batch import make_batch
+from unicross.training.pseudo_pairs import mutual_matches
 from unicross.training.rounds import epoch_plan
 
-STAGE = tiny.ALIGN | {"batches": {"pseudo": 2}}
-
-
-def unit(vectors):
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+STAGE = tiny.ALIGN | {"batches": {"pseudo_pairs": 2}}
 
 
 @pytest.mark.parametrize(("images", "texts"), [(40, 40), (30, 50), (50, 30)])
 def test_images_find_their_texts_in_any_order_and_number(images, texts):
     rng = np.random.default_rng(0)
-    things = unit(rng.normal(size=(50, 16)))
+    things = normalise(rng.normal(size=(50, 16)))
     order = rng.permutation(texts)
     of_images, of_texts = mutual_matches(
-        unit(things[:images] + 0.02 * rng.normal(size=(images, 16))), things[:texts][order]
+        normalise(things[:images] + 0.02 * rng.normal(size=(images, 16))), things[:texts][order]
     )
     right = {(i, int(np.flatnonzero(order == i)[0])) for i in range(min(images, texts))}
     assert right <= set(zip(of_images.tolist(), of_texts.tolist(), strict=True))
@@ -36,9 +33,9 @@ def test_images_find_their_texts_in_any_order_and_number(images, texts):
 
 
 def test_a_text_that_is_near_to_everything_is_not_everybodys_best():
-    images = unit(np.eye(4) + 1.0)
-    hub = unit(np.ones((1, 4)))
-    texts = np.concatenate([hub, unit(5 * np.eye(4) + 1.0)])
+    images = normalise(np.eye(4) + 1.0)
+    hub = normalise(np.ones((1, 4)))
+    texts = np.concatenate([hub, normalise(5 * np.eye(4) + 1.0)])
     assert (images @ texts.T).argmax(axis=1).tolist() == [0, 0, 0, 0]
     of_images, of_texts = mutual_matches(images, texts)
     assert dict(zip(of_images.tolist(), of_texts.tolist(), strict=True)).items() >= {(1, 2), (2, 3), (3, 4)}
@@ -55,7 +52,7 @@ def chosen(photos, monkeypatch, matches):
 
 def test_partners_are_the_pairs_and_what_was_matched(photos, monkeypatch):
     _, data, partner, figures, spent = chosen(photos, monkeypatch, [(0, 1), (3, 0)])
-    images, texts = data.images_alone, data.texts_alone
+    images, texts = data.images_only, data.texts_only
     assert partner[:24].tolist() == list(range(24))
     assert partner[images].tolist() == [texts[1], -1, -1, texts[0], -1]
     assert (partner[texts] == -1).all()
@@ -74,11 +71,11 @@ def test_of_many_a_sample_is_matched(photos, monkeypatch):
 
 def test_pseudo_pairs_have_the_picture_of_one_and_the_captions_of_the_other(photos, monkeypatch):
     recipe, data, partner, _, _ = chosen(photos, monkeypatch, [(0, 1), (3, 0)])
-    first, second = data.images_alone[[0, 3]]
+    first, second = data.images_only[[0, 3]]
     batch = make_batch(data, np.array([second, 5, first]), recipe.stages[0], None, 0, (0,), partner)
     assert batch.pairs == 3
     assert batch.image_ids.tolist() == batch.text_ids.tolist() == [second, 5, first]
-    tokens = [data.captions.tokens(data.captions.first[[text]]) for text in data.texts_alone[[0, 1]]]
+    tokens = [data.captions.tokens(data.captions.first[[text]]) for text in data.texts_only[[0, 1]]]
     seen = [ids[ids > 0].tolist() for ids in batch.text_views[0].ids]
     assert [seen[0], seen[2]] == [one.ids[0][one.ids[0] > 0].tolist() for one in tokens]
     assert make_batch(data, np.array([second, 5]), recipe.stages[0], None, 0, (0,)).pairs == 1
@@ -89,15 +86,15 @@ def test_each_batch_gets_pseudo_pairs_and_nothing_twice(photos, monkeypatch):
     batches = recipe.stages[0].batches.model_copy(update={"unpaired": 2})
     stage = recipe.stages[0].model_copy(update={"batches": batches})
     plan = epoch_plan(data, stage, 0, 8, None, np.random.default_rng(0), partner)
-    matched, alone = set(data.images_alone[[0, 3, 4]]), set(data.images_alone[[1, 2]])
+    matched, alone = set(data.images_only[[0, 3, 4]]), set(data.images_only[[1, 2]])
     assert [(len(matched & set(b)), len(alone & set(b))) for b in plan] == [(1, 1), (1, 1), (1, 0)]
-    assert set(data.texts_alone[[0, 1, 4]]).isdisjoint(np.concatenate(plan))
-    assert set(data.texts_alone[[2, 3]]) <= set(np.concatenate(plan))
+    assert set(data.texts_only[[0, 1, 4]]).isdisjoint(np.concatenate(plan))
+    assert set(data.texts_only[[2, 3]]) <= set(np.concatenate(plan))
 
 
 def test_pseudo_pairs_need_the_image_text_loss(photos):
     with pytest.raises(RecipeError, match="pseudo serves the image-text loss"):
-        tiny.recipe(photos, tiny.UNI | {"batches": {"pseudo": 2}})
+        tiny.recipe(photos, tiny.UNI | {"batches": {"pseudo_pairs": 2}})
 
 
 def test_without_anything_alone_there_are_none(photos, tmp_path):
@@ -126,7 +123,7 @@ def half_alone(root):
 def test_a_run_makes_pseudo_pairs_anew_each_round_and_resumes_with_them(tmp_path, monkeypatch, fresh):
     root = tiny.write_set(tmp_path / "set", train=40)
     table = half_alone(root)
-    stage = tiny.ALIGN | {"name": "spread", "epochs": 4, "batches": {"pseudo": 4, "recluster_every": 2}}
+    stage = tiny.ALIGN | {"name": "spread", "epochs": 4, "batches": {"pseudo_pairs": 4, "recluster_every": 2}}
     recipe = tiny.recipe(table, tiny.ALIGN, stage | {"fresh": fresh}, train={"save_minutes": 1e-9})
     train(recipe, tmp_path / "whole")
     rounds = tiny.events(tmp_path / "whole", "round")
@@ -135,9 +132,6 @@ def test_a_run_makes_pseudo_pairs_anew_each_round_and_resumes_with_them(tmp_path
     pairs = [(event["stage"], event["pairs"]) for event in tiny.events(tmp_path / "whole", "step")]
     assert max(pairs) > ("spread", 8)
     assert max(number for stage, number in pairs if stage == "align") == 8
-
-    class Killed(BaseException):
-        pass
 
     def listener(event):
         if event["kind"] == "step" and event["step"] == 6:

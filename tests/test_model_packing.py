@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from tiny import DISTIL, SMALL
 from unicross.config import ModelConfig
 from unicross.model import Tower
-from unicross.towers import text_backbone
+from unicross.model.backbones import text_backbone
+from unicross.model.packing import can_pack, packed_features
 from unicross.training import packing
-from unicross.training.packing import can_pack, packed_features
 
-SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-DISTIL = {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64}
 ENDS = {"bos_token_id": 1, "eos_token_id": 2}
 
 

@@ -5,8 +5,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import tiny
+from unicross.model.kernels import SDPA, TilesAsProduct, prefer_fast_kernels
 from unicross.training import loop, train
-from unicross.training.speed import SDPA, TilesAsProduct, prefer_fast_kernels
 
 
 class Reads(TorchDispatchMode):
@@ -80,7 +80,7 @@ def test_convolutions_that_overlap_stay_what_they_are():
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 @pytest.mark.parametrize("micro", [None, 3])
 def test_no_step_waits_for_the_gpu(tmp_path, monkeypatch, micro):
-    views = {"image": {"blur": 0.5, "jitter": 0.5, "grey": 0.5}, "pictures": 2, "captions": 2}
+    views = {"image": {"blur": 0.5, "jitter": 0.5, "grey": 0.5}, "captions": 2}
     one = loop._Loop._step
     steps = []
 
@@ -94,7 +94,7 @@ def test_no_step_waits_for_the_gpu(tmp_path, monkeypatch, micro):
 
     monkeypatch.setattr(loop._Loop, "_step", watched)
     recipe = tiny.recipe(
-        tiny.write_set(tmp_path / "set"), tiny.SHARPEN, views=views, train={"micro_batch": micro, "ema": 0.9}
+        tiny.write_set(tmp_path / "set"), tiny.SHARPEN, views=views, train={"micro_batch": micro}
     )
     train(recipe, tmp_path / "run", device="cuda")
     assert len(steps) == 3

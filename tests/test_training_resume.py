@@ -2,56 +2,43 @@
 
 import os
 import random
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import tiny
+from training_parts import Killed, run_python
 from unicross.errors import CheckpointError, RecipeError
 from unicross.training import train
 from unicross.training.state import State
 
 STAGES = (
     tiny.UNI,
-    tiny.ALIGN | {"heads_first": True},
+    tiny.ALIGN | {"fit_heads": True},
     tiny.SHARPEN
     | {
         "epochs": 3,
-        "losses": tiny.SHARPEN["losses"] | {"soft": 0.2},
-        "batches": {
-            "kind": "clustered",
-            "cluster_size": 4,
-            "recluster_every": 2,
-            "judge": "frozen_text",
-        },
+        "batches": tiny.SHARPEN["batches"] | {"recluster_every": 2, "random_fraction": [0.4, 0.0]},
     },
 )
 SAVE_ALWAYS = {"save_minutes": 1e-9}
 
 
-class Killed(BaseException):
-    """Not an Exception: nothing may catch it on the way out."""
-
-
-def recipe(photos, ema, **train):
-    return tiny.recipe(photos, *STAGES, train={"ema": ema} | train, views={"pictures": 2, "captions": 2})
+def recipe(photos, **train):
+    return tiny.recipe(photos, *STAGES, train=train, views={"captions": 2})
 
 
 @pytest.fixture(scope="module")
 def unbroken(photos, tmp_path_factory):
-    """Folders of unbroken runs, without and with averaged weights."""
-    folders = {}
-    for ema in (None, 0.9):
-        folders[ema] = tmp_path_factory.mktemp("unbroken") / "run"
-        train(recipe(photos, ema), folders[ema])
-    return folders
+    """The folder of an unbroken run."""
+    folder = tmp_path_factory.mktemp("unbroken") / "run"
+    train(recipe(photos), folder)
+    assert max(event["masked"] for event in tiny.events(folder, "round")) > 0
+    return folder
 
 
-def killed_at(photos, run, ema, kind, number, **changes):
+def killed_at(photos, run, kind, number, **changes):
     """Train until the number-th event of a kind, then die, as far as one process can."""
     heard = []
 
@@ -61,7 +48,7 @@ def killed_at(photos, run, ema, kind, number, **changes):
             raise Killed
 
     with pytest.raises(Killed):
-        train(recipe(photos, ema, **changes), run, listener=listener)
+        train(recipe(photos, **changes), run, listener=listener)
 
 
 def told(run):
@@ -80,43 +67,24 @@ def assert_equal_runs(run, other):
 
 
 @pytest.mark.parametrize(
-    ("kind", "number", "minutes", "ema"),
+    ("kind", "number", "minutes"),
     [
-        ("step", 2, 1e-9, 0.9),  # in the first epoch, a checkpoint after every step
-        ("epoch", 1, 5, None),  # at a stage's end, before its validation and checkpoint
-        ("heads", 1, 5, 0.9),  # heads fitted, no step taken with them
-        ("eval", 2, 5, None),  # validated, not yet kept
-        ("round", 1, 5, 0.9),  # at the beginning of the clustered stage
-        ("step", 8, 1e-9, None),  # in the middle of a clustered epoch
-        ("step", 11, 1e-9, None),  # in the second epoch of a round
-        ("step", 11, 1e-9, 0.9),
-        ("round", 3, 1e-9, 0.9),  # a second round was made
-        ("step", 15, 1e-9, None),  # in the last epoch
+        ("step", 2, 1e-9),  # in the first epoch, a checkpoint after every step
+        ("epoch", 1, 5),  # at a stage's end, before its validation and checkpoint
+        ("heads", 1, 5),  # heads fitted, no step taken with them
+        ("eval", 2, 5),  # validated, not yet kept
+        ("round", 1, 5),  # at the beginning of the clustered stage
+        ("step", 8, 1e-9),  # in the middle of a clustered epoch
+        ("step", 11, 1e-9),  # in the second epoch of a round
+        ("round", 3, 1e-9),  # a second round was made
+        ("step", 15, 1e-9),  # in the last epoch
     ],
 )
-def test_a_killed_run_goes_on_as_if_nothing_was(photos, tmp_path, unbroken, kind, number, minutes, ema):
+def test_a_killed_run_goes_on_as_if_nothing_was(photos, tmp_path, unbroken, kind, number, minutes):
     run = tmp_path / "run"
-    killed_at(photos, run, ema, kind, number, save_minutes=minutes)
-    train(recipe(photos, ema, save_minutes=minutes), run, resume=True)
-    assert_equal_runs(run, unbroken[ema])
-
-
-@pytest.mark.parametrize("batches", [{}, {"kind": "clustered", "cluster_size": 4, "recluster_every": 3}])
-def test_a_run_in_which_pairs_rest_goes_on_with_the_same_ones(photos, tmp_path, batches):
-    """A step of an epoch changes the losses by which its pairs were drawn."""
-    stage = tiny.ALIGN | {"epochs": 4, "batches": batches | {"rest": 0.4}}
-    resting = tiny.recipe(photos, stage, train=SAVE_ALWAYS | {"batch_size": 4})
-    train(resting, tmp_path / "whole")
-    assert [event["pairs"] for event in tiny.events(tmp_path / "whole", "step")] == [4] * 12
-
-    def listener(event):
-        if event["kind"] == "step" and event["step"] == 5:
-            raise Killed
-
-    with pytest.raises(Killed):
-        train(resting, tmp_path / "cut", listener=listener)
-    train(resting, tmp_path / "cut", resume=True)
-    assert_equal_runs(tmp_path / "cut", tmp_path / "whole")
+    killed_at(photos, run, kind, number, save_minutes=minutes)
+    train(recipe(photos, save_minutes=minutes), run, resume=True)
+    assert_equal_runs(run, unbroken)
 
 
 def test_a_run_killed_between_its_two_checkpoints_goes_on(photos, tmp_path, unbroken, monkeypatch):
@@ -128,13 +96,13 @@ def test_a_run_killed_between_its_two_checkpoints_goes_on(photos, tmp_path, unbr
             raise Killed
         publish(state, folder)
 
-    unbroken_best = int((unbroken[0.9] / "best").resolve().name.removeprefix("best-"))
+    unbroken_best = int((unbroken / "best").resolve().name.removeprefix("best-"))
     monkeypatch.setattr(State, "publish_last", killed)
     with pytest.raises(Killed):
-        train(recipe(photos, 0.9), run)
+        train(recipe(photos), run)
     monkeypatch.undo()
-    train(recipe(photos, 0.9), run, resume=True)
-    assert_equal_runs(run, unbroken[0.9])
+    train(recipe(photos), run, resume=True)
+    assert_equal_runs(run, unbroken)
 
 
 def test_a_checkpoint_in_an_epoch_has_all_its_steps_told(photos, tmp_path, unbroken, monkeypatch):
@@ -147,15 +115,15 @@ def test_a_checkpoint_in_an_epoch_has_all_its_steps_told(photos, tmp_path, unbro
 
     monkeypatch.setattr(State, "publish_last", killed)
     with pytest.raises(Killed):
-        train(recipe(photos, None, **SAVE_ALWAYS), run)
+        train(recipe(photos, **SAVE_ALWAYS), run)
     monkeypatch.undo()
-    train(recipe(photos, None, **SAVE_ALWAYS), run, resume=True)
-    assert_equal_runs(run, unbroken[None])
+    train(recipe(photos, **SAVE_ALWAYS), run, resume=True)
+    assert_equal_runs(run, unbroken)
 
 
 def test_a_run_may_be_killed_again_and_again(photos, tmp_path, unbroken):
     run = tmp_path / "run"
-    killed_at(photos, run, None, "step", 4, **SAVE_ALWAYS)
+    killed_at(photos, run, "step", 4, **SAVE_ALWAYS)
     for _ in range(2):
         heard = []
 
@@ -165,17 +133,17 @@ def test_a_run_may_be_killed_again_and_again(photos, tmp_path, unbroken):
                 raise Killed
 
         with pytest.raises(Killed):
-            train(recipe(photos, None, **SAVE_ALWAYS), run, resume=True, listener=listener)
-    train(recipe(photos, None, **SAVE_ALWAYS), run, resume=True)
-    assert_equal_runs(run, unbroken[None])
+            train(recipe(photos, **SAVE_ALWAYS), run, resume=True, listener=listener)
+    train(recipe(photos, **SAVE_ALWAYS), run, resume=True)
+    assert_equal_runs(run, unbroken)
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(photos, tmp_path, unbroken):
     run = tmp_path / "run"
-    killed_at(photos, run, None, "start", 1)
+    killed_at(photos, run, "start", 1)
     assert not (run / "last").exists()
-    train(recipe(photos, None), run, resume=True)
-    assert_equal_runs(run, unbroken[None])
+    train(recipe(photos), run, resume=True)
+    assert_equal_runs(run, unbroken)
 
 
 def test_resuming_a_finished_run_changes_nothing(photos, tmp_path):
@@ -191,13 +159,13 @@ def test_resuming_a_finished_run_changes_nothing(photos, tmp_path):
 
 def test_other_recipes_are_refused_with_what_differs(photos, tmp_path):
     run = tmp_path / "run"
-    killed_at(photos, run, None, "step", 1)
+    killed_at(photos, run, "step", 1)
     changed = tiny.recipe(
         photos,
         *STAGES[:2],
         STAGES[2] | {"epochs": 4},
         train={"batch_size": 6},
-        views={"pictures": 2, "captions": 2},
+        views={"captions": 2},
     )
     with pytest.raises(RecipeError) as caught:
         train(changed, run, resume=True)
@@ -210,33 +178,33 @@ def test_other_recipes_are_refused_with_what_differs(photos, tmp_path):
 
 def test_there_must_be_something_to_resume(photos, tmp_path):
     with pytest.raises(CheckpointError, match=r"nothing to resume: there is no recipe\.yaml in it"):
-        train(recipe(photos, None), tmp_path, resume=True)
+        train(recipe(photos), tmp_path, resume=True)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "progress.json"])
 @pytest.mark.parametrize("damage", ["cut", "gone"])
 def test_a_damaged_checkpoint_is_a_sentence(photos, tmp_path, name, damage):
     run = tmp_path / "run"
-    killed_at(photos, run, None, "step", 2, **SAVE_ALWAYS)
+    killed_at(photos, run, "step", 2, **SAVE_ALWAYS)
     path = run / "last" / name
     if damage == "gone":
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(CheckpointError, match="last: cannot resume from this checkpoint"):
-        train(recipe(photos, None, **SAVE_ALWAYS), run, resume=True)
+        train(recipe(photos, **SAVE_ALWAYS), run, resume=True)
 
 
 def test_other_data_is_a_sentence(tmp_path):
     root = tiny.write_set(tmp_path / "set")
     run = tmp_path / "run"
-    killed_at(root, run, None, "step", 2, **SAVE_ALWAYS)
+    killed_at(root, run, "step", 2, **SAVE_ALWAYS)
     table, image = root / "captions.csv", root / "images" / "003.png"
     text, picture = table.read_text(), image.read_bytes()
 
     def refused(match):
         with pytest.raises(CheckpointError, match=f"the data are not those .*{match}.* begin a new run"):
-            train(recipe(root, None, **SAVE_ALWAYS), run, resume=True)
+            train(recipe(root, **SAVE_ALWAYS), run, resume=True)
         table.write_text(text)
         image.write_bytes(picture)
 
@@ -250,19 +218,18 @@ def test_other_data_is_a_sentence(tmp_path):
     image.write_bytes(picture + b"more")
     refused("with: train has other pictures")
     os.utime(image, ns=(1, 1))  # a copy of the data is the same data
-    train(recipe(root, None, **SAVE_ALWAYS), run, resume=True)
+    train(recipe(root, **SAVE_ALWAYS), run, resume=True)
 
 
 KILLS = """
 import os, pathlib, signal, sys
-sys.path.insert(0, {tests!r})
 import torch
 import tiny, test_resume
 from unicross.training import train, checkpoint, events
 
 photos, folder = pathlib.Path({photos!r}), pathlib.Path({folder!r})
 torch.set_num_threads({threads})  # sums depend on it
-recipe = test_resume.recipe(photos, 0.9, **test_resume.SAVE_ALWAYS)
+recipe = test_resume.recipe(photos, **test_resume.SAVE_ALWAYS)
 
 def die_after(moments):
     '''Kill this process at the moments-th time that it touches the disk or says something.'''
@@ -299,19 +266,12 @@ def test_kill_9_at_any_moment(photos, tmp_path, unbroken):
     """Ten processes that are really killed, twice each, while they write checkpoints too."""
     moments = random.Random(0).sample(range(3, 150), 10)
     script = KILLS.format(
-        tests=str(Path(__file__).parent),
         photos=str(photos),
         folder=str(tmp_path),
         moments=moments,
         threads=torch.get_num_threads(),
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},  # sums depend on it
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_python("-c", script, threads=torch.get_num_threads())
     assert done.returncode == 0, done.stderr[-3000:]
     for number in range(len(moments)):
-        assert_equal_runs(tmp_path / str(number), unbroken[0.9])
+        assert_equal_runs(tmp_path / str(number), unbroken)

@@ -45,7 +45,7 @@ def shapes(stages, steps):
 def test_a_fresh_stage_begins_a_schedule():
     fresh, restarted = (
         tiny.recipe("photos", tiny.ALIGN, tiny.SHARPEN | change).stages
-        for change in ({"fresh": True}, {"optim": {"restart": True}})
+        for change in ({"restart_weights": True}, {"optim": {"restart_schedule": True}})
     )
     assert shapes(fresh, [8, 6]) == shapes(restarted, [8, 6])
 
@@ -54,7 +54,7 @@ def test_one_schedule_spans_stages_until_a_restart():
     stages = tiny.recipe(
         "photos",
         tiny.UNI | {"optim": {"warmup": 0.5}},
-        tiny.ALIGN | {"optim": {"restart": True, "warmup": 0.0}},
+        tiny.ALIGN | {"optim": {"restart_schedule": True, "warmup": 0.0}},
         tiny.SHARPEN,
     ).stages
     first, second, third = shapes(stages, [8, 6, 4])

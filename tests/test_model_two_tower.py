@@ -14,7 +14,7 @@ import tiny
 from unicross.device import autocast, pick_device
 from unicross.errors import CheckpointError, DataError, RecipeError
 from unicross.model import MAX_SCALE, TwoTower
-from unicross.towers import train_tokenizer
+from unicross.model.backbones import train_tokenizer
 
 TEXTS = [
     "a red square",

@@ -10,10 +10,10 @@ from training_parts import CPU, prepared
 from unicross.errors import RecipeError
 from unicross.training import heads, loop, train
 from unicross.training.dataset import read_splits, validate
-from unicross.training.heads import fit_heads
+from unicross.training.head_fitting import fit_heads
 from unicross.training.state import make_model
 
-FIRST = tiny.ALIGN | {"heads_first": True}
+FIRST = tiny.ALIGN | {"fit_heads": True}
 
 
 def test_only_heads_and_temperature_move_and_retrieval_gets_better(photos):
@@ -23,7 +23,7 @@ def test_only_heads_and_temperature_move_and_retrieval_gets_better(photos):
     spent = fit_heads(model, data, seed=0)
     moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert moved == {"image.cross.weight", "text.cross.weight", "log_scale"}
-    assert spent == {"image": 24, "text": 72}  # images and texts alone have nothing to say here
+    assert spent == {"image": 24, "text": 72}  # images and texts only have nothing to say here
     assert validate(model, data).metrics["rsum"] > rsum + 60
     assert all(parameter.requires_grad for parameter in model.parameters())
 
@@ -51,20 +51,20 @@ def test_a_stage_fits_heads_once_and_its_clusters_are_made_with_them(photos, tmp
 
     monkeypatch.setattr(loop, "fit_heads", watched("heads", loop.fit_heads))
     monkeypatch.setattr(loop, "plan_epoch", watched("plan", loop.plan_epoch))
-    stage = tiny.SHARPEN | {"epochs": 2, "heads_first": True}
+    stage = tiny.SHARPEN | {"epochs": 2, "fit_heads": True}
     recipe = tiny.recipe(photos, tiny.ALIGN, stage)
     with_heads = train(recipe, tmp_path / "run")
     assert order == ["plan", "heads", "plan", "plan"]
     assert [event["stage"] for event in tiny.events(tmp_path / "run", "heads")] == ["sharpen"]
-    without = train(tiny.recipe(photos, tiny.ALIGN, stage | {"heads_first": False}), tmp_path / "without")
+    without = train(tiny.recipe(photos, tiny.ALIGN, stage | {"fit_heads": False}), tmp_path / "without")
     more = {tower: with_heads["forwards"][tower] - without["forwards"][tower] for tower in ("image", "text")}
     assert more == {"image": 24 + 24, "text": 72 + 72}  # and the round is embedded with the new heads
 
 
 def test_a_fresh_stage_fits_heads_to_the_first_weights(photos, tmp_path):
     still = {"optim": {"image_lr": 0, "text_lr": 0, "head_lr": 0, "weight_decay": 0}}
-    student = tiny.ALIGN | {"name": "student", "fresh": True, "heads_first": True} | still
-    train(tiny.recipe(photos, tiny.ALIGN, student, train={"ema": 0.5}), tmp_path / "run")
+    student = tiny.ALIGN | {"name": "student", "restart_weights": True, "fit_heads": True} | still
+    train(tiny.recipe(photos, tiny.ALIGN, student), tmp_path / "run")
     recipe, _, data = prepared(photos, FIRST)
     model = make_model(recipe, read_splits(recipe)[0], CPU)
     fit_heads(model, data, int(np.random.SeedSequence([recipe.seed, 1]).generate_state(1)[0]))
@@ -75,10 +75,10 @@ def test_a_fresh_stage_fits_heads_to_the_first_weights(photos, tmp_path):
 @pytest.mark.parametrize(
     ("stage", "sentence"),
     [
-        (tiny.UNI | {"heads_first": True}, "heads_first serves the image-text loss"),
-        (FIRST | {"freeze": ["image_head"]}, "heads_first moves image_head"),
+        (tiny.UNI | {"fit_heads": True}, "fit_heads serves the image-text loss"),
+        (FIRST | {"freeze": ["image_head"]}, "fit_heads moves image_head"),
     ],
 )
-def test_heads_first_needs_heads_that_move(stage, sentence):
+def test_fit_heads_needs_heads_that_move(stage, sentence):
     with pytest.raises(RecipeError, match=sentence):
         tiny.recipe("photos", stage)

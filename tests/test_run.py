@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from unicross.training.events import EventLog
+from unicross.run import EventLog
 
 
 def write(run, resume_at, steps, loss):
