@@ -19,8 +19,10 @@ import yaml
 
 from unicross.compare.intervals import Ranks
 from unicross.files import beside, write_text
+from unicross.recipe import load_recipe
 
 ROOT = Path(__file__).parent.parent
+RECIPES = ROOT / "src" / "unicross" / "recipes"
 FOLDER = ROOT / "experiments"
 RECALLS = tuple(f"{way}/R@{k}" for way in ("i2t", "t2i") for k in (1, 5, 10))
 METRICS = (*RECALLS, "rsum", "i2t/mean_rank", "t2i/mean_rank", "t2t/R@1")
@@ -105,15 +107,46 @@ def read_recipes() -> dict[str, dict[str, Any]]:
     return yaml.safe_load((FOLDER / "recipes.yaml").read_text(encoding="utf-8"))
 
 
+def add_recipes(recipes: Mapping[str, Mapping[str, Any]]) -> None:
+    """Add recipes to recipes.yaml, a few lines each, so that runs can be told by what differs from them."""
+    path = FOLDER / "recipes.yaml"
+    text = path.read_text(encoding="utf-8")
+    for name, recipe in recipes.items():
+        sections = "".join(f"  {key}: {_flow(recipe[key], 110)}\n" for key in recipe if key != "stages")
+        stages = "".join(f"  - {_flow(stage, 110)}\n" for stage in recipe["stages"])
+        text += f"{name}:\n{sections}  stages:\n{stages}"
+    write_text(path, text)
+
+
+def shipped_recipes() -> dict[str, dict[str, Any]]:
+    """Those of the package as they are now, by name and today's date."""
+    recipes = {}
+    for path in sorted(RECIPES.glob("*.yaml")):
+        recipe = load_recipe(path, ["data.root=data"]).model_dump(mode="json")
+        del recipe["seed"], recipe["data"]["root"]
+        recipes[f"{path.stem}@{date.today().isoformat()}"] = recipe
+    return recipes
+
+
+def can_describe(recipe: Mapping[str, Any], base: Mapping[str, Any]) -> bool:
+    """Whether the recipe has all keys of the base: changed and new ones can be told, missing ones not."""
+    stages = len(recipe["stages"])
+    return _leaves(base, stages).keys() <= _leaves(recipe).keys()
+
+
 def describe(recipe: Mapping[str, Any], recipes: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
     """The name of the recipe that takes the fewest words to change into this one, and those words.
 
     The words are KEY=VALUE as the command line takes them, but for `stages=N` where the number of stages
     differs; a stage that the named recipe lacks is its last one, changed.
     """
-    told = {name: " ".join(_overrides(recipe, base)) for name, base in recipes.items()}
-    name = min(told, key=lambda name: (len(told[name]), name))
-    return name, told[name]
+    overrides = {
+        name: " ".join(_overrides(recipe, base))
+        for name, base in recipes.items()
+        if can_describe(recipe, base)
+    }
+    name = min(overrides, key=lambda name: (len(overrides[name]), name))
+    return name, overrides[name]
 
 
 def restore(name: str, overrides: str, recipes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -158,10 +191,10 @@ def _leaves(recipe: Mapping[str, Any], stages: int | None = None) -> dict[str, A
     return leaves
 
 
-def _flow(value: Any) -> str:
-    """A value as YAML on one line."""
-    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6)
-    return text.removesuffix("...\n").strip()
+def _flow(value: Any, width: int = 10**6) -> str:
+    """A value as YAML in braces and brackets, on one line or on several of at most `width`."""
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=width)
+    return text.removesuffix("...\n").strip().replace("\n", "\n    ")
 
 
 def read_benchmarks() -> dict[str, dict[str, Any]]:

@@ -77,7 +77,11 @@ def keep(run: str, name: str, note: str) -> None:
     for tower in ("image", "text"):
         if isinstance(recipe["model"][tower], str):
             recipe["model"][tower] = _last_parts(recipe["model"][tower])
-    base, overrides = experiments.describe(recipe, experiments.read_recipes())
+    recipes = experiments.read_recipes()
+    if not any(experiments.can_describe(recipe, base) for base in recipes.values()):
+        recipes = experiments.shipped_recipes()  # recipes lost keys since the others were written down
+        experiments.add_recipes(recipes)
+    base, overrides = experiments.describe(recipe, recipes)
     log = (folder / "metrics.jsonl").read_text(encoding="utf-8")
     events = [json.loads(line) for line in log.splitlines()]
     finished = (folder / SUMMARY).is_file()
@@ -97,7 +101,7 @@ def keep(run: str, name: str, note: str) -> None:
         "torch": torch.__version__,
         "note": note,
         "finished": "yes" if finished else "no",
-        "epochs": len(epochs),
+        "epochs": summary.get("epochs", len(epochs)),
         **{metric: metrics[metric] for metric in METRICS if metric in metrics},
         "compute_gflop": summary.get("compute") or (epochs[-1]["compute"] if epochs else ""),
         "image_forwards": forwards.get("image", ""),

@@ -85,7 +85,13 @@ def fake_run(folder, seed, result):
         {"kind": "eval", "epoch": 2, "rsum": result.metrics["rsum"], "i2t/R@1": 10.0, "t2i/R@1": 20.0},
     ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
-    summary = {"metrics": result.metrics, "forwards": {"image": 4, "text": 6}, "compute": 7.0, "minutes": 1.5}
+    summary = {
+        "metrics": result.metrics,
+        "forwards": {"image": 4, "text": 6},
+        "compute": 7.0,
+        "minutes": 1.5,
+        "epochs": 5,
+    }
     (folder / "summary.json").write_text(json.dumps(summary))
     result.save(folder / "evaluation.json")
 
@@ -114,6 +120,19 @@ def test_kept_runs_come_back_with_their_ranks(tables):
         ("1", "0.25", ""),
         ("2", "", "10"),
     ]
+
+
+def test_recipes_that_lost_a_key_are_told_by_those_of_today(tables):
+    today = experiments.shipped_recipes()
+    older = {name: {**recipe, "given_up": 1} for name, recipe in today.items()}
+    changed = json.loads(json.dumps(next(iter(today.values()))))
+    changed["train"]["batch_size"] = 7
+    assert not any(experiments.can_describe(changed, base) for base in older.values())
+    (tables / "experiments" / "recipes.yaml").write_text("# recipes\n")
+    experiments.add_recipes(today)
+    assert experiments.read_recipes() == today
+    name, overrides = experiments.describe(changed, experiments.read_recipes())
+    assert experiments.restore(name, overrides, today) == changed
 
 
 @pytest.mark.usefixtures("tables")
