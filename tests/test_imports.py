@@ -9,27 +9,45 @@ SOURCE = Path(__file__).parent.parent / "src" / "unicross"
 FILES = sorted(SOURCE.rglob("*.py"))
 
 FLOORS = (
-    {"errors", "files", "prefetch"},
-    {
-        "batches",
-        "clustering",
-        "config",
-        "device",
-        "losses",
-        "matching",
-        "metrics",
-    },  # pure maths and plain data
-    {"data", "recipe", "towers"},
+    {"errors", "files", "prefetch", "streams"},  # the ground
+    {"batches", "clustering", "device", "losses", "metrics", "stage"},  # plain data and mathematics
+    {"config"},
+    {"recipe"},
+    {"data"},
+    {"run"},
     {"model"},
     {"embed", "evaluation"},
     {"store", "training"},
-    {"compare", "contact_sheet", "search"},
-    {"demo", "export", "report", "serve"},
+    {"compare", "search"},
+    {"contact_sheet", "demo", "report", "serve"},
     {"commands"},
     {"cli"},
     {"__main__"},
 )
 """A module imports from its own package and from lower floors only."""
+
+WITHIN = {
+    "data": (
+        {"items", "walk"},
+        {"images", "records"},
+        {"tokens", "views", "pixels", "assembly"},
+        {"formats"},
+        {"load"},
+    ),
+    "model": ({"backbones"}, {"packing", "tokenizer"}, {"kernels", "tower"}, {"two_tower"}),
+    "training": (
+        {"cost", "dataset", "distributed", "optim"},
+        {"embedding", "sharding"},
+        {"checks", "head_fitting", "pseudo_pairs", "rounds"},
+        {"batch", "checkpoint"},
+        {"state", "step", "step_log"},
+        {"plan"},
+        {"loop"},
+    ),
+    "store": ({"cached", "base"}, {"archive", "catalog", "lance", "milvus"}, {"copy", "index"}, {"bulk"}),
+    "compare": ({"intervals"}, {"table"}, {"runs"}),
+}
+"""The order within packages: a module imports from lower ones of its package only."""
 
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 
@@ -39,9 +57,14 @@ def top(path):
     return path.relative_to(SOURCE).parts[0].removesuffix(".py")
 
 
-def imports(path):
-    """Full names of all that a file imports, wherever in the file."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def imports(path, *, types=True):
+    """Full names of all that a file imports, wherever in the file; without `types`, only what runs."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    if not types:
+        tree.body = [
+            n for n in tree.body if not (isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING")
+        ]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -67,6 +90,29 @@ def test_imports_run_upward_only(path):
         if package.startswith("unicross.") and name not in (own, "__version__"):
             assert name in FLOOR, f"{path}: imports {package}, which has no floor"
             assert FLOOR[name] < FLOOR[own], f"{path}: {own} may not import {name}"
+
+
+@pytest.mark.parametrize("package", WITHIN)
+def test_imports_run_upward_within_packages(package):
+    level = {name: number for number, names in enumerate(WITHIN[package]) for name in names}
+    files = {path for path in FILES if top(path) == package and path.name != "__init__.py"}
+    modules = {path.relative_to(SOURCE / package).parts[0].removesuffix(".py") for path in files}
+    assert modules == set(level), "the order names just the modules that there are"
+    for path in files:
+        own = path.relative_to(SOURCE / package).parts[0].removesuffix(".py")
+        for name in imports(path, types=False):
+            parts = name.split(".")
+            if (
+                parts[:2] == ["unicross", package]
+                and len(parts) > 2
+                and parts[2] in level
+                and parts[2] != own
+            ):
+                assert level[parts[2]] < level[own], f"{path}: {own} may not import {parts[2]}"
+
+
+def test_floors_name_only_what_is_there():
+    assert {top(path) for path in FILES} - {"__init__"} == set(FLOOR)
 
 
 def outside(name):
