@@ -115,7 +115,7 @@ def keep(run: str, name: str, note: str) -> None:
     if (folder / EVALUATION).is_file():
         result = Result.load(folder / EVALUATION)
         captions = np.bincount(result.text_image, minlength=result.n_images)
-        ranks = {"i2t": result.i2t_ranks, "t2i": result.t2i_ranks, "captions": captions}
+        ranks = {"i2t": result.i2t.ranks, "t2i": result.t2i.ranks, "captions": captions}
         experiments.add_ranks([{"name": name} | {key: value.tolist() for key, value in ranks.items()}])
 
 

@@ -27,7 +27,7 @@ def evaluated(noise, seeds=(0, 1)):
 
 
 def ranks_of(results):
-    return Ranks(np.stack([r.i2t_ranks for r in results]), np.stack([r.t2i_ranks for r in results]))
+    return Ranks(np.stack([r.i2t.ranks for r in results]), np.stack([r.t2i.ranks for r in results]))
 
 
 def test_values_per_image_average_to_the_metric():

@@ -1,6 +1,7 @@
 """Evaluation against hand-made embeddings and a model that sees colours and nothing else."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +9,6 @@ from PIL import Image
 
 from unicross import evaluation
 from unicross.clustering import normalise
-from unicross.data.images import load_square
 from unicross.data.items import ImageFile, Item
 from unicross.errors import DataError
 from unicross.evaluation import Result, evaluate, evaluate_embeddings
@@ -22,11 +22,11 @@ TEXT_IMAGE = np.array([0, 0, 1, 2, 2, 2])
 def test_hand_made_embeddings():
     result = evaluate_embeddings(IMAGES, TEXTS, TEXT_IMAGE, image_ids=["a", "b", "c"])
     assert (result.n_images, result.n_captions) == (3, 6)
-    assert result.i2t_ranks.tolist() == [1, 1, 1]
-    assert result.t2i_ranks.tolist() == [1, 2, 1, 1, 1, 2]
-    assert result.i2t_rival.tolist() == [5, 1, 2]
-    assert result.t2i_rival.tolist() == [1, 1, 2, 0, 0, 0]
-    assert (result.t2i_margin < 0).tolist() == [False, True, False, False, False, True]
+    assert result.i2t.ranks.tolist() == [1, 1, 1]
+    assert result.t2i.ranks.tolist() == [1, 2, 1, 1, 1, 2]
+    assert result.i2t.rivals.tolist() == [5, 1, 2]
+    assert result.t2i.rivals.tolist() == [1, 1, 2, 0, 0, 0]
+    assert (result.t2i.margins < 0).tolist() == [False, True, False, False, False, True]
     metrics = result.metrics
     assert metrics["i2t/R@1"] == 100.0
     assert metrics["t2i/R@1"] == pytest.approx(100 * 4 / 6)
@@ -84,9 +84,9 @@ def test_folds_are_consecutive_and_averaged():
     assert whole.metrics.keys() == halves[0].metrics.keys()
     for key, value in whole.metrics.items():
         assert value == pytest.approx(np.mean([half.metrics[key] for half in halves])), key
-    assert whole.t2i_ranks.tolist() == [*halves[0].t2i_ranks, *halves[1].t2i_ranks]
-    assert whole.t2i_rival.tolist() == [*halves[0].t2i_rival, *(halves[1].t2i_rival + 5)]
-    assert whole.i2t_rival.tolist() == [*halves[0].i2t_rival, *(halves[1].i2t_rival + 10)]
+    assert whole.t2i.ranks.tolist() == [*halves[0].t2i.ranks, *halves[1].t2i.ranks]
+    assert whole.t2i.rivals.tolist() == [*halves[0].t2i.rivals, *(halves[1].t2i.rivals + 5)]
+    assert whole.i2t.rivals.tolist() == [*halves[0].i2t.rivals, *(halves[1].i2t.rivals + 10)]
     with pytest.raises(DataError, match="10 images in 11 folds"):
         evaluate_embeddings(images, texts, text_image, folds=11)
 
@@ -94,8 +94,8 @@ def test_folds_are_consecutive_and_averaged():
 def test_a_model_without_sense_scores_like_chance():
     """All embeddings equal: pessimistic ties put every positive last, so that a collapse is no success."""
     result = evaluate_embeddings(np.ones((4, 2)), np.ones((8, 2)), np.arange(8) // 2)
-    assert result.i2t_ranks.tolist() == [7] * 4
-    assert result.t2i_ranks.tolist() == [4] * 8
+    assert result.i2t.ranks.tolist() == [7] * 4
+    assert result.t2i.ranks.tolist() == [4] * 8
     assert result.metrics["t2t/R@1"] == 0.0
 
 
@@ -107,16 +107,11 @@ def test_saved_and_loaded_is_the_same(tmp_path, folds):
     assert loaded.metrics == result.metrics
     assert loaded.image_ids == result.image_ids
     assert loaded.folds == folds
-    for name in (
-        "text_image",
-        "i2t_ranks",
-        "t2i_ranks",
-        "i2t_rival",
-        "t2i_rival",
-        "i2t_margin",
-        "t2i_margin",
-    ):
-        np.testing.assert_allclose(getattr(loaded, name), getattr(result, name), atol=1e-5)
+    np.testing.assert_array_equal(loaded.text_image, result.text_image)
+    for way in ("i2t", "t2i"):
+        for name in ("ranks", "rivals", "margins"):
+            values = getattr(getattr(loaded, way), name), getattr(getattr(result, way), name)
+            np.testing.assert_allclose(*values, atol=1e-5)
     assert [file.name for file in tmp_path.iterdir()] == ["val.json"]
 
 
@@ -135,17 +130,18 @@ COLOURS = {"red": (200, 30, 30), "green": (30, 160, 30), "blue": (30, 30, 190), 
 class ColourModel:
     """Embeds a picture as its mean colour, a text as the colour it names; remembers what it was shown."""
 
+    config = SimpleNamespace(image_size=16, resize="squash")
+
     def __init__(self):
         self.shown = []
 
-    def encode_images(self, images, batch_size=64):
-        assert batch_size <= 64
-        self.shown.append(np.stack([load_square(image, 16, "squash") for image in images]))
-        return normalise(self.shown[-1].mean(axis=(1, 2)) - 100.0)
+    def encode_pixels(self, pixels):
+        assert len(pixels) <= 64
+        self.shown.append(pixels)
+        return normalise(pixels.mean(axis=(1, 2)) - 100.0)
 
-    def encode_texts(self, texts, batch_size=256):
-        assert batch_size == 256
-        return normalise([np.array(COLOURS[text.split()[-1]]) - 100.0 for text in texts])
+    def encode_texts(self, texts):
+        return normalise([np.array(COLOURS[text.split()[-1].lower()]) - 100.0 for text in texts])
 
 
 @pytest.fixture
@@ -178,7 +174,7 @@ def test_changed_pictures_are_changed_and_fixed_by_the_seed(items):
         evaluate(model, items, seed=seed, batch_size=batch)
     plain, views = models[0].shown
     assert np.abs(plain.astype(int) - views).mean(axis=(1, 2, 3)).min() > 2
-    again = np.concatenate(models[1].shown[1:])
+    again = np.concatenate(models[1].shown)[len(items) :]
     assert (again == views).all()
     assert (models[2].shown[1] != views).any()
 
@@ -193,3 +189,34 @@ def test_broken_picture_is_named(items, tmp_path):
     (tmp_path / "red.png").write_bytes(data[: len(data) // 2])
     with pytest.raises(DataError, match=r"red\.png"):
         evaluate(ColourModel(), items)
+
+
+def test_equal_captions_count_as_right_beside_the_protocol():
+    """Images 0 and 1 have one title in common; the model cannot know which is meant."""
+    images = normalise([[1.0, 0, 0], [1.0, 0.1, 0], [0, 0, 1.0]])
+    texts = normalise([[1.0, 0.1, 0], [1.0, 0.1, 0], [0, 0, 1.0]])
+    result = evaluate_embeddings(images, texts, np.arange(3), numbers=np.array([7, 7, 8]))
+    assert result.metrics["t2i/R@1"] == pytest.approx(100 * 2 / 3)  # text 0 finds image 1
+    assert result.metrics["t2i_equal/R@1"] == 100
+    assert result.metrics["i2t/R@1"] == pytest.approx(100 / 3)  # texts 0 and 1 tie: against the model
+    assert result.metrics["i2t_equal/R@1"] == 100
+    assert result.metrics["rsum_equal"] > result.metrics["rsum"]
+
+
+def test_equal_captions_count_within_their_fold_only():
+    eye = normalise(np.eye(4)[[1, 0, 2, 3]])
+    whole = evaluate_embeddings(np.eye(4), eye, np.arange(4), numbers=np.array([5, 5, 6, 7]))
+    assert whole.metrics["i2t_equal/R@1"] == 100
+    halves = evaluate_embeddings(np.eye(4), np.eye(4), np.arange(4), numbers=np.array([5, 6, 5, 7]), folds=2)
+    assert halves.metrics["i2t_equal/R@1"] == halves.metrics["i2t/R@1"] == 100
+
+
+def test_captions_that_do_not_repeat_have_no_such_recall():
+    result = evaluate_embeddings(np.eye(3), np.eye(3), np.arange(3), numbers=np.arange(3))
+    assert not any("equal" in name for name in result.metrics)
+
+
+def test_captions_are_equal_in_other_case_and_spaces(items):
+    twin = replace(items[1], captions=(" A  Red", "the colour green"))
+    metrics = evaluate(ColourModel(), [items[0], twin, *items[2:]]).metrics
+    assert metrics["t2i_equal/R@1"] > metrics["t2i/R@1"]

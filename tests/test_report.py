@@ -15,7 +15,7 @@ from unicross.data.items import Items
 from unicross.data.load import load_items
 from unicross.demo.scenes import write_demo_set
 from unicross.errors import DataError
-from unicross.evaluation import Result, evaluate_embeddings
+from unicross.evaluation import Direction, Result, evaluate_embeddings
 from unicross.recipe import dump_recipe
 from unicross.report import write_report
 from unicross.report.examples import Album, confused_captions, contest, spread_clusters
@@ -222,12 +222,12 @@ def variant(label, *t2i_ranks):
                 metrics={},
                 image_ids=IDS,
                 text_image=np.array([0, 0, 1, 1]),
-                i2t_ranks=np.ones(2, np.int64),
-                t2i_ranks=ranks,
-                i2t_rival=np.array([2, 0]),
-                t2i_rival=np.array([1, 1, 0, 0]),
-                i2t_margin=np.ones(2, np.float32),
-                t2i_margin=np.where(ranks > 1, -ranks / 100, 0.1).astype(np.float32),
+                i2t=Direction(np.ones(2, np.int64), np.array([2, 0]), np.ones(2, np.float32)),
+                t2i=Direction(
+                    ranks,
+                    np.array([1, 1, 0, 0]),
+                    np.where(ranks > 1, -ranks / 100, 0.1).astype(np.float32),
+                ),
             )
         )
     row = RecipeRow(

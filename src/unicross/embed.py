@@ -16,14 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unicross.config import ModelConfig
-from unicross.data.images import IMAGE_SUFFIXES, AnyImage, Pixels, decode_batches
+from unicross.data.images import IMAGE_SUFFIXES, IMAGES_AT_ONCE, AnyImage, Pixels, decode_batches
 from unicross.data.walk import walk
 from unicross.errors import DataError
 
 Vectors = NDArray[np.float32]
-
-BATCH = 64
-"""Pictures in one forward."""
 
 
 class Encoder(Protocol):
@@ -112,7 +109,7 @@ def _printable(path: str) -> str:
 
 
 def embed_images(
-    model: Encoder, images: Sequence[AnyImage], batch_size: int = BATCH
+    model: Encoder, images: Sequence[AnyImage], batch_size: int = IMAGES_AT_ONCE
 ) -> Iterator[NDArray[np.float32] | DataError]:
     """Each picture's vector float32 [D], in order, or the error that says why there is none.
 

@@ -82,7 +82,14 @@ def _print(result: Result) -> None:
     table.add_column("")
     for column in columns:
         table.add_column(column.replace("_", " "), justify="right")
-    ways = {"i2t": "image to text", "t2i": "text to image", "i2i": "image to image", "t2t": "text to text"}
+    ways = {
+        "i2t": "image to text",
+        "t2i": "text to image",
+        "i2t_equal": "image to text, equal captions right",
+        "t2i_equal": "text to image, equal captions right",
+        "i2i": "image to image",
+        "t2t": "text to text",
+    }
     for way, name in ways.items():
         cells = [f"{metrics[f'{way}/{c}']:.1f}" if f"{way}/{c}" in metrics else "" for c in columns]
         if any(cells):

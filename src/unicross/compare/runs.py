@@ -137,8 +137,8 @@ class _Runs:
     @property
     def ranks(self) -> Ranks:
         return Ranks(
-            np.stack([result.i2t_ranks for result in self.results]),
-            np.stack([result.t2i_ranks for result in self.results]),
+            np.stack([result.i2t.ranks for result in self.results]),
+            np.stack([result.t2i.ranks for result in self.results]),
         )
 
 

@@ -40,6 +40,9 @@ IMAGE_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
 HEIC by itself) are reported, never passed over."""
 
 EMPTY = "the file is empty"
+IMAGES_AT_ONCE = 64
+"""Pictures that pass a tower together where nobody says. The same everywhere, since equal batches give equal
+vectors (see `TwoTower`)."""
 GAP = 2
 """A picture is reduced by cheap means only down to this multiple of the wanted side; the rest is bicubic."""
 QUALITY = 82

@@ -17,6 +17,8 @@ from transformers import PreTrainedTokenizerFast
 from unicross.batches import Indices
 from unicross.data.items import Item, Items, text_numbers
 
+TEXTS_AT_ONCE = 256
+"""Texts that pass a tower together, as `images.IMAGES_AT_ONCE`."""
 CHUNK = 8192
 """Captions that are tokenised at a time."""
 

@@ -25,9 +25,9 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from unicross.config import ModelConfig
-from unicross.data.images import AnyImage, Pixels, decode_batches
+from unicross.data.images import IMAGES_AT_ONCE, AnyImage, Pixels, decode_batches
 from unicross.data.items import strings
-from unicross.data.tokens import TokenizedTexts
+from unicross.data.tokens import TEXTS_AT_ONCE, TokenizedTexts
 from unicross.device import autocast, pick_device
 from unicross.errors import CheckpointError, DataError, RecipeError
 from unicross.model.backbones import (
@@ -42,9 +42,6 @@ from unicross.model.tokenizer import load_tokenizer, train_tokenizer
 from unicross.model.tower import Tower, check_length, prefix_tokens
 from unicross.run import checkpoint_at
 
-IMAGES_AT_ONCE, TEXTS_AT_ONCE = 64, 256
-"""How many pass a tower together where nobody says. The same everywhere: in bf16 a vector depends a little on
-what else is in its batch (see `TwoTower`), and equal batches give equal vectors."""
 MAX_SCALE = 100.0
 """Largest 1 / temperature (Radford et al. 2021)."""
 WEIGHTS, SETTINGS = "model.safetensors", "model.json"

@@ -90,27 +90,27 @@ def confused_captions(variant: Variant, album: Album, n: int = 6) -> list[Exampl
     """Captions that a wrong picture fits far better than their own, by the first seed's rival."""
     results = variant.results
     first = results[0]
-    margin = np.mean([result.t2i_margin for result in results], axis=0)  # [M]
+    margin = np.mean([result.t2i.margins for result in results], axis=0)  # [M]
     ranks = _median_ranks(results)
 
     def show(query: int) -> Example | None:
-        own, rival = first.text_image[query], first.t2i_rival[query]
+        own, rival = first.text_image[query], first.t2i.rivals[query]
         return _complete(
             Shown("query", "caption", text=_caption(first, query, album)),
             Shown("right", f"its picture, rank {ranks[query]:.0f}", album.thumbnail(first.image_ids[own])),
             Shown("wrong", "taken for it", album.thumbnail(first.image_ids[rival])),
         )
 
-    order = [q for q in np.argsort(margin) if margin[q] < 0 and first.t2i_rival[q] >= 0]
-    return _distinct(order, lambda q: frozenset((first.text_image[q], first.t2i_rival[q])), show, n)
+    order = [q for q in np.argsort(margin) if margin[q] < 0 and first.t2i.rivals[q] >= 0]
+    return _distinct(order, lambda q: frozenset((first.text_image[q], first.t2i.rivals[q])), show, n)
 
 
 def confused_pictures(variant: Variant, album: Album, n: int = 6) -> list[Example]:
     """Pictures that a wrong caption fits far better than any of their own, by the first seed's rival."""
     results = variant.results
     first = results[0]
-    margin = np.mean([result.i2t_margin for result in results], axis=0)  # [N]
-    ranks = np.median([result.i2t_ranks for result in results], axis=0)
+    margin = np.mean([result.i2t.margins for result in results], axis=0)  # [N]
+    ranks = np.median([result.i2t.ranks for result in results], axis=0)
 
     def show(query: int) -> Example | None:
         return _complete(
@@ -120,11 +120,11 @@ def confused_pictures(variant: Variant, album: Album, n: int = 6) -> list[Exampl
                 f"a caption of it; the best ranks {ranks[query]:.0f}",
                 text=album.caption(first.image_ids[query]),
             ),
-            Shown("wrong", "taken for it", text=_caption(first, int(first.i2t_rival[query]), album)),
+            Shown("wrong", "taken for it", text=_caption(first, int(first.i2t.rivals[query]), album)),
         )
 
-    order = [q for q in np.argsort(margin) if margin[q] < 0 and first.i2t_rival[q] >= 0]
-    return _distinct(order, lambda q: int(first.text_image[first.i2t_rival[q]]), show, n)
+    order = [q for q in np.argsort(margin) if margin[q] < 0 and first.i2t.rivals[q] >= 0]
+    return _distinct(order, lambda q: int(first.text_image[first.i2t.rivals[q]]), show, n)
 
 
 def spread_clusters(clusters: Clusters, n: int = 8) -> list[int]:
@@ -164,7 +164,7 @@ def _wins(
     theirs = loser.results[0]
 
     def show(query: int) -> Example | None:
-        own, rival = theirs.text_image[query], theirs.t2i_rival[query]
+        own, rival = theirs.text_image[query], theirs.t2i.rivals[query]
         right = f"rank {winner_ranks[query]:.0f} by {winner.label}, {loser_ranks[query]:.0f} by {loser.label}"
         return _complete(
             Shown("query", "caption", text=_caption(theirs, query, album)),
@@ -172,14 +172,14 @@ def _wins(
             Shown("wrong", f"preferred by {loser.label}", album.thumbnail(theirs.image_ids[rival])),
         )
 
-    clear = (winner_ranks <= FOUND) & (loser_ranks > MISSED) & (theirs.t2i_ranks > 1)
+    clear = (winner_ranks <= FOUND) & (loser_ranks > MISSED) & (theirs.t2i.ranks > 1)
     gain = np.where(clear, np.log(loser_ranks) - np.log(winner_ranks), 0.0)
     order = [int(q) for q in np.argsort(-gain, kind="stable") if gain[q] > 0]
     return _distinct(order, lambda q: int(theirs.text_image[q]), show, n)
 
 
 def _median_ranks(results: Sequence[Result]) -> npt.NDArray[np.float64]:
-    ranks: npt.NDArray[np.float64] = np.median([result.t2i_ranks for result in results], axis=0)
+    ranks: npt.NDArray[np.float64] = np.median([result.t2i.ranks for result in results], axis=0)
     return ranks
 
 

@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from unicross.batches import Indices
+from unicross.data.images import IMAGES_AT_ONCE
+from unicross.data.tokens import TEXTS_AT_ONCE
 from unicross.evaluation import Result, evaluate_embeddings
 from unicross.model import TwoTower
-from unicross.model.two_tower import IMAGES_AT_ONCE, TEXTS_AT_ONCE
 from unicross.prefetch import prefetch
 from unicross.training.dataset import Dataset
 from unicross.training.distributed import broadcast_object, gather_array, rank_slice
@@ -74,6 +75,7 @@ def validate(model: TwoTower, data: Dataset) -> Result:
             texts,
             np.searchsorted(pairs, data.captions.item[chosen]),
             image_ids=data.items.select(pairs).ids.to_pylist(),
+            numbers=data.captions.number[chosen],
         )
     )
 
