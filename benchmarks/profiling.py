@@ -32,6 +32,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
+from unicross.training.prepare import make_batch
 
 from bare_towers import towers
 from experiments import keep
@@ -39,7 +40,6 @@ from pairs import add_arguments, pairs_recipe, write_pairs
 from unicross.device import autocast
 from unicross.training import train
 from unicross.training.dataset import cached_side, make_dataset, read_splits
-from unicross.training.prepare import make_batch
 from unicross.training.state import make_model
 from unicross.training.step import _text_features
 

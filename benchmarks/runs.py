@@ -28,13 +28,13 @@ import torch
 import yaml
 from rich.console import Console
 from rich.table import Table
+from unicross.training.folder import EVALUATION, RECIPE, SUMMARY
 
 import experiments
 from experiments import METRICS, RECALLS, Row
 from unicross.compare.intervals import COMPARED, Difference, Ranks, paired_difference, per_image
 from unicross.compare.table import difference_text
 from unicross.evaluation import Result
-from unicross.training.folder import EVALUATION, RECIPE, SUMMARY
 
 BOUNDS = re.compile(r"\[[+-]\d+\.\d, [+-]\d+\.\d\]")
 T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571}

@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+from unicross.training.speed import compile_layers, prefer_fast_kernels
 
 from experiments import keep
 from pairs import arguments_parser, pairs_recipe, write_pairs
@@ -34,7 +35,6 @@ from unicross.device import autocast, pick_device
 from unicross.model import TwoTower
 from unicross.recipe import dump_recipe
 from unicross.training import train
-from unicross.training.speed import compile_layers, prefer_fast_kernels
 
 WARM = 3
 OPEN_CLIP = {

@@ -12,7 +12,7 @@ from unicross.metrics import (
     mean_rank,
     median_rank,
     r_sum,
-    rank,
+    rank_keys,
     recall_at,
 )
 
@@ -30,7 +30,7 @@ IMAGE_IDS, CAPTION_IDS = np.arange(4), np.arange(8) // 2
 
 
 def test_hand_computed_image_to_text():
-    ranking = rank(SIMILARITY, np.eye(8, dtype=np.float32), IMAGE_IDS, CAPTION_IDS)
+    ranking = rank_keys(SIMILARITY, np.eye(8, dtype=np.float32), IMAGE_IDS, CAPTION_IDS)
     assert ranking.ranks.tolist() == [1, 3, 7, 2]
     assert ranking.negatives_above.tolist() == [[0, 6], [2, 2], [6, 6], [1, 1]]
     assert ranking.rival.tolist() == [7, 0, 0, 5]
@@ -42,7 +42,7 @@ def test_hand_computed_image_to_text():
 
 
 def test_hand_computed_text_to_image():
-    ranking = rank(SIMILARITY.T, np.eye(4, dtype=np.float32), CAPTION_IDS, IMAGE_IDS)
+    ranking = rank_keys(SIMILARITY.T, np.eye(4, dtype=np.float32), CAPTION_IDS, IMAGE_IDS)
     assert ranking.ranks.tolist() == [1, 4, 2, 1, 2, 3, 1, 1]
 
 
@@ -81,7 +81,7 @@ def test_equals_slow_reference_for_any_block(queries, keys, seed, own, block):
     as_float = queries.astype(np.float32), keys.astype(np.float32)
     similarity = (queries.astype(int) @ keys.T.astype(int)).tolist()
     expected = slow_ahead(similarity, query_ids, key_ids, exclude)
-    ranking = rank(*as_float, query_ids, key_ids, exclude=exclude, block=block)
+    ranking = rank_keys(*as_float, query_ids, key_ids, exclude=exclude, block=block)
     assert [[n for n in row if n >= 0] for row in ranking.negatives_above.tolist()] == expected
     assert ranking.ranks.tolist() == [row[0] + 1 for row in expected]
     for q, rival in enumerate(ranking.rival):
@@ -105,13 +105,13 @@ def test_equal_vectors_tie_in_spite_of_float_noise():
     query = (vector + 0.1 * other / np.linalg.norm(other))[None]
     keys = np.repeat(vector[None], 101, axis=0)
     for columns in (1, 3, 7, 64, 101):
-        ranking = rank(query, keys, np.array([50]), np.arange(101), block=(1, columns))
+        ranking = rank_keys(query, keys, np.array([50]), np.arange(101), block=(1, columns))
         assert ranking.ranks.tolist() == [101]
 
 
 def test_a_difference_above_noise_counts():
     keys = np.array([[1.0, 0.0], [0.99998, 0.0]], dtype=np.float32)
-    ranking = rank(np.array([[1.0, 0.0]]), keys, np.array([0]), np.array([0, 1]))
+    ranking = rank_keys(np.array([[1.0, 0.0]]), keys, np.array([0]), np.array([0, 1]))
     assert ranking.ranks.tolist() == [1]
 
 
@@ -119,14 +119,14 @@ def test_order_of_keys_changes_no_rank():
     rng = np.random.default_rng(1)
     queries, keys = rng.normal(size=(20, 8)), rng.normal(size=(60, 8))
     key_ids, order = np.arange(60) % 20, rng.permutation(60)
-    plain = rank(queries, keys, np.arange(20), key_ids)
-    shuffled = rank(queries, keys[order], np.arange(20), key_ids[order], block=(7, 13))
+    plain = rank_keys(queries, keys, np.arange(20), key_ids)
+    shuffled = rank_keys(queries, keys[order], np.arange(20), key_ids[order], block=(7, 13))
     assert (plain.negatives_above == shuffled.negatives_above).all()
     assert (plain.rival == order[shuffled.rival]).all()
 
 
 def test_all_keys_positive_has_no_rival():
-    ranking = rank(np.ones((1, 2)), np.ones((3, 2)), np.zeros(1, int), np.zeros(3, int))
+    ranking = rank_keys(np.ones((1, 2)), np.ones((3, 2)), np.zeros(1, int), np.zeros(3, int))
     assert ranking.ranks.tolist() == [1]
     assert ranking.rival.tolist() == [-1]
     assert ranking.average_precision.tolist() == [100.0]
@@ -138,17 +138,17 @@ def test_values_that_are_not_finite_are_refused():
     with pytest.raises(
         DataError, match="1 of 3 keys hold values that are not finite, the first at position 1"
     ):
-        rank(np.ones((1, 2)), keys, np.zeros(1, int), np.zeros(3, int))
+        rank_keys(np.ones((1, 2)), keys, np.zeros(1, int), np.zeros(3, int))
     with pytest.raises(DataError, match="queries"):
-        rank(np.full((1, 2), np.inf), np.ones((3, 2)), np.zeros(1, int), np.zeros(3, int))
+        rank_keys(np.full((1, 2), np.inf), np.ones((3, 2)), np.zeros(1, int), np.zeros(3, int))
 
 
 def test_query_without_positive_is_refused():
     with pytest.raises(DataError, match="query 2 "):
-        rank(np.ones((3, 2)), np.ones((2, 2)), np.array([0, 1, 7]), np.array([0, 1]), block=(2, 2))
+        rank_keys(np.ones((3, 2)), np.ones((2, 2)), np.array([0, 1, 7]), np.array([0, 1]), block=(2, 2))
     with pytest.raises(DataError, match="query 1 "):
-        rank(
+        rank_keys(
             np.ones((2, 2)), np.ones((3, 2)), np.array([0, 1]), np.array([0, 0, 1]), exclude=np.array([0, 2])
         )
     with pytest.raises(DataError, match="no queries"):
-        rank(np.ones((0, 2)), np.ones((2, 2)), np.array([], int), np.array([0, 1]))
+        rank_keys(np.ones((0, 2)), np.ones((2, 2)), np.array([], int), np.array([0, 1]))

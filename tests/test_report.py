@@ -18,8 +18,8 @@ from unicross.errors import DataError
 from unicross.evaluation import Direction, Result, evaluate_embeddings
 from unicross.recipe import dump_recipe
 from unicross.report import write_report
+from unicross.report.contents import collect
 from unicross.report.examples import Album, confused_captions, contest, spread_clusters
-from unicross.report.gather import Clusters, Variant, gather
 
 TRAIN, VAL, DIM = 40, 24, 8
 
@@ -127,7 +127,7 @@ def test_comparison_shows_every_part(folder):
         "Hardest confusions of hard",
         "Recipes",
     ]
-    plain, longer, hard = gather(folder).comparison.rows
+    plain, longer, hard = collect(folder).comparison.rows
     assert longer.label == "plain (equal compute)"
     for row in (plain, longer, hard):
         assert spread_text(row.metrics["rsum"]) in page.text
@@ -160,7 +160,7 @@ def test_same_folder_same_page(folder, tmp_path):
 
 
 def test_single_run(folder):
-    run = folder / gather(folder).comparison.rows[2].runs[0]
+    run = folder / collect(folder).comparison.rows[2].runs[0]
     page = Page(write_report(run))
     assert page.headings == [
         run.name,
@@ -174,7 +174,7 @@ def test_single_run(folder):
 
 
 def test_run_that_is_not_evaluated_nor_clustered_nor_finished(folder):
-    run = folder / gather(folder).comparison.rows[0].runs[0]
+    run = folder / collect(folder).comparison.rows[0].runs[0]
     (run / "evaluation.json").unlink()
     (run / "summary.json").unlink()
     with (run / "metrics.jsonl").open("a") as log:
@@ -187,7 +187,7 @@ def test_run_that_is_not_evaluated_nor_clustered_nor_finished(folder):
 
 
 def test_run_that_has_only_begun(folder):
-    run = folder / gather(folder).comparison.rows[0].runs[0]
+    run = folder / collect(folder).comparison.rows[0].runs[0]
     for name in ("evaluation.json", "summary.json", "metrics.jsonl"):
         (run / name).unlink()
     assert Page(write_report(run)).headings == [run.name, "Confusions", "Recipes"]

@@ -39,7 +39,7 @@ from unicross.metrics import (
     mean_rank,
     median_rank,
     r_sum,
-    rank,
+    rank_keys,
     recall_at,
 )
 
@@ -208,8 +208,8 @@ def evaluate_embeddings(
         fold_images, fold_texts = images[of_images], texts[of_texts]
         owner = (text_image[of_texts] - first).astype(np.int64)
         position = np.arange(len(of_images))
-        from_images = rank(fold_images, fold_texts, position, owner)
-        from_texts = rank(fold_texts, fold_images, owner, position)
+        from_images = rank_keys(fold_images, fold_texts, position, owner)
+        from_texts = rank_keys(fold_texts, fold_images, owner, position)
         i2t.fill(of_images, of_texts, from_images)
         t2i.fill(of_texts, of_images, from_texts)
         in_fold = _summary("i2t", from_images) | _summary("t2i", from_texts)
@@ -217,7 +217,7 @@ def evaluate_embeddings(
         if equal is not None:
             in_fold |= _equal_recalls(fold_images, fold_texts, owner, _inside(equal, of_texts))
         if views is not None:
-            in_fold |= _recalls("i2i", rank(views[of_images], fold_images, position, position))
+            in_fold |= _recalls("i2i", rank_keys(views[of_images], fold_images, position, position))
         metrics.append(in_fold | _siblings(fold_texts, owner))
     shared = [key for key in metrics[0] if all(key in fold for fold in metrics)]
     return Result(
@@ -257,8 +257,8 @@ def _equal_recalls(images: Floats, texts: Floats, owner: Ints, equal: tuple[Ints
     """Recalls that count a caption as right which says what a caption of the image says, and its image."""
     one, other = equal
     position = np.arange(len(images))
-    from_images = rank(images, texts, position, owner, also=(owner[one], other))
-    from_texts = rank(texts, images, owner, position, also=(one, owner[other]))
+    from_images = rank_keys(images, texts, position, owner, also=(owner[one], other))
+    from_texts = rank_keys(texts, images, owner, position, also=(one, owner[other]))
     return (
         _recalls("i2t_equal", from_images)
         | _recalls("t2i_equal", from_texts)
@@ -285,7 +285,7 @@ def _siblings(texts: npt.NDArray[np.floating], ids: npt.NDArray[np.integer]) -> 
         return {}
     if len(asking) > SIBLING_QUERIES:
         asking = np.sort(np.random.default_rng(0).choice(asking, SIBLING_QUERIES, replace=False))
-    return _recalls("t2t", rank(texts[asking], texts, ids[asking], ids, exclude=asking))
+    return _recalls("t2t", rank_keys(texts[asking], texts, ids[asking], ids, exclude=asking))
 
 
 def _changed(picture: ImageSource, seed: tuple[int, int]) -> Image.Image:

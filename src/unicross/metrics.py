@@ -30,7 +30,7 @@ RECALL_AT = (1, 5, 10)
 
 @dataclass(frozen=True)
 class Ranking:
-    """Where the positives of each query rank, and which negative comes closest to them."""
+    """Where the positives of each query rank_keys, and which negative comes closest to them."""
 
     negatives_above: Ints
     """[Q, P]: number of negatives above each positive, best positive first; -1 where there are fewer."""
@@ -55,7 +55,7 @@ class Ranking:
         return mean
 
 
-def rank(
+def rank_keys(
     queries: npt.NDArray[np.floating],
     keys: npt.NDArray[np.floating],
     query_ids: npt.NDArray[np.integer],

@@ -117,6 +117,15 @@ def dump_recipe(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
 
 
+def differences(before: Recipe, after: Recipe) -> list[str]:
+    """A sentence for each value that differs: `train.batch_size was 64, is 128`."""
+    old, new = (
+        {".".join(keys): v for keys, v in _leaves(r.model_dump(mode="json"))} for r in (before, after)
+    )
+    changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return [f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in changed]
+
+
 def _merge(base: Any, over: Any) -> Any:
     if isinstance(base, Mapping) and isinstance(over, Mapping):
         return {**base, **{key: _merge(base.get(key), value) for key, value in over.items()}}

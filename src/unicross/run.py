@@ -33,7 +33,7 @@ from unicross.config import Recipe
 from unicross.data.items import Items
 from unicross.errors import CheckpointError, DataError, RecipeError
 from unicross.files import folder_beside, replace_link, write_text
-from unicross.recipe import dump_recipe, load_recipe
+from unicross.recipe import differences, dump_recipe, load_recipe
 
 Event = Mapping[str, Any]
 """A flat mapping with a `kind`: `step` (losses, learning rate), `epoch` (speed), `heads` (fitted before a
@@ -42,8 +42,6 @@ stage), `round` (clusters), `eval` (validation metrics), `note` (a sentence for 
 
 Listener = Callable[[Event], None]
 
-LOGGED = ("step", "epoch", "heads", "round", "eval", "note")
-"""Kinds of events that are written; the others are for whoever listens."""
 OF_STEPS_TO_COME = ("heads", "round")
 """Kinds that speak of the steps to come: a run that resumes at their step tells them again."""
 
@@ -126,7 +124,7 @@ class RunFolder:
         """Raise CheckpointError where there is no run, RecipeError where it was begun with another recipe."""
         begun_with = recipe_of(self.last) if (self.last / RECIPE).is_file() else self.recipe()
         if begun_with != recipe:
-            changed = "; ".join(_differences(begun_with, recipe))
+            changed = "; ".join(differences(begun_with, recipe))
             raise RecipeError(
                 f"{self.path} was begun with another recipe; these differ: {changed}. "
                 "Resume without overrides, or begin a new run"
@@ -197,6 +195,16 @@ class RunFolder:
                 break
         return [event for event in events if not kinds or event["kind"] in kinds]
 
+    def open_events(self, resume_at: int | None) -> TextIO:
+        """The file that events are appended to, a line each.
+
+        `resume_at`: drop what a killed run wrote after its checkpoint at this step; None begins anew.
+        """
+        before = [] if resume_at is None else self.events()
+        lines = (json.dumps(event) + "\n" for event in before if _is_before(event, resume_at or 0))
+        write_text(self.path / METRICS, "".join(lines))
+        return (self.path / METRICS).open("a", buffering=1, encoding="utf-8")
+
     def publish(self, link: Path, name: str, write: Callable[[Path], None]) -> None:
         """Have `write` fill a new checkpoint, let `link` (`last` or `best`) point at it, drop the one before.
 
@@ -225,39 +233,6 @@ class RunFolder:
     def _is_linked(self, name: str) -> bool:
         links = (link for link in (self.last, self.best) if link.is_symlink())
         return any(Path(os.readlink(link)).name == name for link in links)
-
-
-class EventLog:
-    """Appends events to a run's log, and scalars to TensorBoard where it is installed."""
-
-    def __init__(self, run: RunFolder, resume_at: int | None, listener: Listener | None) -> None:
-        """`resume_at`: drop what a killed run wrote after its checkpoint at this step; None begins anew."""
-        path = run.path / METRICS
-        self._listener = listener
-        before = [] if resume_at is None else run.events()
-        write_text(path, "".join(json.dumps(e) + "\n" for e in before if _is_before(e, resume_at or 0)))
-        self._file: TextIO = path.open("a", buffering=1, encoding="utf-8")
-        self._board = _tensorboard(run.path, resume_at)
-
-    def emit(self, event: Event) -> None:
-        if event["kind"] in LOGGED:
-            self._file.write(json.dumps(event) + "\n")
-            if self._board is not None:
-                for name, value in event.items():
-                    if isinstance(value, float):
-                        self._board.add_scalar(f"{event['kind']}/{name}", value, event["step"])
-        if self._listener is not None:
-            self._listener(event)
-
-    def sync(self) -> None:
-        """Have all events on disk, as a checkpoint of their step is about to be."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        self._file.close()
-        if self._board is not None:
-            self._board.close()
 
 
 def recipe_of(folder: Path) -> Recipe:
@@ -289,25 +264,3 @@ def checkpoint_at(folder: Path) -> Path:
 
 def _is_before(event: Event, step: int) -> bool:
     return event["step"] < step or (event["step"] == step and event["kind"] not in OF_STEPS_TO_COME)
-
-
-def _tensorboard(run: Path, resume_at: int | None) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    after = None if resume_at is None else resume_at + 1
-    return SummaryWriter(str(run / "tensorboard"), purge_step=after)
-
-
-def _differences(before: Recipe, after: Recipe) -> list[str]:
-    def leaves(node: Any, key: str = "") -> dict[str, Any]:
-        if isinstance(node, dict):
-            return {k: v for name, child in node.items() for k, v in leaves(child, f"{key}.{name}").items()}
-        if isinstance(node, list):
-            return {k: v for i, child in enumerate(node) for k, v in leaves(child, f"{key}.{i}").items()}
-        return {key.lstrip("."): node}
-
-    old, new = leaves(before.model_dump(mode="json")), leaves(after.model_dump(mode="json"))
-    changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    return [f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in changed]

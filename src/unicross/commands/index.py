@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from unicross.embed import Failure
     from unicross.store.index import IndexReport
 
-SHOWN = 20
+FAILURES_SHOWN = 20
 """Files that could not be taken which are listed one by one; `--json` lists them all."""
 
 
@@ -122,7 +122,7 @@ def print_failures(failed: Sequence[Failure]) -> None:
     """The first of them, one a line, on standard error."""
     if failed:
         typer.echo(f"{len(failed)} could not be taken:", err=True)
-        for failure in failed[:SHOWN]:
+        for failure in failed[:FAILURES_SHOWN]:
             typer.echo(f"  {failure.path}: {failure.reason}", err=True)
-        if len(failed) > SHOWN:
-            typer.echo(f"  and {len(failed) - SHOWN} more (--json lists them all)", err=True)
+        if len(failed) > FAILURES_SHOWN:
+            typer.echo(f"  and {len(failed) - FAILURES_SHOWN} more (--json lists them all)", err=True)

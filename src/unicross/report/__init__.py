@@ -1,6 +1,6 @@
 """A comparison, or one run, as a self-contained HTML page: no script, no outside asset, light and dark.
 
-`gather` reads the folder, `figures` draws, `examples` picks queries and thumbnails, `page.html` lays out.
+`contents` reads the folder, `figures` draws, `examples` picks queries and thumbnails, `page.html` lays out.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
         raise UnicrossError(
             f"a report needs {error.name}: install it with `pip install 'unicross[report]'`"
         ) from error
-    from unicross.report.gather import gather
+    from unicross.report.contents import collect
 
     out = out or folder
     out = out / "report.html" if out.is_dir() else out
-    html = render(gather(folder))
+    html = render(collect(folder))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, html)
     return out

@@ -13,7 +13,7 @@ from unicross.data.images import decode, thumbnail
 from unicross.data.items import Items
 from unicross.errors import DataError
 from unicross.evaluation import Result
-from unicross.report.gather import Variant
+from unicross.report.contents import Variant
 from unicross.training.rounds import Clusters
 
 FOUND, MISSED = 5, 10

@@ -19,14 +19,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from unicross.compare.intervals import Difference
-from unicross.report.gather import Run, Variant
+from unicross.report.contents import Run, Variant
 from unicross.run import Event
 from unicross.training.rounds import Clusters
 
 INK = "#010203"
 """Stands for the page's text colour, which it is replaced with."""
 
-COLOURS = ("#3f8fd2", "#e0782f", "#3fa66b", "#a974d8", "#d5556b", "#2fa8a8", "#b08d3c", "#8a8f98")
+PALETTE = ("#3f8fd2", "#e0782f", "#3fa66b", "#a974d8", "#d5556b", "#2fa8a8", "#b08d3c", "#8a8f98")
 """Readable on white and on near black."""
 
 UNITS = ((1e6, "PFLOP"), (1e3, "TFLOP"), (1.0, "GFLOP"))
@@ -56,7 +56,7 @@ STYLE: dict[Any, Any] = {
 
 
 def colour(index: int) -> str:
-    return COLOURS[index % len(COLOURS)]
+    return PALETTE[index % len(PALETTE)]
 
 
 def learning_curves(variants: Sequence[Variant]) -> str | None:
@@ -132,7 +132,7 @@ def cluster_map(clusters: Clusters, shown: Sequence[int]) -> str:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9, 5.2), layout="constrained", dpi=150)
         axes = figure.subplots()
-        # Points are a picture within the SVG: thousands of shapes would make the page heavy.
+        # Curve are a picture within the SVG: thousands of shapes would make the page heavy.
         axes.scatter(xy[:, 0], xy[:, 1], s=5, color="#8a8f98", alpha=0.35, linewidth=0, rasterized=True)
         marks = cycle("osD^vPX*")
         for number, cluster in enumerate(shown):
@@ -149,7 +149,7 @@ def cluster_map(clusters: Clusters, shown: Sequence[int]) -> str:
         return _svg(figure)
 
 
-Points = Callable[[Run], tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]
+Curve = Callable[[Run], tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]
 """x and y of a run's line; empty where its log has none."""
 
 
@@ -161,7 +161,7 @@ def _columns(
     return np.array(list(values)), np.array(list(values.values()))
 
 
-def _evaluations(x: str, y: str, x_unit: float = 1.0) -> Points:
+def _evaluations(x: str, y: str, x_unit: float = 1.0) -> Curve:
     def points(run: Run) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         xs, ys = _columns(run.of_kind("eval", x, y), x, y)
         return xs / x_unit, ys
@@ -169,7 +169,7 @@ def _evaluations(x: str, y: str, x_unit: float = 1.0) -> Points:
     return points
 
 
-def _rounds(y: str, factor: float = 1.0) -> Points:
+def _rounds(y: str, factor: float = 1.0) -> Curve:
     def points(run: Run) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         xs, ys = _columns(run.of_kind("round", "epoch", y), "epoch", y)
         return xs, ys * factor
@@ -186,7 +186,7 @@ def _losses(run: Run, n: int = 80) -> tuple[npt.NDArray[np.float64], npt.NDArray
     )
 
 
-def _lines(axes: Axes, variants: Sequence[Variant], points: Points, *, dashed: bool = False) -> bool:
+def _lines(axes: Axes, variants: Sequence[Variant], points: Curve, *, dashed: bool = False) -> bool:
     """Draw a line a seed and their mean, for each variant that has any. Says whether it drew."""
     drawn = False
     for number, variant in enumerate(variants):

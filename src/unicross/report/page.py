@@ -1,4 +1,4 @@
-"""Fills `page.html` with what was gathered."""
+"""Fills `page.html` with what was contents."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from unicross.data.items import Items
 from unicross.data.load import read_splits
 from unicross.errors import UnicrossError
 from unicross.report import examples, figures
-from unicross.report.gather import Gathered, Variant
+from unicross.report.contents import Contents, Variant
 
 EXTRA = ("i2t/median_rank", "t2i/median_rank", "i2i/R@1", "t2t/R@1")
 """Metrics in the table beside the compared ones, where there are any."""
 
 
-def render(gathered: Gathered) -> str:
+def render(contents: Contents) -> str:
     """The whole page. Text from data and recipes is escaped; figures are ours."""
-    train, validation, problem = _items(gathered)
+    train, validation, problem = _items(contents)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -31,11 +31,11 @@ def render(gathered: Gathered) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    variants = gathered.variants
+    variants = contents.variants
     album = examples.Album(validation)
     return environment.get_template("page.html").render(
-        title=gathered.title,
-        comparison=gathered.comparison,
+        title=contents.title,
+        comparison=contents.comparison,
         table=_table(variants),
         references=list(dict.fromkeys(label for v in variants for label in v.row.against)),
         difference_text=difference_text,
@@ -46,7 +46,7 @@ def render(gathered: Gathered) -> str:
         compute=_markup(figures.against_compute(variants)),
         rounds=_markup(figures.rounds(variants)),
         clusters=_clusters(variants, train),
-        contest=_contest(gathered, album),
+        contest=_contest(contents, album),
         confusions=_confusions(variants, album),
         variants=variants,
     )
@@ -56,10 +56,10 @@ def _markup(svg: str | None) -> Markup | None:
     return None if svg is None else Markup(svg)
 
 
-def _items(gathered: Gathered) -> tuple[Items, Items, str | None]:
+def _items(contents: Contents) -> tuple[Items, Items, str | None]:
     """Training and validation items, or the reason why there are none: a report does without pictures."""
     try:
-        train, validation, _ = read_splits(gathered.variants[0].runs[0].recipe.data)
+        train, validation, _ = read_splits(contents.variants[0].runs[0].recipe.data)
     except UnicrossError as error:
         return Items.of([]), Items.of([]), f"No pictures are shown, because the data cannot be read: {error}"
     return train, validation, None
@@ -114,11 +114,11 @@ def _clusters(variants: Sequence[Variant], train: Items) -> dict[str, Any] | Non
     return None
 
 
-def _contest(gathered: Gathered, album: examples.Album) -> dict[str, Any] | None:
+def _contest(contents: Contents, album: examples.Album) -> dict[str, Any] | None:
     """The first recipe, at equal compute where there is such a row, and the best row of another recipe."""
-    evaluated = [variant for variant in gathered.variants if variant.results]
-    first = [v for v in evaluated if v.row.recipe == gathered.variants[0].row.recipe]
-    others = [v for v in evaluated if v.row.recipe != gathered.variants[0].row.recipe]
+    evaluated = [variant for variant in contents.variants if variant.results]
+    first = [v for v in evaluated if v.row.recipe == contents.variants[0].row.recipe]
+    others = [v for v in evaluated if v.row.recipe != contents.variants[0].row.recipe]
     if not first or not others:
         return None
     a, b = first[-1], max(others, key=lambda variant: variant.row.metrics["rsum"].mean)

@@ -1,5 +1,5 @@
 """Training: stages, rounds of clusters, steps, checkpoints."""
 
-from unicross.training.loop import train
+from unicross.training.entry import train
 
 __all__ = ["train"]

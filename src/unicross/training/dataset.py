@@ -5,7 +5,6 @@ N: items.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,11 +18,7 @@ from unicross.data.pixels import LazyPixels, PixelCache, PixelSource
 from unicross.data.records import Problem
 from unicross.data.tokens import CaptionTokens
 from unicross.model import TwoTower
-
-DECODED = "decoding"
-"""What progress is reported of."""
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and the whole."""
+from unicross.prefetch import OnProgress
 
 
 @dataclass(frozen=True)
@@ -72,20 +67,16 @@ def make_dataset(
     side: int,
     where: Path | None,
     rng: np.random.Generator,
-    progress: Progress,
+    on_progress: OnProgress,
 ) -> tuple[Dataset, list[Problem]]:
     """Decode (or find decoded) the pictures and tokenise the captions of items; also what was skipped."""
     resize, on_error = model.config.resize, data.on_error
-
-    def decoded(done: int, total: int) -> None:
-        progress(DECODED, done, total)
-
     pixels: PixelCache | LazyPixels
     if data.cache == "none":
-        pixels = LazyPixels.build(items, side, resize, on_error=on_error, progress=decoded)
+        pixels = LazyPixels.build(items, side, resize, on_error=on_error, progress=on_progress)
     else:
         place = where if data.cache == "disk" else None
-        pixels = PixelCache.build(items, side, resize, where=place, on_error=on_error, progress=decoded)
+        pixels = PixelCache.build(items, side, resize, where=place, on_error=on_error, progress=on_progress)
     problems = list(pixels.bad)
     if pixels.bad_items:
         kept = np.setdiff1d(np.arange(len(items)), pixels.bad_items)

@@ -19,7 +19,7 @@ from unicross.training.dataset import Dataset
 from unicross.training.distributed import broadcast_object, gather_array, rank_slice
 
 
-def embed_images(
+def embed_item_images(
     model: TwoTower, data: Dataset, items: Indices, *, pooled: bool = False
 ) -> NDArray[np.float32]:
     """Unit embeddings [len(items), D] of the items' pictures, seen whole, or the tower's own (`pooled`).
@@ -37,7 +37,7 @@ def embed_images(
     return gather_array(np.concatenate(parts), len(items)) if parts else np.zeros((0, model.dim), np.float32)
 
 
-def embed_captions(
+def embed_item_captions(
     model: TwoTower, data: Dataset, captions: Indices, *, pooled: bool = False
 ) -> NDArray[np.float32]:
     """Unit embeddings [len(captions), D], or the tower's own (`pooled`); like lengths together."""
@@ -68,7 +68,7 @@ def validate(model: TwoTower, data: Dataset) -> Result:
     """Retrieval among the pairs, every caption a query. Raises DataError where there is no pair."""
     pairs = data.pairs
     chosen = np.flatnonzero(np.isin(data.captions.item, pairs))
-    images, texts = embed_images(model, data, pairs), embed_captions(model, data, chosen)
+    images, texts = embed_item_images(model, data, pairs), embed_item_captions(model, data, chosen)
     return broadcast_object(
         lambda: evaluate_embeddings(
             images,

@@ -25,7 +25,7 @@ from unicross.model.two_tower import MAX_SCALE
 from unicross.streams import draw_seed
 from unicross.training.dataset import Dataset
 from unicross.training.distributed import broadcast_object
-from unicross.training.embedding import embed_captions, embed_images
+from unicross.training.embedding import embed_item_captions, embed_item_images
 from unicross.training.optim import warmup_cosine
 from unicross.training.sharding import full_tensors, reshard, shard_like
 
@@ -48,8 +48,8 @@ def fit_heads(model: TwoTower, data: Dataset, rng: np.random.Generator) -> dict[
     if len(pairs) > MOST_PAIRS:
         pairs = np.sort(rng.choice(pairs, MOST_PAIRS, replace=False))
     captions = np.flatnonzero(np.isin(data.captions.item, pairs))
-    image = embed_images(model, data, pairs, pooled=True)
-    text = embed_captions(model, data, captions, pooled=True)
+    image = embed_item_images(model, data, pairs, pooled=True)
+    text = embed_item_captions(model, data, captions, pooled=True)
     first = np.searchsorted(data.captions.item[captions], pairs)
     reshard(model)
     moved = {

@@ -23,7 +23,7 @@ from unicross.clustering import balanced_clusters
 from unicross.model import TwoTower
 from unicross.training.dataset import Dataset
 from unicross.training.distributed import broadcast_object
-from unicross.training.embedding import embed_captions, embed_images, mean_captions
+from unicross.training.embedding import embed_item_captions, embed_item_images, mean_captions
 
 Half = NDArray[np.float16]
 
@@ -100,9 +100,9 @@ def new_clusters(
     pairs = data.pairs
     image, text = bank.image.cpu().numpy().copy(), bank.text.cpu().numpy().copy()  # steps change the bank
     no_image, no_text = (pairs[~rows[pairs].any(axis=1)] for rows in (image, text))
-    image[no_image] = embed_images(model, data, no_image)
+    image[no_image] = embed_item_images(model, data, no_image)
     captions = np.flatnonzero(np.isin(data.captions.item, no_text))
-    text[no_text] = mean_captions(embed_captions(model, data, captions), data, captions, no_text)
+    text[no_text] = mean_captions(embed_item_captions(model, data, captions), data, captions, no_text)
     joint = np.concatenate([image[pairs], text[pairs]], axis=1)  # both at unit length: [P, 2 * D]
     groups = broadcast_object(lambda: balanced_clusters(joint, cluster_size, seed=seed))
     cluster = np.full(len(data.items), -1, dtype=np.int64)

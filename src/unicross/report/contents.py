@@ -56,7 +56,7 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Gathered:
+class Contents:
     """All that a report is made of."""
 
     title: str
@@ -65,7 +65,7 @@ class Gathered:
     """None for the report of a single run."""
 
 
-def gather(folder: Path) -> Gathered:
+def collect(folder: Path) -> Contents:
     """Read a comparison's folder or a run folder. Raises DataError where it is neither."""
     if (folder / COMPARISON).is_file():
         comparison = Comparison.load(folder)
@@ -73,10 +73,10 @@ def gather(folder: Path) -> Gathered:
             Variant(row, tuple(load_run(folder / run) for run in row.runs)) for row in comparison.rows
         ]
         title = " against ".join(dict.fromkeys(Path(row.recipe).stem for row in reversed(comparison.rows)))
-        return Gathered(title, tuple(variants), comparison)
+        return Contents(title, tuple(variants), comparison)
     if RunFolder(folder).has_begun:
         run = load_run(folder)
-        return Gathered(folder.resolve().name, (Variant(_single_row(run), (run,)),), None)
+        return Contents(folder.resolve().name, (Variant(_single_row(run), (run,)),), None)
     raise DataError(f"{folder}: neither a run folder nor a comparison's ({COMPARISON})")
 
 

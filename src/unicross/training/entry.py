@@ -1,0 +1,114 @@
+"""`train`: a recipe into a run folder, from reading the data to the summary."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unicross.config import Recipe
+from unicross.data.load import read_splits
+from unicross.errors import TrainingError, UnicrossError
+from unicross.run import Listener, RunFolder
+from unicross.streams import stream
+from unicross.training.checks import check_recipe_fits
+from unicross.training.dataset import cached_side, make_dataset
+from unicross.training.distributed import broadcast_object, check_same, is_first, joined
+from unicross.training.event_log import EventLog
+from unicross.training.loop import Loop
+from unicross.training.state import State, make_model
+
+
+def train(
+    recipe: Recipe,
+    run: Path,
+    *,
+    resume: bool = False,
+    listener: Listener | None = None,
+    device: str | None = None,
+) -> dict[str, Any]:
+    """Train a recipe into a run folder, together with the other processes where torchrun started several.
+
+    Args:
+        recipe: what to train; on resuming, equal to that of the run.
+        run: a new or empty folder, or with `resume` one of a run that was cut short; the first process's.
+        listener: hears every event (see `run.Event`) of the first process.
+        device: `cpu`, `cuda`, ...; None picks.
+
+    Returns:
+        The run's summary: best validation `metrics`, `forwards`, `compute` in GFLOP (see `cost`), `minutes`,
+        `epochs`, `seed`.
+
+    Raises:
+        RecipeError, DataError, CheckpointError, TrainingError: each says what to do.
+    """
+
+    def check_folder() -> Path:  # in the first process, whose folder is everybody's
+        folder = RunFolder(run)
+        folder.check_resumable(recipe) if resume else folder.check_free()
+        return run
+
+    try:
+        with joined(device) as own_device:
+            folder = RunFolder(broadcast_object(check_folder))
+            return _train(recipe, folder, resume, listener if is_first() else None, own_device)
+    except UnicrossError:
+        if not resume:
+            with suppress(OSError):  # unless there is something in it
+                run.rmdir()
+        raise
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"{run}: out of memory: set train.micro_batch (the gradient stays that of the whole batch) or "
+            "lower train.batch_size, in a new run"
+        ) from error
+    except OSError as error:
+        raise TrainingError(f"{run}: {error}; mend that and go on with --resume {run}") from error
+
+
+def _train(
+    recipe: Recipe, run: RunFolder, resume: bool, listener: Listener | None, device: torch.device
+) -> dict[str, Any]:
+    if recipe.train.threads:
+        torch.set_num_threads(recipe.train.threads)
+    train_items, val_items, problems = read_splits(recipe.data)
+    if resume:
+        broadcast_object(lambda: run.check_data(train=train_items, val=val_items))
+    model = make_model(recipe, train_items, device)
+
+    def on_progress(done: int, total: int) -> None:
+        if listener is not None:
+            listener({"kind": "decoding", "done": done, "total": total})
+
+    build = partial(
+        make_dataset,
+        model=model,
+        data=recipe.data,
+        where=run.cache,
+        rng=stream(recipe.seed, "captions"),
+        on_progress=on_progress,
+    )
+    data, bad_train = build(train_items, side=cached_side(recipe.data, recipe.model))
+    val, bad_val = build(val_items, side=recipe.model.image_size) if val_items else (None, [])
+    ids = [part.items.ids.to_pylist() for part in (data, val) if part is not None]
+    check_same(list(chain.from_iterable(ids)), recipe.data.root)
+    check_recipe_fits(recipe, data, val, model)
+    if not resume:
+        broadcast_object(lambda: run.create(recipe, train=train_items, val=val_items))
+    state = State(model, recipe, len(data.items))
+    goes_on = resume and run.last.exists()
+    if goes_on:
+        state.restore(run)
+    log = EventLog(run, state.progress.step if goes_on else None, listener) if is_first() else None
+    try:
+        loop = Loop(run, state, data, val, log, partial(make_model, recipe, train_items, device))
+        if not goes_on:
+            loop.tell_notes(problems + bad_train + bad_val)
+        return loop.go().model_dump()
+    finally:
+        if log is not None:
+            log.close()
