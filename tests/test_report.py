@@ -18,8 +18,9 @@ from unicross.errors import DataError
 from unicross.evaluation import Direction, Result, evaluate_embeddings
 from unicross.recipe import dump_recipe
 from unicross.report import write_report
-from unicross.report.contents import collect
+from unicross.report.contents import Variant, collect
 from unicross.report.examples import Album, confused_captions, contest, spread_clusters
+from unicross.training.rounds import Clusters
 
 TRAIN, VAL, DIM = 40, 24, 8
 

@@ -30,7 +30,7 @@ RECALL_AT = (1, 5, 10)
 
 @dataclass(frozen=True)
 class Ranking:
-    """Where the positives of each query rank_keys, and which negative comes closest to them."""
+    """Where the positives of each query rank, and which negative comes closest to them."""
 
     negatives_above: Ints
     """[Q, P]: number of negatives above each positive, best positive first; -1 where there are fewer."""
