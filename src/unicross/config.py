@@ -47,6 +47,9 @@ class ModelConfig(Strict):
     uni_dim: int = Field(256, ge=1)
     temperature: Positive = 0.07
     """Initial temperature of the image-text loss; learnable, never below 0.01."""
+    bias: float | None = None
+    """Initial bias of the sigmoid loss, which needs one (SigLIP begins with -10, and a temperature of 0.1);
+    learnable. None: there is none."""
     dropout: Share | None = None
     """Dropout of the text tower while training; None keeps what its configuration says."""
 
@@ -83,6 +86,27 @@ class DataConfig(Strict):
     """Side of the cached square in pixels; None: 8/7 of the model's image size."""
 
 
+class Adapter(Strict):
+    """Low-rank matrices beside a tower's attention and feed-forward weights (Hu et al. 2022, "LoRA")."""
+
+    rank: int = Field(8, ge=1)
+    alpha: int = Field(16, ge=1)
+    """The adapter counts alpha / rank times."""
+    dropout: Share = 0.0
+
+
+class LoRAConfig(Strict):
+    """Which towers move by adapters: `lora: {image: {rank: 16}, text: {rank: 8}}`. A tower without one
+    stands still.
+
+    Needs the package peft (`pip install 'unicross[lora]'`). Checkpoints hold the weights with the adapters
+    merged, so that they load as any other.
+    """
+
+    image: Adapter | None = Adapter()
+    text: Adapter | None = Adapter()
+
+
 class Train(Strict):
     """How a run computes, in all of its stages: `train: {batch_size: 256, compile: true}`."""
 
@@ -94,6 +118,16 @@ class Train(Strict):
     """Of training; whatever embeds goes by `auto`: bf16 where the processor multiplies it natively."""
     micro_batch: int | None = Field(None, ge=1)
     """Items that pass the towers at a time; the gradient is that of the whole batch. None: all at once."""
+    activation_checkpointing: bool = False
+    """Compute the layers' activations again in the backward pass instead of keeping them: less memory,
+    about a third more time (Chen et al. 2016)."""
+    lora: LoRAConfig | None = None
+    """Move small adapters in place of the towers' weights; None: the weights themselves."""
+    patience: int | None = Field(None, ge=1)
+    """End the run after so many looks at the validation items without a better one; None: never."""
+    interpolate: bool = False
+    """At the end, mix the best weights with those that the run began with, in the share that validation
+    likes best (Wortsman et al. 2022, "WiSE-FT"): tuning then costs less of what a pretrained pair knew."""
     clip_norm: Positive | None = 1.0
     """Largest norm of the gradient; None: any."""
     validate_every: int = Field(1, ge=1)
@@ -115,6 +149,9 @@ class Recipe(Strict):
     model: ModelConfig
     data: DataConfig
     train: Train = Train()
+    forgetting: dict[str, str] = Field(default_factory=dict)
+    """Other data by name, each a `data.root`, on whose validation split (all of it where it has none) the
+    model is evaluated beside the run's own: what tuning costs elsewhere."""
     stages: tuple[Stage, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -122,6 +159,16 @@ class Recipe(Strict):
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             raise ValueError(f"stages need different names, got {names}")
+        if self.model.bias is None and any(stage.losses.objective == "sigmoid" for stage in self.stages):
+            raise ValueError(
+                "the sigmoid loss has a bias: set model.bias=-10 model.temperature=0.1, as SigLIP"
+            )
+        if self.train.interpolate and self.train.start_from is None:
+            raise ValueError(
+                "train.interpolate mixes with the weights that the run began with: set train.start_from"
+            )
+        if self.train.shard and (self.train.interpolate or self.train.lora):
+            raise ValueError("train.shard goes neither with train.interpolate nor with train.lora")
         if self.stages[0].restart_weights:
             raise ValueError(f"stage {names[0]!r} is the first: leave `restart_weights` out there")
         if self.train.shard and any(stage.restart_weights for stage in self.stages):

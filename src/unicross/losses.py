@@ -15,8 +15,14 @@ Letters: Q queries, K keys, D dimensions.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+Objective = Literal["infonce", "sigmoid"]
 
 
 def info_nce(
@@ -43,6 +49,29 @@ def info_nce(
     return torch.where(positive, log_total - logits, 0.0).sum(dim=1) / positive.sum(dim=1)
 
 
+def sigmoid(
+    similarities: Tensor, positive: Tensor, ignored: Tensor | None = None, log_weights: Tensor | None = None
+) -> Tensor:
+    """The sigmoid loss of SigLIP (Zhai et al. 2023) over rows: every pair is a yes or a no by itself.
+
+    Arguments as for `info_nce`; `similarities` have the bias in them, and `log_weights` tell how often each
+    negative counts.
+
+    Returns:
+        [Q] the loss of each query: the sum over its keys of -log sigmoid(similarity), negated for negatives.
+    """
+    logits = similarities.float()
+    losses = F.softplus(torch.where(positive, -logits, logits))  # -log sigmoid(+-logit)
+    if log_weights is not None:
+        losses = torch.where(positive, losses, losses * log_weights.exp())
+    if ignored is not None:
+        losses = losses.masked_fill(ignored & ~positive, 0.0)
+    return losses.sum(dim=1)
+
+
+OBJECTIVES: dict[Objective, Callable[..., Tensor]] = {"infonce": info_nce, "sigmoid": sigmoid}
+
+
 def cross_modal(
     images: Tensor,
     texts: Tensor,
@@ -51,6 +80,9 @@ def cross_modal(
     scale: Tensor | float,
     masked: Tensor | None = None,
     log_weights: Tensor | None = None,
+    *,
+    bias: Tensor | float = 0.0,
+    objective: Objective = "infonce",
 ) -> tuple[Tensor, Tensor]:
     """Contrastive loss between two modalities: of each image among the texts, of each text among the images.
 
@@ -63,14 +95,17 @@ def cross_modal(
         scale: 1 / temperature.
         masked: [Q, K] bool, presumed false negatives, left out of both directions.
         log_weights: [Q, K] see `sample_weights`; None: every pair counts once.
+        bias: added to scaled cosines; a softmax does not see it.
+        objective: `infonce` or `sigmoid`.
 
     Returns:
-        InfoNCE of the images [Q] and of the texts [K].
+        The loss of each image [Q] and of each text [K].
     """
-    similarities = scale * images @ texts.T  # [Q, D] @ [D, K] -> [Q, K]
+    loss = OBJECTIVES[objective]
+    similarities = scale * images @ texts.T + bias  # [Q, D] @ [D, K] -> [Q, K]
     positive = image_ids[:, None] == text_ids[None, :]  # [Q, K]
-    forward = info_nce(similarities, positive, masked, log_weights)
-    backward = info_nce(similarities.T, positive.T, _turned(masked), _turned(log_weights))
+    forward = loss(similarities, positive, masked, log_weights)
+    backward = loss(similarities.T, positive.T, _turned(masked), _turned(log_weights))
     return forward, backward
 
 
@@ -100,7 +135,14 @@ def _turned(matrix: Tensor | None) -> Tensor | None:
     return None if matrix is None else matrix.T
 
 
-def uni_modal(features: Tensor, ids: Tensor, temperature: float, masked: Tensor | None = None) -> Tensor:
+def uni_modal(
+    features: Tensor,
+    ids: Tensor,
+    temperature: float,
+    masked: Tensor | None = None,
+    *,
+    objective: Objective = "infonce",
+) -> Tensor:
     """Contrastive loss among all views of one modality (NT-Xent for two views: 2N - 2 negatives).
 
     Args:
@@ -108,11 +150,14 @@ def uni_modal(features: Tensor, ids: Tensor, temperature: float, masked: Tensor 
         ids: [Q] integers; equal ids are views of one item. Every id occurs at least twice.
         temperature: of the softmax.
         masked: [Q, Q] bool, presumed false negatives.
+        objective: `infonce` or `sigmoid`, with a bias by which equal vectors begin as an even guess.
 
     Returns:
-        [Q] InfoNCE of each view among the others.
+        [Q] the loss of each view among the others.
     """
     similarities = features @ features.T / temperature  # [Q, D] @ [D, Q] -> [Q, Q]
+    if objective == "sigmoid":
+        similarities = similarities - 1 / temperature
     itself = torch.eye(len(features), dtype=torch.bool, device=features.device)
     positive = (ids[:, None] == ids[None, :]) & ~itself
-    return info_nce(similarities, positive, itself if masked is None else itself | masked)
+    return OBJECTIVES[objective](similarities, positive, itself if masked is None else itself | masked)

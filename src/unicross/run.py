@@ -37,8 +37,9 @@ from unicross.recipe import differences, dump_recipe, load_recipe
 
 Event = Mapping[str, Any]
 """A flat mapping with a `kind`: `step` (losses, learning rate), `epoch` (speed), `heads` (fitted before a
-stage), `round` (clusters), `eval` (validation metrics), `note` (a sentence for the user), `start`,
-`decoding`, `fitting` (heads are about to be)."""
+stage), `round` (clusters), `eval` (validation metrics), `forgetting` (metrics on other data),
+`interpolation` (a mix of weights), `note` (a sentence for the user), `start`, `decoding`, `fitting` (heads
+are about to be)."""
 
 Listener = Callable[[Event], None]
 

@@ -40,6 +40,9 @@ class Losses(Strict):
     Temperatures divide cosines; that of the image-text loss is learned (`model.temperature`).
     """
 
+    objective: Literal["infonce", "sigmoid"] | None = None
+    """InfoNCE, a softmax over the batch, or the sigmoid of SigLIP (Zhai et al. 2023), for all three; None:
+    what the pair was trained with, else InfoNCE."""
     image_text: Weight = 0.0
     image_image: Weight = 0.0
     text_text: Weight = 0.0
@@ -161,6 +164,16 @@ class Optim(Strict):
     """Begin a new schedule with this stage; otherwise it continues the one before."""
 
 
+class FrozenLayers(Strict):
+    """How many of a tower's layers, from the bottom, do not move: `freeze_layers: {image: 6, text: 9}`.
+
+    Embeddings (patches, words, positions) lie below the first layer and stay with it.
+    """
+
+    image: int = Field(0, ge=0)
+    text: int = Field(0, ge=0)
+
+
 class Stage(Strict):
     """A stretch of training: `{name: align, epochs: 5, losses: {image_text: 1.0}}`."""
 
@@ -174,6 +187,8 @@ class Stage(Strict):
     """Before the first step, fit the cross heads and the temperature to the towers as they are, which sees
     each picture and caption once (Kumar et al. 2022, "LP-FT")."""
     freeze: tuple[ModelPart, ...] = ()
+    """Parts that do not move."""
+    freeze_layers: FrozenLayers = FrozenLayers()
     views: Views = Views()
     batches: Batches = Batches()
     optim: Optim = Optim()

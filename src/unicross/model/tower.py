@@ -36,6 +36,7 @@ class Tower(nn.Module):
         self.backbone = backbone
         self.pool = pool
         self.prefix = prefix
+        self.has_adapters = False  # whether low-rank adapters move in place of the encoder's weights
         self.packs = False  # whether texts may pass without padding while training, see `packing`
         self.side: int | None = getattr(backbone.config, "image_size", None)
         self.told_to_interpolate = "interpolate_pos_encoding" in signature(backbone.forward).parameters

@@ -30,6 +30,7 @@ from unicross.data.items import strings
 from unicross.data.tokens import TEXTS_AT_ONCE, TokenizedTexts
 from unicross.device import autocast, pick_device
 from unicross.errors import CheckpointError, DataError, RecipeError
+from unicross.losses import Objective
 from unicross.model.backbones import (
     backbone_from_folder,
     image_backbone,
@@ -81,6 +82,11 @@ class TwoTower(nn.Module):
         check_length(text, config.text_pool, max_tokens)
         self.text = Tower(text, config.text_pool, 0, config)
         self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
+        self.bias: nn.Parameter | None = None
+        if config.bias is not None:
+            self.bias = nn.Parameter(torch.tensor(config.bias))
+        self.objective: Objective = "infonce"
+        """What the model was trained with, and is where a recipe does not say."""
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         self.mean: Tensor

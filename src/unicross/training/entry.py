@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 
-from unicross.config import Recipe
-from unicross.data.load import read_splits
+from unicross.config import Recipe, SplitConfig
+from unicross.data.load import load_items, read_splits, survey
 from unicross.errors import TrainingError, UnicrossError
+from unicross.model import TwoTower
 from unicross.run import Listener, RunFolder
 from unicross.streams import stream
 from unicross.training.checks import check_recipe_fits
-from unicross.training.dataset import cached_side, make_dataset
+from unicross.training.dataset import Dataset, cached_side, make_dataset
 from unicross.training.distributed import broadcast_object, check_same, is_first, joined
 from unicross.training.event_log import EventLog
 from unicross.training.loop import Loop
@@ -105,10 +106,32 @@ def _train(
         state.restore(run)
     log = EventLog(run, state.progress.step if goes_on else None, listener) if is_first() else None
     try:
-        loop = Loop(run, state, data, val, log, partial(make_model, recipe, train_items, device))
+        new_model = partial(make_model, recipe, train_items, device)
+        loop = Loop(run, state, data, val, log, new_model, _elsewhere(recipe, model))
         if not goes_on:
             loop.tell_notes(problems + bad_train + bad_val)
         return loop.go().model_dump()
     finally:
         if log is not None:
             log.close()
+
+
+def _elsewhere(recipe: Recipe, model: TwoTower) -> dict[str, Dataset]:
+    """The data sets of `forgetting`, whose pictures are decoded at each look: they may be many."""
+    data_sets = {}
+    for name, root in recipe.forgetting.items():
+        data = recipe.data.model_copy(
+            update={"root": root, "format": None, "split": SplitConfig(), "cache": "none"}
+        )
+        splits = survey(root).splits
+        val = next((split for split in ("val", "dev", "validation", "test") if split in splits), None)
+        data_sets[name], _ = make_dataset(
+            load_items(root, val, on_error=data.on_error).items,
+            model,
+            data,
+            side=model.config.image_size,
+            where=None,
+            rng=stream(recipe.seed, "captions"),
+            on_progress=lambda *_: None,
+        )
+    return data_sets

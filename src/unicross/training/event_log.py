@@ -9,7 +9,7 @@ from typing import Any
 
 from unicross.run import Event, Listener, RunFolder
 
-LOGGED = ("step", "epoch", "heads", "round", "eval", "note")
+LOGGED = ("step", "epoch", "heads", "round", "eval", "forgetting", "interpolation", "note")
 """Kinds of events that are written; the others are for whoever listens."""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -30,6 +30,7 @@ from unicross.training.distributed import broadcast_object, size
 from unicross.training.embedding import validate
 from unicross.training.event_log import EventLog
 from unicross.training.head_fitting import fit_heads
+from unicross.training.interpolation import best_mix
 from unicross.training.optim import freeze, schedule_shape, set_rates, warming_up
 from unicross.training.plan import plan_epoch, steps_per_epoch
 from unicross.training.sharding import clip_gradients
@@ -48,10 +49,12 @@ class Loop:
         data: Dataset,
         val: Dataset | None,
         log: EventLog | None,
-        new_model: Callable[[], TwoTower],
+        new_model: Callable[..., TwoTower],
+        elsewhere: Mapping[str, Dataset],
     ) -> None:
+        """`new_model` makes the model that the run began with; `elsewhere` is other data to evaluate on."""
         self.run, self.state, self.data, self.val, self.log = run, state, data, val, log
-        self.new_model = new_model
+        self.new_model, self.elsewhere = new_model, elsewhere
         self.recipe, self.progress, self.model = state.recipe, state.progress, state.model
         self.send = Sender(self.model.device)
         self.autocast = partial(autocast, self.model.device, self.recipe.train.precision)
@@ -71,10 +74,12 @@ class Loop:
             items=len(self.data.items),
             run=str(self.run.path),
         )
+        if progress.step == 0 and self.recipe.train.start_from is not None:
+            self._validate()  # what the weights can do untrained: a run's best is never worse
         while progress.stage < len(stages):
             stage = stages[progress.stage]
-            freeze(self.model, stage.freeze)
-            while progress.epoch < stage.epochs:
+            freeze(self.model, stage.freeze, stage.freeze_layers)
+            while progress.epoch < stage.epochs and not self._out_of_patience():
                 self._epoch(stage)
             if stage.losses.image_text == 0:
                 self.state.bank.forget()  # none of its steps made new features
@@ -82,6 +87,8 @@ class Loop:
             self.state.round = None
         if self.val is None:
             self.state.publish_best(self.run)
+        elif self.recipe.train.interpolate:
+            self._interpolate(self.val)
         summary = Summary(
             metrics=progress.best_metrics,
             forwards=progress.forwards,
@@ -226,9 +233,37 @@ class Loop:
             return
         metrics = validate(self.model, self.val).metrics
         self.emit("eval", compute=self.cost.of(progress.forwards), **metrics)
+        for name, data in self.elsewhere.items():
+            self.emit("forgetting", data=name, **validate(self.model, data).metrics)
+        progress.looks_since_best += 1
         if metrics["rsum"] > progress.best:
-            progress.best, progress.best_metrics = metrics["rsum"], metrics
+            progress.best, progress.best_metrics, progress.looks_since_best = metrics["rsum"], metrics, 0
             self.state.publish_best(self.run)
+
+    def _out_of_patience(self) -> bool:
+        patience, progress = self.recipe.train.patience, self.progress
+        if patience is None or progress.looks_since_best < patience:
+            return False
+        if progress.epoch > 0:  # of the first stage that is cut short
+            best = f"{patience} looks without a better rSum than {progress.best:.1f}"
+            self.emit("note", text=f"stopped early: {best}")
+        return True
+
+    def _interpolate(self, val: Dataset) -> None:
+        """Let the run's best be a mix of its best weights with the first ones, where validation likes it
+        better."""
+        model, progress = self.new_model(adapters=False), self.progress
+        start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        best = broadcast_object(lambda: TwoTower.load(self.run.best, "cpu").state_dict())
+        tuned = {name: tensor.to(model.device) for name, tensor in best.items()}
+        share, metrics, rsums = best_mix(model, start, tuned, val)
+        is_better = metrics["rsum"] > progress.best
+        self.emit("interpolation", share=share if is_better else 1.0, rsums=rsums | {"1": progress.best})
+        if is_better:
+            progress.best, progress.best_metrics = metrics["rsum"], metrics
+            for name, data in self.elsewhere.items():
+                self.emit("forgetting", data=name, **validate(model, data).metrics)
+            self.state.publish_mixed(self.run, model.state_dict())
 
     def _save(self) -> None:
         now = time.monotonic()

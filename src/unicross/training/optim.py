@@ -10,7 +10,8 @@ from torch import nn
 
 from unicross.model import TwoTower
 from unicross.model.backbones import LAYER
-from unicross.stage import ModelPart, Optim, Stage
+from unicross.stage import FrozenLayers, ModelPart, Optim, Stage
+from unicross.training.lora import keep_adapters_only
 
 
 def parameters_of(model: TwoTower, part: ModelPart) -> Iterator[nn.Parameter]:
@@ -30,14 +31,22 @@ def parameters_of(model: TwoTower, part: ModelPart) -> Iterator[nn.Parameter]:
                 yield from model.text.uni.parameters()
         case "temperature":
             yield model.log_scale
+            if model.bias is not None:
+                yield model.bias
 
 
-def freeze(model: TwoTower, parts: Sequence[ModelPart]) -> None:
-    """Let everything move but `parts`."""
+def freeze(model: TwoTower, parts: Sequence[ModelPart], layers: FrozenLayers) -> None:
+    """Let everything move but `parts`, the lowest `layers`, and what stands still beside adapters."""
     model.requires_grad_(True)
     for part in parts:
         for parameter in parameters_of(model, part):
             parameter.requires_grad_(False)
+    for tower, count in (("image", layers.image), ("text", layers.text)):
+        depth = _depth(model, tower)
+        for name, parameter in model.get_submodule(f"{tower}.backbone").named_parameters():
+            if count and _below_top(name, depth) >= depth - count:
+                parameter.requires_grad_(False)
+    keep_adapters_only(model)
 
 
 def make_optimizer(model: TwoTower) -> torch.optim.AdamW:
@@ -45,14 +54,14 @@ def make_optimizer(model: TwoTower) -> torch.optim.AdamW:
 
     Biases, norms, the temperature and embedding layers (words, patches, positions) are not decayed.
     """
-    depth = {part: 1 + max(_layers(model, part), default=-1) for part in ("image", "text")}
+    depth = {part: _depth(model, part) for part in ("image", "text")}
     groups: dict[tuple[str, int, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         tower = name.split(".")[0]
         if ".backbone." in name:
             below_top = _below_top(name, depth[tower])
             key = (tower, below_top, parameter.ndim >= 2 and "embed" not in name)
-        elif parameter is model.log_scale:
+        elif parameter is model.log_scale or parameter is model.bias:
             key = ("temperature", 0, False)  # apart from weights that may be spread over processes
         else:
             key = ("head", 0, parameter.ndim >= 2)
@@ -122,6 +131,10 @@ def _schedule(stages: Sequence[Stage], steps: Sequence[int], stage: int, step: i
     total = sum(steps[first:last])
     done = sum(steps[first:stage]) + step
     return done, round(stages[first].optim.warmup * total), total
+
+
+def _depth(model: TwoTower, tower: str) -> int:
+    return 1 + max(_layers(model, tower), default=-1)
 
 
 def _layers(model: TwoTower, tower: str) -> Iterator[int]:

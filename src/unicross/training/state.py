@@ -20,6 +20,7 @@ from unicross.run import RunFolder, write_recipe
 from unicross.stage import Stage
 from unicross.training.checkpoint import load_training, optimizer_tensors, save_training
 from unicross.training.distributed import broadcast_weights, is_first, size
+from unicross.training.lora import add_adapters, merged
 from unicross.training.optim import freeze, make_optimizer
 from unicross.training.rounds import FeatureBank, Round
 from unicross.training.sharding import full_tensors, shard
@@ -35,6 +36,7 @@ class Progress:
     step: int = 0  # of the run
     turn: int = 0  # epochs done in the run
     best: float = -math.inf
+    looks_since_best: int = 0
     best_metrics: dict[str, float] = field(default_factory=dict)
     forwards: dict[str, float] = field(default_factory=lambda: {"image": 0, "text": 0})
     seconds: float = 0.0
@@ -68,14 +70,20 @@ class State:
 
     def publish_best(self, run: RunFolder) -> None:
         """Write the run's best checkpoint, in the first process. Raises CheckpointError."""
-        weights = full_tensors(self.model.state_dict())
+        weights = merged(self.model, full_tensors(self.model.state_dict()))
+        self._publish_best(run, weights, f"best-{self.progress.step:08d}")
 
+    def publish_mixed(self, run: RunFolder, weights: Mapping[str, Tensor]) -> None:
+        """Write other weights as the run's best checkpoint, in the first process. Raises CheckpointError."""
+        self._publish_best(run, weights, f"mixed-{self.progress.step:08d}")
+
+    def _publish_best(self, run: RunFolder, weights: Mapping[str, Tensor], name: str) -> None:
         def write(folder: Path) -> None:
             self.model.save(folder, weights)
             write_recipe(folder, self.recipe)
 
         if is_first():
-            run.publish(run.best, f"best-{self.progress.step:08d}", write)
+            run.publish(run.best, name, write)
             run.evaluation.unlink(missing_ok=True)  # of the best before
 
     def publish_last(self, run: RunFolder) -> None:
@@ -114,8 +122,12 @@ def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
-def make_model(recipe: Recipe, items: Items, device: torch.device) -> TwoTower:
-    """A new model on the device, equal in all processes, made ready to be trained. Raises CheckpointError."""
+def make_model(recipe: Recipe, items: Items, device: torch.device, *, adapters: bool = True) -> TwoTower:
+    """A new model on the device, equal in all processes, made ready to be trained, perhaps without its
+    adapters.
+
+    Raises CheckpointError.
+    """
     torch.manual_seed(recipe.seed)
     start, max_tokens = recipe.train.start_from, recipe.data.max_tokens
     if start is None:
@@ -123,12 +135,17 @@ def make_model(recipe: Recipe, items: Items, device: torch.device) -> TwoTower:
         model = TwoTower.create(recipe.model, max_tokens=max_tokens, captions=captions)
     else:
         model = TwoTower.load(start, "cpu", config=recipe.model, max_tokens=max_tokens)
+    if recipe.train.lora is not None and adapters:
+        add_adapters(model, recipe.train.lora)
     broadcast_weights(model)
     prefer_fast_kernels(model, device)
     if recipe.train.shard and size() > 1:
-        freeze(model, recipe.stages[0].freeze)  # as in all stages; it must be known now
+        freeze(model, recipe.stages[0].freeze, recipe.stages[0].freeze_layers)  # as in all stages
         shard(model, device)
     model.to(device)
+    if recipe.train.activation_checkpointing:
+        for tower in (model.image, model.text):
+            tower.backbone.gradient_checkpointing_enable({"use_reentrant": False})
     if recipe.train.compile:
         compile_layers(model)
     return model

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from unicross.data.tokens import Tokens
 from unicross.data.views import apply_views
-from unicross.losses import cross_modal, sample_weights, uni_modal
+from unicross.losses import Objective, cross_modal, sample_weights, uni_modal
 from unicross.model import TwoTower
 from unicross.model.tower import Tower
 from unicross.stage import Losses, Stage
@@ -35,6 +35,15 @@ class Features:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Features:
         return Features(*(None if t is None else change(t) for t in (self.cross, self.uni)))
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """How cosines of images and texts become a loss."""
+
+    scale: Tensor  # 1 / temperature
+    bias: Tensor | float = 0.0
+    objective: Objective = "infonce"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +96,12 @@ def backward(
         own_images, own_texts = (f.map(_as_leaf) for f in (own_images, own_texts))
     images = own_images.map(lambda tensor: gather(tensor, len(batch.image_ids)))
     texts = own_texts.map(lambda tensor: gather(tensor, len(batch.text_ids)))
-    losses = batch_losses(images, texts, batch, stage, scale_gradient(model.scale))
+    contrast = Contrast(
+        scale_gradient(model.scale),
+        0.0 if model.bias is None else scale_gradient(model.bias),
+        stage.losses.objective or model.objective,
+    )
+    losses = batch_losses(images, texts, batch, stage, contrast)
     weighted_sum(losses, stage.losses).backward()
     if cached:
         for number, rows in enumerate(image_slices):
@@ -108,27 +122,31 @@ def weighted_sum(losses: dict[str, Tensor], weights: Losses) -> Tensor:
 
 
 def batch_losses(
-    images: Features, texts: Features, batch: Batch, stage: Stage, scale: Tensor
+    images: Features, texts: Features, batch: Batch, stage: Stage, contrast: Contrast
 ) -> dict[str, Tensor]:
     """Each loss of the stage, unweighted, by name."""
     losses: dict[str, Tensor] = {}
     if stage.losses.image_text > 0:
         assert images.cross is not None
         assert texts.cross is not None
-        losses["image_text"] = _cross_loss(images.cross[:, 0], texts.cross, batch, stage, scale)
+        losses["image_text"] = _cross_loss(images.cross[:, 0], texts.cross, batch, stage, contrast)
     symmetric = None if batch.masked is None else batch.masked | batch.masked.T
     if images.uni is not None:
         masked = _by_view(symmetric, images.uni)
-        losses["image_image"] = _uni_loss(images.uni, batch.image_ids, stage.losses.image_temperature, masked)
+        temperature = stage.losses.image_temperature
+        losses["image_image"] = _uni_loss(
+            images.uni, batch.image_ids, temperature, masked, contrast.objective
+        )
     if texts.uni is not None:
         masked = _by_view(symmetric, texts.uni)
         if batch.equal_texts is not None:
             masked = batch.equal_texts if masked is None else masked | batch.equal_texts
-        losses["text_text"] = _uni_loss(texts.uni, batch.text_ids, stage.losses.text_temperature, masked)
+        temperature = stage.losses.text_temperature
+        losses["text_text"] = _uni_loss(texts.uni, batch.text_ids, temperature, masked, contrast.objective)
     return losses
 
 
-def _cross_loss(images: Tensor, texts: Tensor, batch: Batch, stage: Stage, scale: Tensor) -> Tensor:
+def _cross_loss(images: Tensor, texts: Tensor, batch: Batch, stage: Stage, contrast: Contrast) -> Tensor:
     """The image-text loss of the pairs. `images` [I, D], `texts` [T, V, D]: the first captions count."""
     pairs, captions, negatives_from = batch.pairs, stage.views.captions, stage.batches.negatives_from
     log_weights = None
@@ -148,9 +166,11 @@ def _cross_loss(images: Tensor, texts: Tensor, batch: Batch, stage: Stage, scale
         texts[:pairs, :captions].flatten(0, 1),
         batch.image_ids[:pairs],
         batch.text_ids[:pairs].repeat_interleave(captions),
-        scale,
+        contrast.scale,
         masked,
         log_weights,
+        bias=contrast.bias,
+        objective=contrast.objective,
     )  # [P], [P * captions]
     return ((of_images + of_texts.unflatten(0, (-1, captions)).mean(1)) / 2).mean()
 
@@ -165,10 +185,12 @@ def _by_view(masked: Tensor | None, features: Tensor) -> Tensor | None:
     return whole.repeat_interleave(views, 0).repeat_interleave(views, 1)
 
 
-def _uni_loss(features: Tensor, ids: Tensor, temperature: float, masked: Tensor | None) -> Tensor:
+def _uni_loss(
+    features: Tensor, ids: Tensor, temperature: float, masked: Tensor | None, objective: Objective
+) -> Tensor:
     """`features` [N, V, U]; `masked` [N * V, N * V]."""
-    views = features.shape[1]
-    return uni_modal(features.flatten(0, 1), ids.repeat_interleave(views), temperature, masked).mean()
+    rows, ids = features.flatten(0, 1), ids.repeat_interleave(features.shape[1])
+    return uni_modal(rows, ids, temperature, masked, objective=objective).mean()
 
 
 def _image_features(model: TwoTower, batch: Batch, rows: slice, losses: Losses) -> Features:

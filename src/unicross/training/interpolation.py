@@ -1,0 +1,37 @@
+"""Mixing tuned weights with those that a run began with (Wortsman et al. 2022, "WiSE-FT")."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from unicross.model import TwoTower
+from unicross.training.dataset import Dataset
+from unicross.training.embedding import validate
+
+SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
+"""Shares of the tuned weights that are tried beside all of them and none of them."""
+
+
+def mixed(start: Mapping[str, Tensor], tuned: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+    """The weights between those of the start and the tuned ones, `share` of the way."""
+    return {name: torch.lerp(start[name].float(), tensor.float(), share) for name, tensor in tuned.items()}
+
+
+def best_mix(
+    model: TwoTower, start: Mapping[str, Tensor], tuned: Mapping[str, Tensor], val: Dataset
+) -> tuple[float, dict[str, float], dict[str, float]]:
+    """The share whose mix has the best rSum on the validation items. `model` is left with that mix.
+
+    Returns:
+        The share; its metrics; the rSum of every share that was tried.
+    """
+    metrics = {}
+    for share in SHARES:
+        model.load_state_dict(mixed(start, tuned, share))
+        metrics[share] = validate(model, val).metrics
+    best = max(metrics, key=lambda share: metrics[share]["rsum"])
+    model.load_state_dict(mixed(start, tuned, best))
+    return best, metrics[best], {f"{share:g}": of_share["rsum"] for share, of_share in metrics.items()}
