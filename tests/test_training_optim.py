@@ -5,7 +5,7 @@ import math
 import pytest
 
 import tiny
-from unicross.config import Optim
+from unicross.stage import Optim
 from unicross.training.optim import freeze, make_optimizer, parameters_of, schedule_shape, set_rates
 
 
@@ -42,12 +42,12 @@ def shapes(stages, steps):
     ]
 
 
-def test_a_fresh_stage_begins_a_schedule():
-    fresh, restarted = (
+def test_a_stage_that_restarts_weights_begins_a_schedule():
+    weights, schedule = (
         tiny.recipe("photos", tiny.ALIGN, tiny.SHARPEN | change).stages
         for change in ({"restart_weights": True}, {"optim": {"restart_schedule": True}})
     )
-    assert shapes(fresh, [8, 6]) == shapes(restarted, [8, 6])
+    assert shapes(weights, [8, 6]) == shapes(schedule, [8, 6])
 
 
 def test_one_schedule_spans_stages_until_a_restart():
