@@ -12,8 +12,8 @@ import torch.distributed as dist
 import tiny
 from training_parts import ALL, CPU, batch_of, prepared
 from unicross.device import autocast
-from unicross.model.kernels import compile_layers, prefer_fast_kernels
 from unicross.model import packing
+from unicross.model.kernels import compile_layers, prefer_fast_kernels
 from unicross.training import train
 from unicross.training.batch import Sender
 from unicross.training.sharding import full_tensors, shard

@@ -12,7 +12,6 @@ import tiny
 from training_parts import ALL, CPU, PLAIN, batch_of, dataset_of, prepared
 from unicross.data.items import ImageFile, Item
 from unicross.data.load import read_splits
-from unicross.data.tokens import CaptionTokens
 from unicross.errors import CheckpointError
 from unicross.evaluation import evaluate
 from unicross.model import TwoTower
@@ -160,18 +159,22 @@ def test_several_processes_agree_on_a_checkpoint_only_where_losses_are_looked_at
 ):
     """Each question is a broadcast; one process asks after every step but an epoch's last."""
     asked = []
-    due = loop._Loop._due
+    steps = []
 
-    def counted(self, saved):
-        asked.append(self.progress.step)
-        return due(self, saved)
+    def broadcast(make):
+        if steps:
+            asked.append(steps[-1])
+        return make()
 
-    monkeypatch.setattr(loop._Loop, "_due", counted)
+    monkeypatch.setattr(loop, "broadcast_object", broadcast)
+    backward = loop.backward
+    monkeypatch.setattr(loop, "backward", lambda *args: steps.append(len(steps) + 1) or backward(*args))
     monkeypatch.setattr(step_log, "LOG_EVERY", 2)
     recipe = tiny.recipe(photos, tiny.ALIGN | {"epochs": 2}, train={"batch_size": 4})
     train(recipe, tmp_path / "one")
     assert asked == [1, 2, 3, 4, 5, 7, 8, 9, 10, 11]
     asked.clear()
+    steps.clear()
     monkeypatch.setattr(loop, "size", lambda: 2)
     train(recipe, tmp_path / "two")
     assert asked == [2, 4, 8, 10]
@@ -248,8 +251,8 @@ def test_a_view_with_dropped_patches_counts_those_that_are_left():
 
 
 def test_captions_are_tokenised_once(photos, monkeypatch):
-    _, _, data = prepared(photos, tiny.ALIGN)
-    monkeypatch.setattr(CaptionTokens, "_encode", None)
+    _, model, data = prepared(photos, tiny.ALIGN)
+    monkeypatch.setattr(type(model.tokenizer), "__call__", None)
     batch_of(data, np.arange(4), tiny.recipe(photos, tiny.UNI).stages[0])
 
 
