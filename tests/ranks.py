@@ -17,12 +17,12 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 import tiny
-from unicross.config import Recipe
+from unicross.config import DataConfig, Recipe
 from unicross.data.items import Item, Items
+from unicross.data.load import read_splits
 from unicross.errors import UnicrossError
 from unicross.model import TwoTower
 from unicross.training import loop, state, train
-from unicross.training.dataset import read_splits
 from unicross.training.sharding import shard
 
 RANKS = 2
@@ -66,9 +66,9 @@ BEGUN_BY_TWO = "begun-by-two"
 """A run that two processes begin; its last checkpoint is that of its step CUT."""
 
 
-def with_items_alone(whole: Recipe) -> Any:
+def with_items_alone(data: DataConfig) -> Any:
     """The data set, and three images without captions and one text without an image."""
-    items, val, problems = read_splits(whole)
+    items, val, problems = read_splits(data)
     alone = [Item(f"image {number}", items[number].image) for number in range(3)]
     return Items.of([*items, *alone, Item("text", None, ("a text about nothing",))]), val, problems
 

@@ -143,7 +143,7 @@ def test_data_are_looked_at_without_training(run, photos, tmp_path):
             "device 'toaster' cannot be used",
         ),
         (["train", "--resume", "RUN"], "nothing to resume"),
-        (["evaluate", "RUN"], "no recipe.yaml in it"),
+        (["evaluate", "RUN"], "no recipe in it"),
         (["index", "RUN", "RUN", "--store", "STORE"], "not a checkpoint"),
         (["search", "STORE", "a dog"], "STORE"),
     ],

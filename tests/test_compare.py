@@ -54,6 +54,7 @@ class FakeSteps:
                 lines.append({"kind": "epoch", "compute": spent})
         (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         summary = {
+            "metrics": {},
             "forwards": {"image": 100 * spent, "text": 50 * spent},
             "compute": spent,
             "minutes": spent / 10,

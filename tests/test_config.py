@@ -195,11 +195,11 @@ def test_a_crop_is_two_ordered_shares(crop):
     says("stages.0.views.image: crop must be two shares of the area", views={"image": {"crop": crop}})
 
 
-def test_fresh_stages_follow_another_and_are_not_sharded():
-    fresh = tiny.SHARPEN | {"restart_weights": True}
-    assert tiny.recipe("photos", tiny.ALIGN, fresh).stages[1].fresh
-    says("stage 'sharpen' is the first and fresh anyway", stages=[fresh])
-    says("do not go together", stages=[tiny.ALIGN, fresh], train={"shard": True})
+def test_stages_that_restart_weights_follow_another_and_are_not_sharded():
+    restarts = tiny.SHARPEN | {"restart_weights": True}
+    assert tiny.recipe("photos", tiny.ALIGN, restarts).stages[1].restart_weights
+    says("stage 'sharpen' is the first: leave `restart_weights` out there", stages=[restarts])
+    says("do not go together", stages=[tiny.ALIGN, restarts], train={"shard": True})
 
 
 def test_several_captions_are_siblings():

@@ -10,11 +10,12 @@ import torch
 import torch.distributed as dist
 
 import tiny
-from training_parts import ALL, CPU, prepared
+from training_parts import ALL, CPU, batch_of, prepared
 from unicross.device import autocast
+from unicross.model import packing
 from unicross.model.kernels import compile_layers, prefer_fast_kernels
-from unicross.training import packing, train
-from unicross.training.batch import Sender, make_batch
+from unicross.training import train
+from unicross.training.batch import Sender
 from unicross.training.sharding import full_tensors, shard
 from unicross.training.step import backward
 
@@ -31,7 +32,7 @@ def step_on(device, photos, *, compiled=False, micro=None, sharded=False, precis
     """Losses and gradients of the same step on a device."""
     recipe, model, data = prepared(photos, ALL, alone=2, model={"dropout": 0}, views=VIEWS)
     items, stage = np.array([0, 24, 1, 2, 25, 3, 4, 26, 5]), recipe.stages[0]
-    batch = make_batch(data, items, stage, None, 0, (0,))
+    batch = batch_of(data, items, stage)
     masked = torch.zeros(batch.pairs, batch.pairs, dtype=torch.bool)
     masked[0, 1] = True
     batch = dataclasses.replace(batch, masked=masked)
@@ -95,7 +96,7 @@ def test_sharded_weights_get_the_gradients_of_whole_ones(photos, tmp_path, compi
 
 def test_a_batch_arrives_as_it_was_sent(photos):
     recipe, _, data = prepared(photos, ALL)
-    batch = make_batch(data, np.arange(6), recipe.stages[0], None, 0, (0,))
+    batch = batch_of(data, np.arange(6), recipe.stages[0])
     there = Sender(GPU)(batch)()
     for name in ("image_ids", "text_ids", "pixels"):
         assert getattr(there, name).device == GPU

@@ -17,13 +17,12 @@ from unicross.model.backbones import (
     LAYER,
     backbone_from_folder,
     image_backbone,
-    load_tokenizer,
     mean_std,
     require_source,
     resize_positions,
     text_backbone,
-    train_tokenizer,
 )
+from unicross.model.tokenizer import load_tokenizer, train_tokenizer
 
 DINO = {
     "hidden_size": 32,

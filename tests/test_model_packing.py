@@ -6,10 +6,10 @@ import torch
 
 from tiny import DISTIL, SMALL
 from unicross.config import ModelConfig
-from unicross.model import Tower
+from unicross.model import packing
 from unicross.model.backbones import text_backbone
 from unicross.model.packing import can_pack, packed_features
-from unicross.training import packing
+from unicross.model.tower import Tower
 
 ENDS = {"bos_token_id": 1, "eos_token_id": 2}
 

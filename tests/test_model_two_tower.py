@@ -13,8 +13,9 @@ from transformers import AutoModel
 import tiny
 from unicross.device import autocast, pick_device
 from unicross.errors import CheckpointError, DataError, RecipeError
-from unicross.model import MAX_SCALE, TwoTower
-from unicross.model.backbones import train_tokenizer
+from unicross.model import TwoTower
+from unicross.model.tokenizer import train_tokenizer
+from unicross.model.two_tower import MAX_SCALE
 
 TEXTS = [
     "a red square",
@@ -33,7 +34,7 @@ def model():
 @pytest.fixture
 def exact(monkeypatch):
     """Inference in float32, whatever the processor multiplies natively."""
-    monkeypatch.setattr("unicross.model.autocast", lambda device, _: autocast(device, "fp32"))
+    monkeypatch.setattr("unicross.model.two_tower.autocast", lambda device, _: autocast(device, "fp32"))
 
 
 def pictures(count=3):

@@ -64,7 +64,7 @@ train RECIPE OVERRIDES --out --resume --device
 evaluate CHECKPOINT OVERRIDES --folds --batch-size --device --json
 compare RECIPES --seeds --match --out --device --json
 report FOLDER --out
-index CHECKPOINT FOLDER --store --captions --prune --keep --watch --every --device --json
+index CHECKPOINT FOLDER --store --captions --prune --archive --watch --every --device --json
 embed CHECKPOINT FOLDER --out --captions --engine --workers --gpus --device --json
 search STORE WORDS --image --like --minus --weight --texts --where -k --offset --model --device --json \
 --sheet --open
@@ -72,7 +72,7 @@ serve STORE --host --port --api-key --allow-host --max-upload-mb --max-megapixel
 demo --out --items --seed
 store info STORE --json
 store copy SOURCE TARGET
-store rebuild KEEP TARGET
+store rebuild ARCHIVE TARGET
 """
 
 

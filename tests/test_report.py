@@ -54,6 +54,8 @@ def fake_train(recipe, folder, resume):
         "forwards": {"image": 1000 * spent, "text": 5000},
         "compute": spent,
         "minutes": 1.5,
+        "epochs": recipe.epochs,
+        "seed": recipe.seed,
     }
     (folder / "summary.json").write_text(json.dumps(summary))
 

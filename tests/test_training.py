@@ -9,22 +9,22 @@ import torch
 from safetensors.torch import load_file
 
 import tiny
-from training_parts import ALL, CPU, PLAIN, prepared
-from unicross.data.items import ImageFile, Item, Items
-from unicross.data.tokens import CaptionTokens
+from training_parts import ALL, CPU, PLAIN, batch_of, dataset_of, prepared
+from unicross.data.items import ImageFile, Item
+from unicross.data.load import read_splits
 from unicross.errors import CheckpointError
 from unicross.evaluation import evaluate
 from unicross.model import TwoTower
-from unicross.training import loop, planning, state, train
+from unicross.training import loop, plan, state, step_log, train
 from unicross.training.batch import make_batch
 from unicross.training.cost import step_forwards, tower_cost
-from unicross.training.dataset import make_dataset, read_splits
-from unicross.training.rounds import epoch_plan
+from unicross.training.plan import epoch_plan
+from unicross.training.rounds import Round
 from unicross.training.step import backward
 
 
 def start_weights(recipe):
-    items, _, _ = read_splits(recipe)
+    items, _, _ = read_splits(recipe.data)
     return state.make_model(recipe, items, CPU).state_dict()
 
 
@@ -33,7 +33,7 @@ def test_a_run_can_begin_with_the_weights_of_another(photos, tmp_path):
     first = load_file(tmp_path / "first" / "best" / "model.safetensors")
     begin = {"train": {"start_from": str(tmp_path / "first")}}
     other = tiny.recipe(photos, tiny.ALIGN, **begin, model={"image_size": 48}, data={"max_tokens": 8})
-    model = state.make_model(other, read_splits(other)[0], CPU)
+    model = state.make_model(other, read_splits(other.data)[0], CPU)
     assert all(torch.equal(tensor, first[name]) for name, tensor in model.state_dict().items())
     assert (model.config.image_size, model.max_tokens) == (48, 8)
     train(other, tmp_path / "second")
@@ -57,18 +57,18 @@ def test_frozen_parts_keep_their_weights_to_the_bit(photos, tmp_path):
     assert "image.uni.0.weight" not in moved  # no loss asks for it
 
 
-def test_a_fresh_stage_begins_with_the_first_weights_and_the_rounds_of_the_last(
+def test_a_stage_that_restarts_weights_has_the_first_ones_and_the_round_of_the_last(
     photos, tmp_path, monkeypatch
 ):
     still = {"optim": {"image_lr": 0, "text_lr": 0, "head_lr": 0, "weight_decay": 0}}
     recipe = tiny.recipe(photos, tiny.ALIGN, tiny.SHARPEN | still | {"epochs": 2, "restart_weights": True})
-    teachers, new_round = [], planning.new_round
+    teachers, new_clusters = [], plan.new_clusters
 
     def watched(model, *args):
         teachers.append(model.image.cross.weight.clone())
-        return new_round(model, *args)
+        return new_clusters(model, *args)
 
-    monkeypatch.setattr(planning, "new_round", watched)
+    monkeypatch.setattr(plan, "new_clusters", watched)
     train(recipe, tmp_path / "run")
     before, after = start_weights(recipe), load_file(tmp_path / "run" / "last" / "model.safetensors")
     assert [name for name, tensor in before.items() if not torch.equal(tensor, after[name])] == []
@@ -159,18 +159,22 @@ def test_several_processes_agree_on_a_checkpoint_only_where_losses_are_looked_at
 ):
     """Each question is a broadcast; one process asks after every step but an epoch's last."""
     asked = []
-    due = loop._Loop._due
+    steps = []
 
-    def counted(self, saved):
-        asked.append(self.progress.step)
-        return due(self, saved)
+    def broadcast(make):
+        if steps:
+            asked.append(steps[-1])
+        return make()
 
-    monkeypatch.setattr(loop._Loop, "_due", counted)
-    monkeypatch.setattr(loop, "LOG_EVERY", 2)
+    monkeypatch.setattr(loop, "broadcast_object", broadcast)
+    backward = loop.backward
+    monkeypatch.setattr(loop, "backward", lambda *args: steps.append(len(steps) + 1) or backward(*args))
+    monkeypatch.setattr(step_log, "LOG_EVERY", 2)
     recipe = tiny.recipe(photos, tiny.ALIGN | {"epochs": 2}, train={"batch_size": 4})
     train(recipe, tmp_path / "one")
     assert asked == [1, 2, 3, 4, 5, 7, 8, 9, 10, 11]
     asked.clear()
+    steps.clear()
     monkeypatch.setattr(loop, "size", lambda: 2)
     train(recipe, tmp_path / "two")
     assert asked == [2, 4, 8, 10]
@@ -184,7 +188,7 @@ def test_the_best_weights_score_what_the_run_says_of_them(photos, tmp_path):
     )
     recipe = tiny.recipe(photos, *stages)
     summary = train(recipe, tmp_path / "run")
-    found = evaluate(TwoTower.load(tmp_path / "run"), read_splits(recipe)[1]).metrics
+    found = evaluate(TwoTower.load(tmp_path / "run"), read_splits(recipe.data)[1]).metrics
     assert found["rsum"] == pytest.approx(summary["metrics"]["rsum"])
     last = tiny.events(tmp_path / "run", "eval")[-1]
     assert last["rsum"] < summary["metrics"]["rsum"]
@@ -205,13 +209,12 @@ def test_images_only_train_with_few_texts_only(tmp_path):
     model = tiny.model()
     items = [Item(p.name, ImageFile(p)) for p in sorted((root / "images").iterdir())]
     items += [Item(str(n), None, (text,)) for n, text in enumerate(("a red square", "blue", "nothing"))]
-    data, _ = make_dataset(Items.of(items), model, recipe.data, side=36, where=None, progress=lambda *_: None)
-    plan = epoch_plan(data, recipe.stages[0], 0, 4, None, np.random.default_rng(0))
+    data = dataset_of(items, model, recipe)
+    round_ = Round(data.captioned_by)
+    batches = epoch_plan(data, recipe.stages[0], 0, 4, round_, np.random.default_rng(0))
     found = [
-        backward(
-            model, make_batch(data, batch, recipe.stages[0], None, 0, (0, n)), recipe.stages[0], PLAIN
-        ).losses
-        for n, batch in enumerate(plan)
+        backward(model, batch_of(data, batch, recipe.stages[0], seed=n), recipe.stages[0], PLAIN).losses
+        for n, batch in enumerate(batches)
     ]
     assert sum("text_text" in parts for parts in found) == 3
     assert all(math.isfinite(parts["image_image"]) for parts in found)
@@ -248,9 +251,9 @@ def test_a_view_with_dropped_patches_counts_those_that_are_left():
 
 
 def test_captions_are_tokenised_once(photos, monkeypatch):
-    _, _, data = prepared(photos, tiny.ALIGN)
-    monkeypatch.setattr(CaptionTokens, "_encode", None)
-    make_batch(data, np.arange(4), tiny.recipe(photos, tiny.UNI).stages[0], None, 0, (0,))
+    _, model, data = prepared(photos, tiny.ALIGN)
+    monkeypatch.setattr(type(model.tokenizer), "__call__", None)
+    batch_of(data, np.arange(4), tiny.recipe(photos, tiny.UNI).stages[0])
 
 
 def test_layers_that_share_weights_cost_as_often_as_they_are_passed():

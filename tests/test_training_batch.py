@@ -7,21 +7,20 @@ import pytest
 import torch
 
 import tiny
-from training_parts import ALL, prepared, whole_round
+from training_parts import ALL, batch_of, clustered_round, prepared
 from unicross.batches import false_negatives
-from unicross.config import Batches
 from unicross.errors import DataError
 from unicross.prefetch import prefetch
-from unicross.training.batch import make_batch
-from unicross.training.plan import plan_epoch
-from unicross.training.rounds import epoch_plan, steps_per_epoch
+from unicross.stage import Batches
+from unicross.training.plan import epoch_plan, plan_epoch, steps_per_epoch
+from unicross.training.rounds import Round
 from unicross.training.state import State
 
 
 def test_a_batch_is_decided_by_its_seed(photos):
     recipe, _, data = prepared(photos, ALL)
     one, again, other = (
-        make_batch(data, np.arange(6), recipe.stages[0], None, 2, seed) for seed in [(0, 1), (0, 1), (0, 2)]
+        batch_of(data, np.arange(6), recipe.stages[0], turn=2, seed=seed) for seed in (1, 1, 2)
     )
     assert torch.equal(one.pixels, again.pixels)
     assert torch.equal(one.image_views[1].boxes, again.image_views[1].boxes)
@@ -42,7 +41,7 @@ def test_a_batch_is_decided_by_its_seed(photos):
 )
 def test_views_are_made_for_the_losses_that_want_them(photos, losses, images, texts):
     recipe, _, data = prepared(photos, {"name": "x", "epochs": 1, "losses": losses})
-    batch = make_batch(data, np.arange(6), recipe.stages[0], None, 0, (0,))
+    batch = batch_of(data, np.arange(6), recipe.stages[0])
     assert (len(batch.image_views), len(batch.text_views)) == (images, texts)
     assert len(batch.pixels) == (6 if images else 0)
 
@@ -50,16 +49,16 @@ def test_views_are_made_for_the_losses_that_want_them(photos, losses, images, te
 def test_the_image_text_loss_sees_the_first_of_the_two_uni_modal_views(photos):
     views = {"image": {"blur": 0.0, "jitter": 0.0}, "image_uni": {"blur": 1.0, "jitter": 1.0}}
     recipe, _, data = prepared(photos, tiny.UNI, ALL, views=views)
-    uni, joint = (make_batch(data, np.arange(6), stage, None, 0, (0,)) for stage in recipe.stages)
+    uni, joint = (batch_of(data, np.arange(6), stage) for stage in recipe.stages)
     assert [len(view.blurred) for view in uni.image_views] == [6, 6]
     assert [len(view.blurred) for view in joint.image_views] == [0, 6]
 
 
 def test_text_views_are_the_same_caption_or_a_sibling(photos):
     for kind in ("dropout", "sibling"):
-        recipe, _, data = prepared(photos, tiny.UNI, views={"text": kind})
-        first, second = make_batch(data, np.arange(6), recipe.stages[0], None, 0, (0,)).text_views
-        tokenizer = data.captions._tokenizer
+        recipe, model, data = prepared(photos, tiny.UNI, views={"text": kind})
+        first, second = batch_of(data, np.arange(6), recipe.stages[0]).text_views
+        tokenizer = model.tokenizer
         before, after = (
             tokenizer.batch_decode(view.ids, skip_special_tokens=True) for view in (first, second)
         )
@@ -79,7 +78,7 @@ def test_captions_take_turns_over_the_epochs(photos):
     recipe, _, data = prepared(photos, tiny.ALIGN)
     seen = set()
     for turn in range(3):
-        view = make_batch(data, np.arange(1), recipe.stages[0], None, turn, (0,)).text_views[0]
+        view = batch_of(data, np.arange(1), recipe.stages[0], turn=turn).text_views[0]
         seen.add(tuple(view.ids[0].tolist()))
     assert len(seen) == 3
 
@@ -87,7 +86,7 @@ def test_captions_take_turns_over_the_epochs(photos):
 def test_items_alone_join_only_the_losses_that_can_use_them(photos):
     recipe, _, data = prepared(photos, ALL, tiny.ALIGN, alone=2)
     items = np.array([24, 0, 25, 1, 26, 27])  # image, pair, text, pair, image, text
-    both, cross = (make_batch(data, items, stage, None, 0, (0,)) for stage in recipe.stages)
+    both, cross = (batch_of(data, items, stage) for stage in recipe.stages)
     assert both.pairs == cross.pairs == 2
     assert both.image_ids.tolist() == [0, 1, 24, 26]
     assert both.text_ids.tolist() == [0, 1, 25, 27]
@@ -96,33 +95,35 @@ def test_items_alone_join_only_the_losses_that_can_use_them(photos):
 
 def test_presumed_false_negatives_are_those_of_the_round(photos):
     recipe, model, data = prepared(photos, ALL)
-    current = whole_round(data, model, recipe.stages[0])
-    items = np.array([3, 1, 2])
-    batch = make_batch(data, items, recipe.stages[0], current, 0, (0,))
+    current = clustered_round(data, model, recipe.stages[0])
+    clusters, items = current.clusters, np.array([3, 1, 2])
+    batch = batch_of(data, items, recipe.stages[0], current)
     assert batch.masked is not None
-    assert batch.masked.tolist() == false_negatives(current.image[items], current.text[items], 0.95).tolist()
-    assert make_batch(data, items, recipe.stages[0], None, 0, (0,)).masked is None  # nobody knows
+    assert (
+        batch.masked.tolist() == false_negatives(clusters.image[items], clusters.text[items], 0.95).tolist()
+    )
+    assert batch_of(data, items, recipe.stages[0]).masked is None  # nobody knows
     off = recipe.stages[0].model_copy(update={"batches": Batches(kind="clustered", mask_above=None)})
-    assert make_batch(data, items, off, current, 0, (0,)).masked is None
+    assert batch_of(data, items, off, current).masked is None
 
 
 def test_pairs_know_what_they_were_brought_together_with(photos):
     """Pseudo-pairs and random batches were brought together with nothing."""
     recipe, model, data = prepared(photos, ALL | {"batches": ALL["batches"] | {"negatives_from": 9}})
     stage = recipe.stages[0]
-    current = whole_round(data, model, stage)
-    items = np.array([3, 1, 2, 5])
-    batch = make_batch(data, items, stage, current, 0, (0,))
-    assert batch.cluster.tolist() == current.cluster[items].tolist()
-    some = np.where(np.isin(np.arange(len(current.cluster)), [1, 2]), -1, current.cluster)
-    partly = dataclasses.replace(current, cluster=some)
-    alone = make_batch(data, items, stage, partly, 0, (0,)).cluster.tolist()
-    assert [alone[0], alone[3]] == current.cluster[[3, 5]].tolist()
+    current = clustered_round(data, model, stage)
+    clusters, items = current.clusters, np.array([3, 1, 2, 5])
+    batch = batch_of(data, items, stage, current)
+    assert batch.cluster.tolist() == clusters.cluster[items].tolist()
+    some = np.where(np.isin(np.arange(len(clusters.cluster)), [1, 2]), -1, clusters.cluster)
+    partly = dataclasses.replace(current, clusters=dataclasses.replace(clusters, cluster=some))
+    alone = batch_of(data, items, stage, partly).cluster.tolist()
+    assert [alone[0], alone[3]] == clusters.cluster[[3, 5]].tolist()
     assert len({*alone[1:3]}) == 2
     assert max(alone[1:3]) < 0
-    assert len(set(make_batch(data, items, stage, None, 0, (0,)).cluster.tolist())) == 4
+    assert len(set(batch_of(data, items, stage).cluster.tolist())) == 4
     as_they_are = stage.model_copy(update={"batches": Batches(kind="clustered", negatives_from=None)})
-    assert make_batch(data, items, as_they_are, current, 0, (0,)).cluster is None
+    assert batch_of(data, items, as_they_are, current).cluster is None
 
 
 def test_batches_made_ahead_come_in_order_and_tell_their_error():
@@ -154,16 +155,16 @@ def test_the_share_of_random_batches_may_ramp_over_the_stage(photos, fraction, s
     batches = {"kind": "clustered", "cluster_size": 6, "random_fraction": fraction}
     recipe, model, data = prepared(photos, ALL | {"epochs": 3, "batches": batches})
     stage = recipe.stages[0]
-    current = whole_round(data, model, stage)
+    current = clustered_round(data, model, stage)
     for epoch, share in enumerate(shares):
         plan = epoch_plan(data, stage, epoch, 6, current, np.random.default_rng(0))
-        assert sum(len(set(current.cluster[batch])) == 1 for batch in plan) == round((1 - share) * 4)
+        assert sum(len(set(current.clusters.cluster[batch])) == 1 for batch in plan) == round((1 - share) * 4)
 
 
 def test_items_alone_are_added_to_batches_of_pairs_where_asked(photos):
     stage = ALL | {"batches": {"unpaired": 2}}
     recipe, _, data = prepared(photos, stage, alone=5)
-    plan = epoch_plan(data, recipe.stages[0], 0, 8, None, np.random.default_rng(0))
+    plan = epoch_plan(data, recipe.stages[0], 0, 8, Round(data.captioned_by), np.random.default_rng(0))
     images, texts = set(data.images_only.tolist()), set(data.texts_only.tolist())
     found = [(len(batch), len(images & set(batch)), len(texts & set(batch))) for batch in plan]
     assert found == [(12, 2, 2), (12, 2, 2), (10, 1, 1)]

@@ -9,11 +9,10 @@ from safetensors.torch import load_file
 
 import ranks
 import tiny
-from training_parts import ALL, prepared, run_python
+from training_parts import ALL, batch_of, prepared, run_python
 from unicross.errors import DataError, RecipeError, UnicrossError
 from unicross.training import distributed, loop, train
-from unicross.training.batch import make_batch
-from unicross.training.distributed import check_same, gather, scale_gradient, share, sum_gradients
+from unicross.training.distributed import check_same, gather, rank_slice, scale_gradient, sum_gradients
 
 # -- shares of a batch ------------------------------------------------------------------------------
 
@@ -36,7 +35,7 @@ def test_shares_are_equally_long_and_gather_to_the_whole(process, monkeypatch, c
     shares = []
     for rank in range(size):
         process(rank, size)
-        shares.append(whole[share(count)].clone().requires_grad_())
+        shares.append(whole[rank_slice(count)].clone().requires_grad_())
     assert len({len(rows) for rows in shares}) == 1
     assert len(shares[0]) == -(-count // size)
 
@@ -51,7 +50,7 @@ def test_shares_are_equally_long_and_gather_to_the_whole(process, monkeypatch, c
         found = gather(own, count)
         assert torch.equal(found, whole)
         found.sum().backward()
-        seen[share(count)] += own.grad[:, 0]
+        seen[rank_slice(count)] += own.grad[:, 0]
     assert torch.equal(seen, torch.ones(count))  # each row's gradient goes to one process
 
 
@@ -64,11 +63,11 @@ def test_one_process_sends_nothing():
 def test_processes_make_their_rows_of_the_batch_that_one_makes(photos, process):
     recipe, _, data = prepared(photos, ALL, alone=2, views={"captions": 2})
     items = np.array([0, 24, 1, 2, 25, 3, 4])  # five pairs, an image and a text alone
-    whole = make_batch(data, items, recipe.stages[0], None, 0, (0,))
+    whole = batch_of(data, items, recipe.stages[0])
     parts = []
     for rank in range(2):
         process(rank, 2)
-        parts.append(make_batch(data, items, recipe.stages[0], None, 0, (0,)))
+        parts.append(batch_of(data, items, recipe.stages[0]))
     for part, rows in zip(parts, (slice(0, 3), slice(3, 6)), strict=True):
         assert torch.equal(part.image_ids, whole.image_ids)
         assert torch.equal(part.text_ids, whole.text_ids)

@@ -7,9 +7,11 @@ from safetensors.torch import load_file
 
 import tiny
 from training_parts import CPU, prepared
+from unicross.data.load import read_splits
 from unicross.errors import RecipeError
-from unicross.training import heads, loop, train
-from unicross.training.dataset import read_splits, validate
+from unicross.streams import stream
+from unicross.training import head_fitting, loop, train
+from unicross.training.embedding import validate
 from unicross.training.head_fitting import fit_heads
 from unicross.training.state import make_model
 
@@ -20,7 +22,7 @@ def test_only_heads_and_temperature_move_and_retrieval_gets_better(photos):
     _, model, data = prepared(photos, FIRST, alone=2)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     rsum = validate(model, data).metrics["rsum"]
-    spent = fit_heads(model, data, seed=0)
+    spent = fit_heads(model, data, np.random.default_rng(0))
     moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert moved == {"image.cross.weight", "text.cross.weight", "log_scale"}
     assert spent == {"image": 24, "text": 72}  # images and texts only have nothing to say here
@@ -29,11 +31,11 @@ def test_only_heads_and_temperature_move_and_retrieval_gets_better(photos):
 
 
 def test_equal_seeds_give_equal_heads_of_a_sample(photos, monkeypatch):
-    monkeypatch.setattr(heads, "MOST_PAIRS", 10)
+    monkeypatch.setattr(head_fitting, "MOST_PAIRS", 10)
     fitted = []
     for seed in (0, 0, 1):
         _, model, data = prepared(photos, FIRST)
-        assert fit_heads(model, data, seed) == {"image": 10, "text": 30}
+        assert fit_heads(model, data, np.random.default_rng(seed)) == {"image": 10, "text": 30}
         fitted.append(model.image.cross.weight.detach().numpy())
     assert np.array_equal(fitted[0], fitted[1])
     assert not np.array_equal(fitted[0], fitted[2])
@@ -61,13 +63,13 @@ def test_a_stage_fits_heads_once_and_its_clusters_are_made_with_them(photos, tmp
     assert more == {"image": 24 + 24, "text": 72 + 72}  # and the round is embedded with the new heads
 
 
-def test_a_fresh_stage_fits_heads_to_the_first_weights(photos, tmp_path):
+def test_a_stage_that_restarts_weights_fits_heads_to_the_first_ones(photos, tmp_path):
     still = {"optim": {"image_lr": 0, "text_lr": 0, "head_lr": 0, "weight_decay": 0}}
     student = tiny.ALIGN | {"name": "student", "restart_weights": True, "fit_heads": True} | still
     train(tiny.recipe(photos, tiny.ALIGN, student), tmp_path / "run")
     recipe, _, data = prepared(photos, FIRST)
-    model = make_model(recipe, read_splits(recipe)[0], CPU)
-    fit_heads(model, data, int(np.random.SeedSequence([recipe.seed, 1]).generate_state(1)[0]))
+    model = make_model(recipe, read_splits(recipe.data)[0], CPU)
+    fit_heads(model, data, stream(recipe.seed, "heads", 1))
     kept = load_file(tmp_path / "run" / "last" / "model.safetensors")
     assert all(torch.equal(tensor, kept[name]) for name, tensor in model.state_dict().items())
 

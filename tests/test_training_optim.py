@@ -5,8 +5,15 @@ import math
 import pytest
 
 import tiny
-from unicross.config import Optim
-from unicross.training.optim import freeze, make_optimizer, parameters_of, schedule_shape, set_rates
+from unicross.stage import Optim
+from unicross.training.optim import (
+    freeze,
+    make_optimizer,
+    parameters_of,
+    schedule_shape,
+    set_rates,
+    warmup_cosine,
+)
 
 
 def test_every_parameter_has_one_group_and_its_rate():
@@ -42,12 +49,12 @@ def shapes(stages, steps):
     ]
 
 
-def test_a_fresh_stage_begins_a_schedule():
-    fresh, restarted = (
+def test_a_stage_that_restarts_weights_begins_a_schedule():
+    weights, schedule = (
         tiny.recipe("photos", tiny.ALIGN, tiny.SHARPEN | change).stages
         for change in ({"restart_weights": True}, {"optim": {"restart_schedule": True}})
     )
-    assert shapes(fresh, [8, 6]) == shapes(restarted, [8, 6])
+    assert shapes(weights, [8, 6]) == shapes(schedule, [8, 6])
 
 
 def test_one_schedule_spans_stages_until_a_restart():
@@ -84,3 +91,12 @@ def test_parts_are_disjoint_and_whole(part):
     assert all(name.startswith(prefix or (f"{part}.backbone",)) for name in still)
     freeze(model, [])
     assert all(p.requires_grad for p in model.parameters())
+
+
+def test_a_warm_up_is_linear_and_the_cosine_after_it_begins_at_one_and_nears_zero():
+    """Two steps of warm-up of six: a third, two thirds, then four steps of half a cosine."""
+    rates = [warmup_cosine(step, 2, 6) for step in range(6)]
+    assert rates == pytest.approx([1 / 3, 2 / 3, 1.0, (1 + 0.5**0.5) / 2, 0.5, (1 - 0.5**0.5) / 2])
+    assert warmup_cosine(6, 2, 6) == pytest.approx(0.0)
+    assert [warmup_cosine(step, 0, 2) for step in range(2)] == pytest.approx([1.0, 0.5])
+    assert warmup_cosine(0, 0, 0) == 1.0

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 import tiny
-from training_parts import Killed, prepared
+from training_parts import Killed, batch_of, prepared
 from unicross.clustering import normalise
 from unicross.data.load import load_items
 from unicross.errors import RecipeError
-from unicross.training import planning, pseudo, train
-from unicross.training.batch import make_batch
+from unicross.training import plan, pseudo_pairs, train
+from unicross.training.plan import epoch_plan
 from unicross.training.pseudo_pairs import mutual_matches
-from unicross.training.rounds import epoch_plan
+from unicross.training.rounds import Round
 
 STAGE = tiny.ALIGN | {"batches": {"pseudo_pairs": 2}}
 
@@ -42,58 +42,58 @@ def test_a_text_that_is_near_to_everything_is_not_everybodys_best():
 
 
 def chosen(photos, monkeypatch, matches):
-    """A data set of 24 pairs and 5 of each alone, and its partners where `matches` are found."""
+    """A data set of 24 pairs and 5 of each alone, and its captioned_bys where `matches` are found."""
     recipe, model, data = prepared(photos, STAGE, alone=5)
     found = (np.array([m[0] for m in matches]), np.array([m[1] for m in matches]))
-    monkeypatch.setattr(pseudo, "mutual_matches", lambda *_: found)
-    partner, figures, spent = pseudo.pseudo_pairs(model, data, 0)
-    return recipe, data, partner, figures, spent
+    monkeypatch.setattr(pseudo_pairs, "mutual_matches", lambda *_: found)
+    captioned_by, figures, spent = pseudo_pairs.pseudo_pairs(model, data, np.random.default_rng(0))
+    return recipe, data, captioned_by, figures, spent
 
 
-def test_partners_are_the_pairs_and_what_was_matched(photos, monkeypatch):
-    _, data, partner, figures, spent = chosen(photos, monkeypatch, [(0, 1), (3, 0)])
+def test_captioned_bys_are_the_pairs_and_what_was_matched(photos, monkeypatch):
+    _, data, captioned_by, figures, spent = chosen(photos, monkeypatch, [(0, 1), (3, 0)])
     images, texts = data.images_only, data.texts_only
-    assert partner[:24].tolist() == list(range(24))
-    assert partner[images].tolist() == [texts[1], -1, -1, texts[0], -1]
-    assert (partner[texts] == -1).all()
-    assert figures == {"matched": 2, "alone": 5}
+    assert captioned_by[:24].tolist() == list(range(24))
+    assert captioned_by[images].tolist() == [texts[1], -1, -1, texts[0], -1]
+    assert (captioned_by[texts] == -1).all()
+    assert figures == {"matched": 2, "unpaired": 5}
     assert spent == {"image": 5, "text": 5}
 
 
 def test_of_many_a_sample_is_matched(photos, monkeypatch):
     _, model, data = prepared(photos, STAGE, alone=5)
-    monkeypatch.setattr(pseudo, "MOST", 3)
-    rounds = [pseudo.pseudo_pairs(model, data, seed) for seed in range(8)]
-    assert all(figures["alone"] == 3 and spent == {"image": 3, "text": 3} for _, figures, spent in rounds)
-    matched = [tuple(np.flatnonzero(partner[24:] >= 0)) for partner, _, _ in rounds]
+    monkeypatch.setattr(pseudo_pairs, "MOST", 3)
+    rounds = [pseudo_pairs.pseudo_pairs(model, data, np.random.default_rng(seed)) for seed in range(8)]
+    assert all(figures["unpaired"] == 3 and spent == {"image": 3, "text": 3} for _, figures, spent in rounds)
+    matched = [tuple(np.flatnonzero(captioned_by[24:] >= 0)) for captioned_by, _, _ in rounds]
     assert len(set(matched)) > 1
 
 
 def test_pseudo_pairs_have_the_picture_of_one_and_the_captions_of_the_other(photos, monkeypatch):
-    recipe, data, partner, _, _ = chosen(photos, monkeypatch, [(0, 1), (3, 0)])
+    recipe, data, captioned_by, _, _ = chosen(photos, monkeypatch, [(0, 1), (3, 0)])
     first, second = data.images_only[[0, 3]]
-    batch = make_batch(data, np.array([second, 5, first]), recipe.stages[0], None, 0, (0,), partner)
+    batch = batch_of(data, np.array([second, 5, first]), recipe.stages[0], Round(captioned_by))
     assert batch.pairs == 3
     assert batch.image_ids.tolist() == batch.text_ids.tolist() == [second, 5, first]
     tokens = [data.captions.tokens(data.captions.first[[text]]) for text in data.texts_only[[0, 1]]]
     seen = [ids[ids > 0].tolist() for ids in batch.text_views[0].ids]
     assert [seen[0], seen[2]] == [one.ids[0][one.ids[0] > 0].tolist() for one in tokens]
-    assert make_batch(data, np.array([second, 5]), recipe.stages[0], None, 0, (0,)).pairs == 1
+    assert batch_of(data, np.array([second, 5]), recipe.stages[0]).pairs == 1
 
 
 def test_each_batch_gets_pseudo_pairs_and_nothing_twice(photos, monkeypatch):
-    recipe, data, partner, _, _ = chosen(photos, monkeypatch, [(0, 1), (3, 0), (4, 4)])
-    batches = recipe.stages[0].batches.model_copy(update={"unpaired": 2})
-    stage = recipe.stages[0].model_copy(update={"batches": batches})
-    plan = epoch_plan(data, stage, 0, 8, None, np.random.default_rng(0), partner)
+    recipe, data, captioned_by, _, _ = chosen(photos, monkeypatch, [(0, 1), (3, 0), (4, 4)])
+    changed = recipe.stages[0].batches.model_copy(update={"unpaired": 2})
+    stage = recipe.stages[0].model_copy(update={"batches": changed})
+    batches = epoch_plan(data, stage, 0, 8, Round(captioned_by), np.random.default_rng(0))
     matched, alone = set(data.images_only[[0, 3, 4]]), set(data.images_only[[1, 2]])
-    assert [(len(matched & set(b)), len(alone & set(b))) for b in plan] == [(1, 1), (1, 1), (1, 0)]
-    assert set(data.texts_only[[0, 1, 4]]).isdisjoint(np.concatenate(plan))
-    assert set(data.texts_only[[2, 3]]) <= set(np.concatenate(plan))
+    assert [(len(matched & set(b)), len(alone & set(b))) for b in batches] == [(1, 1), (1, 1), (1, 0)]
+    assert set(data.texts_only[[0, 1, 4]]).isdisjoint(np.concatenate(batches))
+    assert set(data.texts_only[[2, 3]]) <= set(np.concatenate(batches))
 
 
 def test_pseudo_pairs_need_the_image_text_loss(photos):
-    with pytest.raises(RecipeError, match="pseudo serves the image-text loss"):
+    with pytest.raises(RecipeError, match="pseudo_pairs serves the image-text loss"):
         tiny.recipe(photos, tiny.UNI | {"batches": {"pseudo_pairs": 2}})
 
 
@@ -119,16 +119,20 @@ def half_alone(root):
     return table
 
 
-@pytest.mark.parametrize("fresh", [False, True])
-def test_a_run_makes_pseudo_pairs_anew_each_round_and_resumes_with_them(tmp_path, monkeypatch, fresh):
+@pytest.mark.parametrize("restart_weights", [False, True])
+def test_a_run_makes_pseudo_pairs_anew_each_round_and_resumes_with_them(
+    tmp_path, monkeypatch, restart_weights
+):
     root = tiny.write_set(tmp_path / "set", train=40)
     table = half_alone(root)
     stage = tiny.ALIGN | {"name": "spread", "epochs": 4, "batches": {"pseudo_pairs": 4, "recluster_every": 2}}
-    recipe = tiny.recipe(table, tiny.ALIGN, stage | {"fresh": fresh}, train={"save_minutes": 1e-9})
+    recipe = tiny.recipe(
+        table, tiny.ALIGN, stage | {"restart_weights": restart_weights}, train={"save_minutes": 1e-9}
+    )
     train(recipe, tmp_path / "whole")
     rounds = tiny.events(tmp_path / "whole", "round")
     assert [event["epoch"] for event in rounds] == [1, 3]
-    assert all(0 < event["matched"] <= event["alone"] for event in rounds)
+    assert all(0 < event["matched"] <= event["unpaired"] for event in rounds)
     pairs = [(event["stage"], event["pairs"]) for event in tiny.events(tmp_path / "whole", "step")]
     assert max(pairs) > ("spread", 8)
     assert max(number for stage, number in pairs if stage == "align") == 8
@@ -140,8 +144,8 @@ def test_a_run_makes_pseudo_pairs_anew_each_round_and_resumes_with_them(tmp_path
     with pytest.raises(Killed):
         train(recipe, tmp_path / "cut", listener=listener)
     rematched = []
-    real = planning.pseudo_pairs
-    monkeypatch.setattr(planning, "pseudo_pairs", lambda *args: rematched.append(1) or real(*args))
+    real = plan.pseudo_pairs
+    monkeypatch.setattr(plan, "pseudo_pairs", lambda *args: rematched.append(1) or real(*args))
     train(recipe, tmp_path / "cut", resume=True)
     assert len(rematched) == 1  # the round that was under way is kept
     losses = [[event["loss"] for event in tiny.events(tmp_path / run, "step")] for run in ("whole", "cut")]

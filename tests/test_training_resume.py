@@ -224,12 +224,12 @@ def test_other_data_is_a_sentence(tmp_path):
 KILLS = """
 import os, pathlib, signal, sys
 import torch
-import tiny, test_resume
-from unicross.training import train, checkpoint, events
+import tiny, test_training_resume
+from unicross.training import train
 
 photos, folder = pathlib.Path({photos!r}), pathlib.Path({folder!r})
 torch.set_num_threads({threads})  # sums depend on it
-recipe = test_resume.recipe(photos, **test_resume.SAVE_ALWAYS)
+recipe = test_training_resume.recipe(photos, **test_training_resume.SAVE_ALWAYS)
 
 def die_after(moments):
     '''Kill this process at the moments-th time that it touches the disk or says something.'''

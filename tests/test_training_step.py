@@ -10,18 +10,20 @@ import pytest
 import torch
 
 import tiny
-from training_parts import ALL, CPU, PLAIN, gradients, prepared, whole_round
+from training_parts import ALL, CPU, PLAIN, batch_of, clustered_round, gradients, prepared
 from unicross.device import autocast
+from unicross.model import packing
 from unicross.training import step
-from unicross.training.batch import make_batch
 from unicross.training.optim import freeze
 from unicross.training.step import Features, backward, batch_losses
 
 
-def random_features(items, dim=8, seed=0):
+def random_features(items, views=2, dim=8, seed=0):
+    """Unit vectors of images and of texts, in both spaces."""
     generator = torch.Generator().manual_seed(seed)
-    make = partial(torch.randn, items, 2, dim, generator=generator)
-    return Features(*(torch.nn.functional.normalize(make(), dim=-1) for _ in range(4)))
+    make = partial(torch.randn, items, views, dim, generator=generator)
+    cross, uni = ([torch.nn.functional.normalize(make(), dim=-1) for _ in range(2)] for _ in range(2))
+    return Features(cross[0], uni[0]), Features(cross[1], uni[1])
 
 
 def cost(anchor, positives, negatives, scale):
@@ -36,19 +38,19 @@ def cost(anchor, positives, negatives, scale):
 
 @pytest.mark.parametrize("captions", [1, 2])
 @pytest.mark.parametrize(("negatives_from", "far"), [(None, 1.0), (9, 5.5)])
-def test_losses_of_a_step_equal_a_slow_loop_over_its_anchors(photos, captions, gallery, far):
+def test_losses_of_a_step_equal_a_slow_loop_over_its_anchors(photos, captions, negatives_from, far):
     """Three pairs, then one image and one text alone. Mask and clusters speak of the pairs.
 
     Pairs 0 and 2 are of one cluster, so that an anchor's cluster holds (2 + 1 + 2) / 3 = 5/3 of them; a pair
     of another one stands for (9 - 5/3) / (3 - 5/3) = 5.5 of the gallery. Image 0 may match text 1.
     """
-    stage = ALL | {"batches": {"kind": "clustered", "negatives_from": gallery}}
+    stage = ALL | {"batches": {"kind": "clustered", "negatives_from": negatives_from}}
     recipe, _, data = prepared(photos, stage, alone=1, views={"captions": captions})
-    batch = make_batch(data, np.array([2, 0, 5, 24, 25]), recipe.stages[0], None, 0, (0,))
+    batch = batch_of(data, np.array([2, 0, 5, 24, 25]), recipe.stages[0])
     masked = torch.tensor([[0, 1, 0], [0, 0, 0], [0, 0, 0]], dtype=torch.bool)
     batch = dataclasses.replace(batch, masked=masked, cluster=torch.tensor([4, 2, 4]))
-    features = random_features(4)
-    parts = batch_losses(features, batch, recipe.stages[0], torch.tensor(10.0))
+    images, texts = random_features(4)
+    parts = batch_losses(images, texts, batch, recipe.stages[0], torch.tensor(10.0))
 
     def weight(i, j):
         return 1.0 if {i, j} == {0, 2} else far
@@ -56,17 +58,19 @@ def test_losses_of_a_step_equal_a_slow_loop_over_its_anchors(photos, captions, g
     of_pairs = []
     for i in range(3):
         others = [j for j in range(3) if j != i]
-        own = features.text[i, :captions]
-        texts = [(t, weight(i, j)) for j in others if (i, j) != (0, 1) for t in features.text[j, :captions]]
-        images = [(features.image[j, 0], weight(i, j)) for j in others if (j, i) != (0, 1)]
-        of_image = cost(features.image[i, 0], own, texts, 10.0)
-        of_texts = mean(cost(text, features.image[i, :1], images, 10.0) for text in own)
+        own = texts.cross[i, :captions]
+        other_texts = [
+            (t, weight(i, j)) for j in others if (i, j) != (0, 1) for t in texts.cross[j, :captions]
+        ]
+        other_images = [(images.cross[j, 0], weight(i, j)) for j in others if (j, i) != (0, 1)]
+        of_image = cost(images.cross[i, 0], own, other_texts, 10.0)
+        of_texts = mean(cost(text, images.cross[i, :1], other_images, 10.0) for text in own)
         of_pairs.append((of_image + of_texts) / 2)
     assert parts["image_text"].item() == pytest.approx(mean(of_pairs), rel=1e-5)
 
     for name, views, temperature in (
-        ("image_image", features.image_uni, 0.1),
-        ("text_text", features.text_uni, 0.05),
+        ("image_image", images.uni, 0.1),
+        ("text_text", texts.uni, 0.05),
     ):
         of_views = []
         for i in range(4):
@@ -86,7 +90,7 @@ def test_gradients_in_micro_batches_are_those_of_the_whole_batch(photos, micro):
     recipe, model, data = prepared(photos, ALL, alone=2, model={"dropout": 0}, views={"captions": 2})
     stage = recipe.stages[0]
     items = np.array([0, 24, 1, 2, 25, 3, 4, 26, 5])
-    batch = make_batch(data, items, stage, whole_round(data, model, stage), 0, (0,))
+    batch = batch_of(data, items, stage, clustered_round(data, model, stage))
     assert batch.masked is not None
     assert batch.masked.any()
     model.train()
@@ -101,7 +105,7 @@ def test_gradients_in_micro_batches_are_those_of_the_whole_batch(photos, micro):
         torch.testing.assert_close(cached[name], gradient, rtol=1e-5, atol=1e-5, msg=name)
     for name, value in at_once.losses.items():
         torch.testing.assert_close(in_parts.losses[name], value, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(in_parts.features.image, at_once.features.image, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(in_parts.images.cross, at_once.images.cross, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("micro", [2, 4])
@@ -109,7 +113,7 @@ def test_gradients_in_micro_batches_with_dropout_equal_one_graph_with_the_same_d
     views = {"image": {"patch_dropout": 0.5}, "image_uni": {"patch_dropout": 0.25}}
     recipe, model, data = prepared(photos, ALL, model={"dropout": 0.3}, views=views)
     stage = recipe.stages[0]
-    batch = make_batch(data, np.arange(6), stage, None, 0, (0,))
+    batch = batch_of(data, np.arange(6), stage)
     model.train()
     rows = [slice(start, start + micro) for start in range(0, 6, micro)]
     made = []
@@ -118,9 +122,11 @@ def test_gradients_in_micro_batches_with_dropout_equal_one_graph_with_the_same_d
     ):
         torch.manual_seed(batch.seed + number)
         made.append(encode(model, batch, part, stage.losses))
-    image, image_uni = (torch.cat(column) for column in zip(*made[: len(rows)], strict=True))
-    text, text_uni = (torch.cat(column) for column in zip(*made[len(rows) :], strict=True))
-    parts = batch_losses(Features(image, text, image_uni, text_uni), batch, stage, model.scale)
+    images, texts = (
+        Features(torch.cat([part.cross for part in parts]), torch.cat([part.uni for part in parts]))
+        for parts in (made[: len(rows)], made[len(rows) :])
+    )
+    parts = batch_losses(images, texts, batch, stage, model.scale)
     sum(getattr(stage.losses, name) * value for name, value in parts.items()).backward()
     whole = gradients(model)
     model.zero_grad()
@@ -136,7 +142,7 @@ def test_gradients_in_micro_batches_with_dropout_equal_one_graph_with_the_same_d
 
 def test_frozen_towers_pass_in_micro_batches_too(photos):
     recipe, model, data = prepared(photos, tiny.ALIGN | {"freeze": ["image", "text"]})
-    batch = make_batch(data, np.arange(6), recipe.stages[0], None, 0, (0,))
+    batch = batch_of(data, np.arange(6), recipe.stages[0])
     freeze(model, ["image", "text"])
     backward(model, batch, recipe.stages[0], PLAIN, 2)
     assert set(gradients(model)) == {"image.cross.weight", "text.cross.weight", "log_scale"}
@@ -146,7 +152,7 @@ def test_views_keep_their_precision_under_autocast(photos):
     """Coordinates of crops in bf16 would move pixels; only the towers run in bf16."""
     sharp = {"crop": [0.5, 0.5], "blur": 1.0, "jitter": 1.0, "grey": 0.5}
     recipe, model, data = prepared(photos, ALL, views={"image": sharp, "image_uni": sharp})
-    batch = make_batch(data, np.arange(4), recipe.stages[0], None, 0, (0,))
+    batch = batch_of(data, np.arange(4), recipe.stages[0])
     seen = []
     model.image.backbone.register_forward_pre_hook(
         lambda _, __, kwargs: seen.append(kwargs), with_kwargs=True
@@ -168,11 +174,11 @@ def test_a_small_view_passes_the_tower_at_its_own_size(photos, micro, monkeypatc
         return encode(**inputs)
 
     monkeypatch.setattr(model.image.backbone, "forward", watched)
-    batch = make_batch(data, data.pairs[:6], stage, None, 0, (0,))
-    features = backward(model, batch, stage, PLAIN, micro).features
+    batch = batch_of(data, data.pairs[:6], stage)
+    images = backward(model, batch, stage, PLAIN, micro).images
     rows = [6] if micro is None else [3, 3]
     assert sides[: 2 * len(rows)] == [(n, side) for n in rows for side in (32, 16)]
-    assert features.image_uni.shape[:2] == (6, 2)
+    assert images.uni.shape[:2] == (6, 2)
     gradient = model.image.backbone.embeddings.position_embeddings.grad
     assert gradient.abs().sum() > 0
 
@@ -181,7 +187,7 @@ def test_small_views_in_micro_batches_have_the_gradient_of_the_whole(photos):
     found = []
     for micro in (None, 4):
         recipe, model, data = prepared(photos, ALL, model={"dropout": 0}, views={"image_uni": {"size": 0.5}})
-        batch = make_batch(data, data.pairs[:6], recipe.stages[0], None, 0, (0,))
+        batch = batch_of(data, data.pairs[:6], recipe.stages[0])
         backward(model, batch, recipe.stages[0], PLAIN, micro)
         found.append(gradients(model))
     for name, gradient in found[0].items():
@@ -193,7 +199,7 @@ def test_texts_of_a_tower_that_cannot_pack_pass_in_groups_that_shrink_as_they_gr
 ):
     """Which changes nothing but the padding, and texts come back in their own order."""
     recipe, model, data = prepared(photos, tiny.ALIGN)
-    batch = make_batch(data, data.pairs[:20], recipe.stages[0], None, 0, (0,))
+    batch = batch_of(data, data.pairs[:20], recipe.stages[0])
     model.eval()  # no dropout
     shapes = []
     model.text.register_forward_pre_hook(
@@ -201,8 +207,8 @@ def test_texts_of_a_tower_that_cannot_pack_pass_in_groups_that_shrink_as_they_gr
     )
 
     def features(least):
-        monkeypatch.setattr(step, "LEAST_TOGETHER", least)
-        return step._text_features(model, batch, slice(None), recipe.stages[0].losses)[0]
+        monkeypatch.setattr(packing, "LEAST_TOGETHER", least)
+        return step._text_features(model, batch, slice(None), recipe.stages[0].losses).cross
 
     torch.testing.assert_close(features(3), features(1000))
     *groups, whole = shapes
@@ -212,8 +218,8 @@ def test_texts_of_a_tower_that_cannot_pack_pass_in_groups_that_shrink_as_they_gr
 
 def test_texts_of_a_tower_that_packs_give_the_same_without_padding(photos, monkeypatch):
     recipe, model, data = prepared(photos, tiny.ALIGN)
-    batch = make_batch(data, data.pairs[:20], recipe.stages[0], None, 0, (0,))
-    monkeypatch.setattr(step, "LEAST_TOGETHER", 3)
+    batch = batch_of(data, data.pairs[:20], recipe.stages[0])
+    monkeypatch.setattr(packing, "LEAST_TOGETHER", 3)
     model.eval()
     shapes = []
     layer = model.text.backbone.encoder.layer[0]
@@ -221,7 +227,7 @@ def test_texts_of_a_tower_that_packs_give_the_same_without_padding(photos, monke
     found = []
     for model.text.packs in (False, True):
         rows = [slice(0, 12), slice(12, 20)]
-        parts = [step._text_features(model, batch, part, recipe.stages[0].losses)[0] for part in rows]
+        parts = [step._text_features(model, batch, part, recipe.stages[0].losses).cross for part in rows]
         torch.cat(parts).square().mul(torch.arange(16)).sum().backward()
         found.append((torch.cat(parts), gradients(model)))
         model.zero_grad()

@@ -7,11 +7,11 @@ from safetensors.torch import load_file
 
 import tiny
 from unicross.data.items import Item, Items
+from unicross.data.load import read_splits
 from unicross.errors import CheckpointError, DataError, RecipeError, TrainingError
 from unicross.model import TwoTower
-from unicross.run import kept_recipe
+from unicross.run import RunFolder
 from unicross.training import checkpoint, loop, train
-from unicross.training.dataset import read_splits
 from unicross.training.step import backward
 
 
@@ -175,7 +175,7 @@ def test_a_recipe_that_was_edited_meanwhile_is_refused(photos, tmp_path):
     kept = tmp_path / "run" / "recipe.yaml"
     kept.write_text(kept.read_text().replace("epochs: 1", "epochs: 3"))
     with pytest.raises(RecipeError, match=r"stages\.0\.epochs was 1, is 3"):
-        train(kept_recipe(tmp_path / "run"), tmp_path / "run", resume=True)
+        train(RunFolder(tmp_path / "run").recipe(), tmp_path / "run", resume=True)
 
 
 def test_captions_that_are_cut_are_told(photos, tmp_path):
@@ -204,8 +204,8 @@ def test_data_that_cannot_feed_a_loss_is_refused_before_training(tmp_path):
 
 
 def test_validation_without_a_pair_is_refused_before_training(photos, tmp_path, monkeypatch):
-    def images_only(recipe):
-        items, val, problems = read_splits(recipe)
+    def images_only(data):
+        items, val, problems = read_splits(data)
         return items, Items.of([Item(item.image_id, item.image) for item in val]), problems
 
     monkeypatch.setattr(loop, "read_splits", images_only)

@@ -6,14 +6,18 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 import tiny
 from unicross.data.items import Item, Items
+from unicross.data.load import read_splits
 from unicross.device import autocast
 from unicross.model import TwoTower
-from unicross.training.dataset import cached_side, make_dataset, read_splits
-from unicross.training.rounds import FeatureBank, new_round
+from unicross.streams import stream
+from unicross.training.batch import make_batch
+from unicross.training.dataset import cached_side, make_dataset
+from unicross.training.rounds import FeatureBank, Round, new_clusters
 
 CPU = torch.device("cpu")
 PLAIN = partial(autocast, CPU, "fp32")
@@ -28,21 +32,40 @@ def prepared(photos, *stages, alone=0, **sections):
     """Recipe, model and data set; with `alone`, so many images and texts only are added."""
     recipe = tiny.recipe(photos, *stages, **sections)
     torch.manual_seed(recipe.seed)
-    items = list(read_splits(recipe)[0])
+    items = list(read_splits(recipe.data)[0])
     for number in range(alone):
         items.append(Item(f"image {number}", items[number].image))
         items.append(Item(f"text {number}", None, (f"a text about nothing {number}",)))
     captions = [caption for item in items for caption in item.captions]
     model = TwoTower.create(recipe.model, max_tokens=24, captions=captions)
     side = cached_side(recipe.data, recipe.model)
-    data, _ = make_dataset(
-        Items.of(items), model, recipe.data, side=side, where=None, progress=lambda *_: None
-    )
+    data = dataset_of(items, model, recipe, side=side)
     return recipe, model, data
 
 
-def whole_round(data, model, stage):
-    return new_round(model, data, stage, FeatureBank(len(data.items), model.dim, CPU), seed=0)[0]
+def dataset_of(items, model, recipe, side=36):
+    """The data set of some items, decoded in memory; captions begin their turns by the recipe's seed."""
+    return make_dataset(
+        Items.of(items),
+        model,
+        recipe.data,
+        side=side,
+        where=None,
+        rng=stream(recipe.seed, "captions"),
+        progress=lambda *_: None,
+    )[0]
+
+
+def batch_of(data, items, stage, round_=None, *, turn=0, seed=0):
+    """A batch of some items, by default of a round without clusters and pseudo-pairs."""
+    round_ = Round(data.captioned_by) if round_ is None else round_
+    return make_batch(data, np.asarray(items), stage, round_, turn, np.random.default_rng(seed))
+
+
+def clustered_round(data, model, stage):
+    """A round of a stage with all pairs embedded by the model."""
+    bank = FeatureBank(len(data.items), model.dim, CPU)
+    return Round(data.captioned_by, new_clusters(model, data, stage.batches.cluster_size, bank, seed=0)[0])
 
 
 def gradients(model):

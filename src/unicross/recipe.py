@@ -80,7 +80,7 @@ def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise RecipeError(f"{path}: {BASE} names a recipe or a file, got {base!r}")
     beside = path.parent / base
     base_path = recipe_path(beside if beside.is_file() else base)
-    if base_path in (path, *above):
+    if base_path.resolve() in [file.resolve() for file in (path, *above)]:
         raise RecipeError(f"{path}: its {BASE} {base} leads back to itself: name another recipe")
     merged: dict[str, Any] = _merge(_read(base_path, (path, *above)), raw)
     return merged

@@ -77,8 +77,8 @@ class TwoTower(nn.Module):
         self.config = config
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
-        patches_as_products(image)
         self.image = Tower(image, config.image_pool, prefix_tokens(image, config.image_pool), config)
+        patches_as_products(image)  # after the check, in which a convolution refuses too large patches
         check_length(text, config.text_pool, max_tokens)
         self.text = Tower(text, config.text_pool, 0, config)
         self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))

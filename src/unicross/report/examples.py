@@ -129,7 +129,7 @@ def confused_pictures(variant: Variant, album: Album, n: int = 6) -> list[Exampl
 
 def spread_clusters(clusters: Clusters, n: int = 8) -> list[int]:
     """Clusters far from each other: each next one is the farthest from those already chosen."""
-    joint = clusters.image + clusters.text
+    joint = np.add(clusters.image, clusters.text, dtype=np.float32)
     names = np.unique(clusters.cluster[clusters.cluster >= 0])
     centres = np.stack([joint[clusters.cluster == name].mean(axis=0) for name in names])  # [C, D]
     centres /= np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-12)
@@ -144,7 +144,7 @@ def spread_clusters(clusters: Clusters, n: int = 8) -> list[int]:
 def cluster_members(clusters: Clusters, cluster: int, items: Items, album: Album, n: int = 6) -> Example:
     """The items nearest to a cluster's middle: each other's hard negatives."""
     members = np.flatnonzero(clusters.cluster == cluster)
-    joint = clusters.image[members] + clusters.text[members]
+    joint = np.add(clusters.image[members], clusters.text[members], dtype=np.float32)
     near = members[np.argsort(-(joint @ joint.mean(axis=0)))[:n]]
     return tuple(
         Shown("member", items[i].captions[0], album.thumbnail(items[i].image_id))

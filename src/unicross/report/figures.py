@@ -122,7 +122,7 @@ def differences(variants: Sequence[Variant], metric: str = "rsum") -> str | None
 
 def cluster_map(clusters: Clusters, shown: Sequence[int]) -> str:
     """Training items on the first two principal components of their joint embedding; `shown` in colour."""
-    joint = clusters.image + clusters.text  # [N, D]
+    joint = np.add(clusters.image, clusters.text, dtype=np.float32)  # [N, D]
     paired = clusters.cluster >= 0
     centred = joint[paired] - joint[paired].mean(axis=0)
     _, axes_of_variance = np.linalg.eigh(centred.T @ centred)  # [D, N] @ [N, D] -> [D, D], ascending
