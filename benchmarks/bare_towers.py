@@ -15,8 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from unicross.config import ModelConfig
 from unicross.device import autocast
-from unicross.model import Tower, TwoTower
-from unicross.training.speed import compile_layers, prefer_fast_kernels
+from unicross.model import TwoTower
+from unicross.model.kernels import compile_layers, prefer_fast_kernels
+from unicross.model.tower import Tower
 
 PRODUCTS = ("aten::mm", "aten::addmm")
 SQUARE = 4096
