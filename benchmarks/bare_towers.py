@@ -12,11 +12,12 @@ from rich.console import Console
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
-from unicross.training.speed import compile_layers, prefer_fast_kernels
 
 from unicross.config import ModelConfig
 from unicross.device import autocast
-from unicross.model import Tower, TwoTower
+from unicross.model import TwoTower
+from unicross.model.kernels import compile_layers, prefer_fast_kernels
+from unicross.model.tower import Tower
 
 PRODUCTS = ("aten::mm", "aten::addmm")
 SQUARE = 4096

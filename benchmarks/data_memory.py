@@ -87,11 +87,10 @@ def resident() -> dict[str, float]:
 
 
 def measure(folder: Path, access: int) -> dict[str, Any]:
-    from unicross.towers import train_tokenizer
-
     from unicross.data.load import load_items
     from unicross.data.pixels import LazyPixels
     from unicross.data.tokens import CaptionTokens
+    from unicross.model.tokenizer import train_tokenizer
 
     tokenizer = train_tokenizer(WORDS, 300)
     memory, seconds = {"imports": resident()}, {}

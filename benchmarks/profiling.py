@@ -27,19 +27,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
-from unicross.training.prepare import make_batch
 
 from bare_towers import towers
 from experiments import keep
 from pairs import add_arguments, pairs_recipe, write_pairs
+from unicross.data.load import read_splits
 from unicross.device import autocast
+from unicross.streams import stream
 from unicross.training import train
-from unicross.training.dataset import cached_side, make_dataset, read_splits
+from unicross.training.batch import make_batch
+from unicross.training.dataset import cached_side, make_dataset
+from unicross.training.rounds import Round
 from unicross.training.state import make_model
 from unicross.training.step import _text_features
 
@@ -188,14 +192,15 @@ def texts(arguments: argparse.Namespace) -> dict[str, Any]:
     with _pairs(arguments, arguments.batch * TEXT_BATCHES) as table:
         settings = {"batch_size": arguments.batch, "compile": arguments.compile}
         recipe = pairs_recipe(arguments, table, _stage(1), **settings)
-        items, _, _ = read_splits(recipe)
+        items, _, _ = read_splits(recipe.data)
         model = make_model(recipe, items, torch.device("cpu")).train()
         side = cached_side(recipe.data, recipe.model)
-        data, _ = make_dataset(items, model, recipe.data, side=side, where=None, progress=lambda *_: None)
-        stage, size = recipe.stages[0], recipe.train.batch_size
+        rng, silent = stream(0, "captions"), lambda *_: None
+        data, _ = make_dataset(items, model, recipe.data, side=side, where=None, rng=rng, progress=silent)
+        stage, size, unclustered = recipe.stages[0], recipe.train.batch_size, Round(data.captioned_by)
         batches = [
-            make_batch(data, data.pairs[start : start + size], stage, None, 0, (0, start))
-            for start in range(0, len(data.pairs), size)
+            make_batch(data, pairs, stage, unclustered, 0, stream(0, "batch", 0, 0, number))
+            for number, pairs in enumerate(np.split(data.pairs, range(size, len(data.pairs), size)))
         ]
     seconds: dict[str, list[float]] = {name: [] for name in PACKED}
     for turn, batch in itertools.product(range(-WARM, TURNS), batches):
@@ -203,7 +208,7 @@ def texts(arguments: argparse.Namespace) -> dict[str, Any]:
             model.zero_grad()
             began = time.perf_counter()
             with autocast(model.device, "auto"):
-                features, _ = _text_features(model, batch, slice(None), stage.losses)
+                features = _text_features(model, batch, slice(None), stage.losses).cross
             assert features is not None
             features.square().mul(torch.arange(features.shape[-1])).sum().backward()
             if turn >= 0:
@@ -253,7 +258,7 @@ EPOCHS = 3
 def method(arguments: argparse.Namespace) -> dict[str, Any]:
     """An epoch of all three losses with clusters, in epochs of sole CLIP, and the share of its rounds."""
     losses = {"image_text": 1.0, "image_image": 0.1, "text_text": 0.1}
-    clustered = {"batches": {"kind": "clustered", "cluster_size": 16, "guard": 1.1}}
+    clustered = {"batches": {"kind": "clustered", "cluster_size": 16, "mask_above": 1.1}}
     small = {"text": "sibling", "image_uni": {"size": arguments.small}}
     sides = {
         "clip": _stage(EPOCHS),

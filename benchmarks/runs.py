@@ -28,15 +28,16 @@ import torch
 import yaml
 from rich.console import Console
 from rich.table import Table
-from unicross.training.folder import EVALUATION, RECIPE, SUMMARY
 
 import experiments
 from experiments import METRICS, RECALLS, Row
 from unicross.compare.intervals import COMPARED, Difference, Ranks, paired_difference, per_image
 from unicross.compare.table import difference_text
 from unicross.evaluation import Result
+from unicross.run import RECIPE, Event, RunFolder
 
 BOUNDS = re.compile(r"\[[+-]\d+\.\d, [+-]\d+\.\d\]")
+SUMMARY = "summary.json"
 T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571}
 """Student's t below which 97.5 % lie, by degrees of freedom."""
 
@@ -71,8 +72,9 @@ def keep(run: str, name: str, note: str) -> None:
 
     A run that was stopped is kept with what its last look at validation found.
     """
-    folder = Path(run)
-    recipe: dict[str, Any] = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))  # of any version
+    folder = RunFolder(Path(run))
+    # Recipe and summary may be of any version of unicross, so they are read as plain data.
+    recipe: dict[str, Any] = yaml.safe_load((folder.path / RECIPE).read_text(encoding="utf-8"))
     seed, data = recipe.pop("seed"), _last_parts(recipe["data"].pop("root"))
     for tower in ("image", "text"):
         if isinstance(recipe["model"][tower], str):
@@ -82,12 +84,9 @@ def keep(run: str, name: str, note: str) -> None:
         recipes = experiments.shipped_recipes()  # recipes lost keys since the others were written down
         experiments.add_recipes(recipes)
     base, overrides = experiments.describe(recipe, recipes)
-    log = (folder / "metrics.jsonl").read_text(encoding="utf-8")
-    events = [json.loads(line) for line in log.splitlines()]
-    finished = (folder / SUMMARY).is_file()
-    summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8")) if finished else {}
-    looks = [event for event in events if event["kind"] == "eval"]
-    epochs = [event for event in events if event["kind"] == "epoch"]
+    text = (folder.path / SUMMARY).read_text(encoding="utf-8") if folder.is_done else "{}"
+    summary = json.loads(text)
+    looks, epochs = folder.events("eval"), folder.events("epoch")
     metrics = summary.get("metrics") or (looks[-1] if looks else {})
     forwards = summary.get("forwards", {})
     row = {
@@ -100,7 +99,7 @@ def keep(run: str, name: str, note: str) -> None:
         "hardware": experiments.hardware(recipe["train"]["threads"]),
         "torch": torch.__version__,
         "note": note,
-        "finished": "yes" if finished else "no",
+        "finished": "yes" if folder.is_done else "no",
         "epochs": summary.get("epochs", len(epochs)),
         **{metric: metrics[metric] for metric in METRICS if metric in metrics},
         "compute_gflop": summary.get("compute") or (epochs[-1]["compute"] if epochs else ""),
@@ -111,21 +110,20 @@ def keep(run: str, name: str, note: str) -> None:
     others = [other for other in experiments.read_rows("runs") if other["name"] != name]
     rows = sorted([*others, row], key=lambda row: row["name"])
     experiments.write_rows("runs", experiments.RUN_COLUMNS, rows)
-    _keep_curve(name, events)
-    if (folder / EVALUATION).is_file():
-        result = Result.load(folder / EVALUATION)
+    _keep_curve(name, folder.events("eval", "round"))
+    if folder.evaluation.is_file():
+        result = Result.load(folder.evaluation)
         captions = np.bincount(result.text_image, minlength=result.n_images)
         ranks = {"i2t": result.i2t.ranks, "t2i": result.t2i.ranks, "captions": captions}
         experiments.add_ranks([{"name": name} | {key: value.tolist() for key, value in ranks.items()}])
 
 
-def _keep_curve(name: str, events: Sequence[dict[str, Any]]) -> None:
+def _keep_curve(name: str, events: Sequence[Event]) -> None:
     """A row an epoch after which the run looked at validation or made a round for the next one."""
     curve: dict[int, dict[str, Any]] = {}
     for event in events:
-        if event["kind"] in ("eval", "round"):
-            columns = {key: event[key] for key in experiments.CURVE_COLUMNS[2:] if key in event}
-            curve.setdefault(event["epoch"], {"name": name, "epoch": event["epoch"]}).update(columns)
+        columns = {key: event[key] for key in experiments.CURVE_COLUMNS[2:] if key in event}
+        curve.setdefault(event["epoch"], {"name": name, "epoch": event["epoch"]}).update(columns)
     others = [row for row in experiments.read_rows("curves") if row["name"] != name]
     rows = sorted([*others, *curve.values()], key=lambda row: (row["name"], int(row["epoch"])))
     experiments.write_rows("curves", experiments.CURVE_COLUMNS, rows)

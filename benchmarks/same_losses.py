@@ -4,7 +4,8 @@
 
 Trains every shipped recipe for a few steps with tiny random towers on a small set of drawn squares, in one
 thread, and writes a digest of every step's losses. With BEFORE.json, made by another version of the code, it
-says which recipes compute the same losses, bit for bit, and fails where one does not.
+says which recipes compute the same losses, bit for bit, and fails where one does not. With several seeds it
+also sets the last loss and the rSum of both versions side by side, for a change that is not bit for bit.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import hashlib
 import itertools
 import json
 import os
+import statistics
 import sys
 import tempfile
 from pathlib import Path
@@ -64,7 +66,28 @@ def main() -> None:
         shared = [name for name in figures if name in before]
         differing = [name for name in shared if figures[name]["digest"] != before[name]["digest"]]
         print(f"the same losses: {len(shared) - len(differing)} of {len(shared)}; others: {differing}")
+        if "," in arguments.seeds:
+            print_means({name: before[name] for name in shared}, {name: figures[name] for name in shared})
         sys.exit(bool(differing))
+
+
+def print_means(before: dict[str, dict[str, Any]], after: dict[str, dict[str, Any]]) -> None:
+    """Mean ± standard deviation over seeds of the last loss and the rSum, a row a recipe, and of all recipes.
+
+    Both sides have the same names, `RECIPE SEED`.
+    """
+    recipes = sorted({name.rsplit(" ", 1)[0] for name in before})
+    print("| recipe | loss before | loss after | rSum before | rSum after |\n|---|---|---|---|---|")
+    for recipe in [*recipes, ""]:
+        cells = [recipe or "mean of all"]
+        for key, digits in (("loss", 2), ("rsum", 1)):
+            for side in (before, after):
+                values = [
+                    row[key] for name, row in side.items() if name.startswith(f"{recipe} " if recipe else "")
+                ]
+                spread = f" ± {statistics.stdev(values):.{digits}f}" if recipe and len(values) > 1 else ""
+                cells.append(f"{statistics.mean(values):.{digits}f}{spread}")
+        print(f"| {' | '.join(cells)} |")
 
 
 def losses(path: Path, table: Path, seed: int, run: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ up for that (Touvron et al. 2019, "Fixing the train-test resolution discrepancy"
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -14,9 +15,9 @@ from rich.table import Table
 
 from experiments import keep
 from unicross import TwoTower
+from unicross.data.load import read_validation
 from unicross.evaluation import evaluate_embeddings
-from unicross.recipe import load_recipe
-from unicross.training.dataset import read_validation
+from unicross.run import RunFolder
 
 SHOWN = ("i2t/R@1", "i2t/R@10", "t2i/R@1", "t2i/R@10", "rsum")
 
@@ -25,13 +26,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run")
+    parser.add_argument("run", type=Path)
     parser.add_argument("sizes", type=int, nargs="+")
     parser.add_argument("--keep", help="keep the figures in experiments/benchmarks.json")
     arguments = parser.parse_args()
     model = TwoTower.load(arguments.run)
-    recipe = load_recipe(f"{arguments.run}/recipe.yaml")
-    items = [item for item in read_validation(recipe) if item.is_pair]
+    recipe = RunFolder(arguments.run).recipe()
+    items = [item for item in read_validation(recipe.data) if item.is_pair]
     texts = model.encode_texts([caption for item in items for caption in item.captions])
     owner = np.repeat(np.arange(len(items)), [len(item.captions) for item in items])
     trained_at = [model.view_side(view.size) for stage in recipe.stages for view in stage.image_views]

@@ -33,7 +33,9 @@ from pairs import arguments_parser, pairs_recipe, write_pairs
 from unicross.config import Recipe
 from unicross.device import autocast, pick_device
 from unicross.model import TwoTower
+from unicross.model.kernels import compile_layers, prefer_fast_kernels
 from unicross.recipe import dump_recipe
+from unicross.run import RunFolder
 from unicross.training import train
 
 WARM = 3
@@ -129,7 +131,7 @@ def _unicross(recipe: Recipe, device: str) -> float:
 
 def _torchrun(recipe: Recipe, processes: int, folder: Path) -> float:
     """As `_unicross`, in processes that speak over gloo, each with its share of the threads."""
-    file, run = folder / "recipe.yaml", Path(tempfile.mkdtemp(dir=folder)) / "run"
+    file, run = folder / "pairs.yaml", Path(tempfile.mkdtemp(dir=folder)) / "run"
     file.write_text(dump_recipe(recipe), encoding="utf-8")
     command = [
         sys.executable,
@@ -144,8 +146,7 @@ def _torchrun(recipe: Recipe, processes: int, folder: Path) -> float:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"unicross under torchrun failed:\n{done.stderr[-2000:]}")
-    events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [float(e["pairs_per_second"]) for e in events if e["kind"] == "epoch"][-1]
+    return float(RunFolder(run).events("epoch")[-1]["pairs_per_second"])
 
 
 def _open_clip(arguments: argparse.Namespace, pairs: Path, device: torch.device, how: Sequence[str]) -> float:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from unicross.losses import cross_modal, info_nce, sample_weights, uni_modal
+from unicross.losses import cross_modal, info_nce, sample_weights, sigmoid, uni_modal
 
 
 def symmetric(*args):
@@ -209,3 +209,52 @@ def test_weights_leave_out_what_is_masked_and_count_positives_once():
     assert found.tolist() == pytest.approx(
         [math.log(t / logits[i, i]) for i, t in enumerate(total)], rel=1e-5
     )
+
+
+def slow_sigmoid(similarities, positive, ignored):
+    """One pair at a time."""
+    rows = []
+    for q in range(len(similarities)):
+        total = 0.0
+        for k in range(similarities.shape[1]):
+            z = float(similarities[q, k])
+            if positive[q, k]:
+                total += math.log(1 + math.exp(-z))
+            elif not ignored[q, k]:
+                total += math.log(1 + math.exp(z))
+        rows.append(total)
+    return torch.tensor(rows)
+
+
+def test_the_sigmoid_loss_is_that_of_a_slow_loop():
+    generator = torch.Generator().manual_seed(0)
+    similarities = torch.randn(5, 7, generator=generator) * 3 - 2
+    positive = torch.zeros(5, 7, dtype=torch.bool)
+    positive[range(5), range(5)] = True
+    positive[0, 6] = True
+    ignored = torch.rand(5, 7, generator=generator) < 0.3
+    torch.testing.assert_close(
+        sigmoid(similarities, positive, ignored), slow_sigmoid(similarities, positive, ignored)
+    )
+    weights = torch.full((5, 7), math.log(3.0))
+    thrice = sigmoid(similarities, positive, ignored, weights) - sigmoid(similarities, positive, ignored)
+    only = sigmoid(similarities, positive, ignored | ~positive)
+    torch.testing.assert_close(thrice, 2 * (sigmoid(similarities, positive, ignored) - only))
+
+
+def test_a_bias_moves_the_sigmoid_loss_and_not_the_softmax():
+    images, texts = (unit_rows(4, 8, seed) for seed in (1, 2))
+    ids = torch.arange(4)
+    for objective, moves in (("infonce", False), ("sigmoid", True)):
+        losses = [
+            cross_modal(images, texts, ids, ids, 10.0, bias=bias, objective=objective)[0]
+            for bias in (0.0, -10.0)
+        ]
+        assert torch.allclose(*losses, atol=1e-5) != moves
+
+
+def test_uni_modal_sigmoid_begins_equal_views_as_an_even_guess():
+    features = unit_rows(2, 8, 3).repeat_interleave(2, 0)
+    loss = uni_modal(features, torch.tensor([0, 0, 1, 1]), 0.1, objective="sigmoid")
+    apart = torch.nn.functional.softplus(features[0] @ features[2] / 0.1 - 10)
+    torch.testing.assert_close(loss, (math.log(2) + 2 * apart).expand(4))
