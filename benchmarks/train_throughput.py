@@ -26,7 +26,6 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from unicross.training.speed import compile_layers, prefer_fast_kernels
 
 from experiments import keep
 from pairs import arguments_parser, pairs_recipe, write_pairs

@@ -62,7 +62,7 @@ def test_interpolation_keeps_the_share_that_validation_likes_best(photos, tmp_pa
 
 
 def test_interpolation_needs_weights_to_mix_with(photos):
-    with pytest.raises(RecipeError, match="set train.start_from"):
+    with pytest.raises(RecipeError, match=r"set train\.start_from"):
         tiny.recipe(photos, tiny.ALIGN, train={"interpolate": True})
 
 
