@@ -306,12 +306,20 @@ def test_a_key_that_is_given_twice_is_refused(path):
         load_recipe(path)
 
 
-def test_yaml_may_repeat_itself_by_anchors(path):
-    raw = yaml.safe_load(path.read_text())
-    del raw["stages"]
-    one, two = "&one {name: a, epochs: 1, losses: {image_text: 1.0}}", "{<<: *one, name: b}"
-    path.write_text(f"{yaml.safe_dump(raw)}stages:\n- {one}\n- {two}\n")
-    assert [(stage.name, stage.epochs) for stage in load_recipe(path).stages] == [("a", 1), ("b", 1)]
+@pytest.mark.parametrize(
+    "text",
+    [
+        "stages:\n- &one {name: a, epochs: 1, losses: {image_text: 1.0}}\n- {<<: *one, name: b}",
+        "seed: &self [*self]",
+        "a: &a [x]\nb: &b [*a, *a]\nc: [*b, *b]",
+    ],
+)
+def test_aliases_with_which_a_small_file_can_explode_are_refused(path, text):
+    path.write_text(text)
+    with pytest.raises(RecipeError, match="aliases .* are not read"):
+        load_recipe(path)
+    with pytest.raises(RecipeError, match="aliases .* are not read"):
+        load_recipe("clip", ["data.root=x", "seed=[&a 1, *a]"])
 
 
 def test_a_file_that_is_not_utf8(tmp_path):

@@ -37,7 +37,7 @@ WITHIN = {
     ),
     "model": ({"backbones"}, {"packing", "tokenizer"}, {"kernels", "tower"}, {"two_tower"}),
     "training": (
-        {"cost", "dataset", "distributed", "event_log", "lora"},
+        {"cost", "dataset", "distributed", "event_log", "lora", "signals"},
         {"embedding", "optim", "sharding"},
         {"checks", "head_fitting", "interpolation", "pseudo_pairs", "rounds"},
         {"batch", "checkpoint"},

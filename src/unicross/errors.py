@@ -5,6 +5,7 @@
     ├── DataError          items, images or captions cannot be read or used
     ├── CheckpointError    a model or training checkpoint cannot be read or does not fit
     ├── TrainingError      training cannot go on (a loss that is not finite, for instance)
+    │   └── TrainingStopped    training was asked to stop by a signal, and saved
     └── StoreError         a vector store cannot be opened, does not fit, or refuses a request
         └── QueryError     a request that no store can answer as it is put
             └── UnknownIdError   an id that is not in the store
@@ -31,6 +32,15 @@ class CheckpointError(UnicrossError):
 
 class TrainingError(UnicrossError):
     """Training cannot go on."""
+
+
+class TrainingStopped(TrainingError):
+    """Training was asked to stop by a signal, finished its step and saved."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
+        """The signal's number; a shell expects the exit code 128 + signal."""
 
 
 class StoreError(UnicrossError):

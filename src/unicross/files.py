@@ -5,11 +5,15 @@ What is written stands beside its place under a hidden name until all of it is o
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+MANIFEST = "manifest.json"
 
 
 @contextmanager
@@ -39,8 +43,10 @@ def folder_beside(path: Path) -> Iterator[Path]:
     partial.mkdir(parents=True)
     try:
         yield partial
+        readable = partial.stat().st_mode & 0o666  # safetensors makes files that nobody else can read
         for file in partial.rglob("*"):
             if file.is_file():
+                file.chmod(readable)
                 _sync_file(file)
         sync_folder(partial)
         partial.rename(path)
@@ -58,6 +64,32 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a file in UTF-8, whole or not at all. Raises OSError."""
     write_bytes(path, text.encode("utf-8"))
+
+
+def write_manifest(folder: Path) -> None:
+    """Note in a folder the digest of every file in it, as the last thing that is written there. Raises
+    OSError."""
+    write_text(folder / MANIFEST, json.dumps(_digests(folder), indent=1))
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a folder that `write_manifest` sealed, naming the file; None where nothing is."""
+    try:
+        sealed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        digests = _digests(folder)
+    except (OSError, ValueError) as error:
+        return f"{folder / MANIFEST}: cannot be read ({error})"
+    changed = [name for name in {**sealed, **digests} if sealed.get(name) != digests.get(name)]
+    return f"{folder / changed[0]}: not as it was written" if changed else None
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    digests = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != MANIFEST:
+            with path.open("rb") as file:
+                digests[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
 
 
 def replace_link(link: Path, target: Path) -> None:

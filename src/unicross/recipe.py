@@ -22,19 +22,24 @@ MANDATORY = "???"
 BASE = "base"
 """The key that names the recipe over which this one is laid: mappings key by key, lists as a whole."""
 
-MERGE = "tag:yaml.org,2002:merge"
-"""Of YAML's key `<<`, which may stand several times."""
-
 SHIPPED = Path(__file__).parent / "recipes"
 
 STAGE_DEFAULTS = ("losses", "views", "batches", "optim")
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice, of which YAML's own rule would keep the last."""
+    """Refuses a key that is given twice, of which YAML's own rule would keep the last, and aliases, with
+    which a small file can explode: `base` is the way to share.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, "aliases (*NAME) are not read: write it out", mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if key.tag != MERGE]
+        keys = [key.value for key, _ in node.value]
         if twice := [key for key in keys if keys.count(key) > 1]:
             raise yaml.constructor.ConstructorError(
                 None, None, f"the key {twice[0]!r} is given twice", node.start_mark
@@ -69,7 +74,7 @@ def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """A recipe file as plain data, laid over its `base` if it has one. `above`: the files that lead here."""
     try:
         raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise RecipeError(f"{path}: not a readable YAML file: {_one_line(error)}") from error
     if not isinstance(raw, dict):
         raise RecipeError(f"{path}: a recipe is a mapping with model, data and stages")
@@ -145,8 +150,8 @@ def _override(raw: dict[str, Any], text: str) -> None:
     if not separator or not key:
         raise RecipeError(f"override {text!r}: write it as key.path=value, for instance train.batch_size=64")
     try:
-        value = yaml.safe_load(value_text)
-    except (ValueError, yaml.YAMLError) as error:  # ValueError: 2024-99-99 looks like a date
+        value = yaml.load(value_text, _Loader)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: 2024-99-99 looks like a date
         raise RecipeError(f"override {text!r}: the value is not YAML: {_one_line(error)}") from error
     *parents, last = key.split(".")
     node: Any = raw

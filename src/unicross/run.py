@@ -7,6 +7,7 @@
     RUN/cache/               decoded pictures
     RUN/checkpoints/NAME/    a model checkpoint with its recipe; of `last`, what training needs besides
     RUN/last -> checkpoints/NAME    the newest, from which a run resumes
+    RUN/previous -> checkpoints/NAME    the one before, from which it resumes where the newest is damaged
     RUN/best -> checkpoints/NAME    the best on validation
     RUN/summary.json         what came of the run; written when it is done
     RUN/evaluation.json      what every query of the evaluation found
@@ -21,18 +22,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 
 from unicross.config import Recipe
 from unicross.data.items import Items
 from unicross.errors import CheckpointError, DataError, RecipeError
-from unicross.files import folder_beside, replace_link, write_text
+from unicross.files import damage, folder_beside, replace_link, write_manifest, write_text
 from unicross.recipe import differences, dump_recipe, load_recipe
 
 Event = Mapping[str, Any]
@@ -46,7 +49,7 @@ Listener = Callable[[Event], None]
 OF_STEPS_TO_COME = ("heads", "round")
 """Kinds that speak of the steps to come: a run that resumes at their step tells them again."""
 
-RECIPE, METRICS, DATA = "recipe.yaml", "metrics.jsonl", "data.json"
+RECIPE, METRICS, DATA, LOCK = "recipe.yaml", "metrics.jsonl", "data.json", ".lock"
 
 
 class Summary(BaseModel):
@@ -75,6 +78,11 @@ class RunFolder:
     def last(self) -> Path:
         """The checkpoint from which the run resumes."""
         return self.path / "last"
+
+    @property
+    def previous(self) -> Path:
+        """The checkpoint before the last one."""
+        return self.path / "previous"
 
     @property
     def best(self) -> Path:
@@ -109,10 +117,32 @@ class RunFolder:
             raise CheckpointError(f"{self.path}: nothing to resume: there is no {RECIPE} in it")
         return recipe_of(self.path)
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody else trains in this folder meanwhile. Raises CheckpointError where somebody does."""
+        lock = FileLock(self.path / LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise CheckpointError(
+                f"{self.path} is being trained by another process: wait until it is done, or stop it"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def discard(self) -> None:
+        """Remove the folder of a run that could not begin, unless there is something in it."""
+        (self.path / LOCK).unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.rmdir()
+
     def check_free(self) -> None:
         """Raise CheckpointError where the folder cannot become that of a new run; make it if need be."""
         try:
-            if self.path.exists() and any(child != self.cache for child in self.path.iterdir()):
+            mine = {self.cache, self.path / LOCK}
+            if self.path.exists() and not mine.issuperset(self.path.iterdir()):
                 raise CheckpointError(
                     f"{self.path} is not empty: choose another folder with --out, or go on with "
                     f"--resume {self.path}"
@@ -189,10 +219,11 @@ class RunFolder:
         """What the run told, of these kinds or all; a last line that a kill cut short is dropped."""
         path = self.path / METRICS
         events: list[Event] = []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        for line in path.read_bytes().splitlines() if path.is_file() else ():
             try:
-                events.append(json.loads(line))
-            except json.JSONDecodeError:
+                event = json.loads(line)
+                events.append({"kind": event["kind"], "step": int(event["step"]), **event})
+            except (ValueError, TypeError, KeyError):  # torn, or nobody's of ours
                 break
         return [event for event in events if not kinds or event["kind"] in kinds]
 
@@ -206,8 +237,21 @@ class RunFolder:
         write_text(self.path / METRICS, "".join(lines))
         return (self.path / METRICS).open("a", buffering=1, encoding="utf-8")
 
+    def sound_checkpoint(self) -> tuple[Path, str | None]:
+        """The newest checkpoint to resume from whose files are what was written; a sentence where it is not
+        the last.
+
+        Raises CheckpointError where there is no sound one.
+        """
+        problem = damage(self.last)
+        if problem is None:
+            return self.last, None
+        if not self.previous.exists() or damage(self.previous) is not None:
+            raise CheckpointError(f"{problem}, and there is no sound checkpoint before it: begin a new run")
+        return self.previous, f"{problem}: the run goes on from the checkpoint before"
+
     def publish(self, link: Path, name: str, write: Callable[[Path], None]) -> None:
-        """Have `write` fill a new checkpoint, let `link` (`last` or `best`) point at it, drop the one before.
+        """Have `write` fill a new checkpoint, let `link` (`last` or `best`) point at it, drop older ones.
 
         Raises CheckpointError where it cannot be written (a full disk); the link stays as it was.
         """
@@ -221,6 +265,9 @@ class RunFolder:
                 shutil.rmtree(target)
             with folder_beside(target) as partial:
                 write(partial)
+                write_manifest(partial)
+            if link == self.last and link.is_symlink():
+                replace_link(self.previous, Path(os.readlink(link)))
             replace_link(link, Path(checkpoints.name) / name)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(
@@ -232,7 +279,7 @@ class RunFolder:
                 shutil.rmtree(folder)
 
     def _is_linked(self, name: str) -> bool:
-        links = (link for link in (self.last, self.best) if link.is_symlink())
+        links = (link for link in (self.last, self.previous, self.best) if link.is_symlink())
         return any(Path(os.readlink(link)).name == name for link in links)
 
 

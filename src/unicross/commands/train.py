@@ -24,6 +24,7 @@ def train(
 ) -> None:
     """Train RECIPE, for instance `unicross train clip data.root=photos data.split.val=0.1`."""
     from unicross.commands.show import Listening
+    from unicross.errors import TrainingStopped
     from unicross.recipe import load_recipe
     from unicross.run import RunFolder
     from unicross.training import train as run
@@ -41,14 +42,17 @@ def train(
         assert recipe is not None
         loaded = load_recipe(recipe, overrides or ())
         folder = out or _new_folder(Path(recipe).stem)
-    if not is_first():  # the first process speaks for all
-        run(loaded, folder, resume=resume is not None, device=device)
-        return
     try:
+        if not is_first():  # the first process speaks for all
+            run(loaded, folder, resume=resume is not None, device=device)
+            return
         with Listening() as listening:
             summary = run(loaded, folder, resume=resume is not None, listener=listening, device=device)
-    except KeyboardInterrupt:
-        typer.echo(f"stopped; go on with: unicross train --resume {folder}", err=True)
+    except TrainingStopped as stopped:
+        typer.echo(str(stopped), err=True)
+        raise typer.Exit(128 + stopped.signal) from None
+    except KeyboardInterrupt:  # before the first step
+        typer.echo("stopped before the first step: begin again", err=True)
         raise typer.Exit(130) from None
     best = summary["metrics"]
     found = f"best rSum {best['rsum']:.1f}, " if best else ""

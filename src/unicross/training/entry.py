@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import ExitStack
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -21,6 +21,7 @@ from unicross.training.dataset import Dataset, cached_side, make_dataset
 from unicross.training.distributed import broadcast_object, check_same, is_first, joined
 from unicross.training.event_log import EventLog
 from unicross.training.loop import Loop
+from unicross.training.signals import stop_requests
 from unicross.training.state import State, make_model
 
 
@@ -48,19 +49,19 @@ def train(
         RecipeError, DataError, CheckpointError, TrainingError: each says what to do.
     """
 
-    def check_folder() -> Path:  # in the first process, whose folder is everybody's
+    def take_folder(held: ExitStack) -> Path:  # in the first process, whose folder is everybody's
         folder = RunFolder(run)
         folder.check_resumable(recipe) if resume else folder.check_free()
+        held.enter_context(folder.locked())
         return run
 
     try:
-        with joined(device) as own_device:
-            folder = RunFolder(broadcast_object(check_folder))
+        with joined(device) as own_device, ExitStack() as held:
+            folder = RunFolder(broadcast_object(lambda: take_folder(held)))
             return _train(recipe, folder, resume, listener if is_first() else None, own_device)
     except UnicrossError:
-        if not resume:
-            with suppress(OSError):  # unless there is something in it
-                run.rmdir()
+        if not resume and is_first():
+            RunFolder(run).discard()
         raise
     except torch.OutOfMemoryError as error:
         raise TrainingError(
@@ -101,16 +102,23 @@ def _train(
     if not resume:
         broadcast_object(lambda: run.create(recipe, train=train_items, val=val_items))
     state = State(model, recipe, len(data.items))
-    goes_on = resume and run.last.exists()
+    goes_on, notes = resume and run.last.exists(), list[str]()
     if goes_on:
-        state.restore(run)
+        checkpoint, problem = broadcast_object(run.sound_checkpoint)
+        state.restore(checkpoint)
+        notes += [problem] if problem else []
+    elif resume:
+        notes.append("no checkpoint was saved before the run was cut short: it begins anew")
     log = EventLog(run, state.progress.step if goes_on else None, listener) if is_first() else None
+    new_model = partial(make_model, recipe, train_items, device)
     try:
-        new_model = partial(make_model, recipe, train_items, device)
-        loop = Loop(run, state, data, val, log, new_model, _elsewhere(recipe, model))
-        if not goes_on:
-            loop.tell_notes(problems + bad_train + bad_val)
-        return loop.go().model_dump()
+        with stop_requests() as stop:
+            loop = Loop(run, state, data, val, log, new_model, _elsewhere(recipe, model), stop)
+            for note in notes:
+                loop.emit("note", text=note)
+            if not goes_on:
+                loop.tell_notes(problems + bad_train + bad_val)
+            return loop.go().model_dump()
     finally:
         if log is not None:
             log.close()

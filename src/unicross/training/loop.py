@@ -7,6 +7,7 @@ makes the same plan, views and dropout as the run that was killed.
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -17,6 +18,7 @@ from torch import Tensor
 from unicross.batches import Plan
 from unicross.data.records import Problem
 from unicross.device import autocast
+from unicross.errors import TrainingStopped
 from unicross.model import TwoTower
 from unicross.prefetch import prefetch
 from unicross.run import RunFolder, Summary
@@ -34,6 +36,7 @@ from unicross.training.interpolation import best_mix
 from unicross.training.optim import freeze, schedule_shape, set_rates, warming_up
 from unicross.training.plan import plan_epoch, steps_per_epoch
 from unicross.training.sharding import clip_gradients
+from unicross.training.signals import StopRequest
 from unicross.training.state import State
 from unicross.training.step import backward
 from unicross.training.step_log import GRAD_NORM, StepLog
@@ -51,10 +54,11 @@ class Loop:
         log: EventLog | None,
         new_model: Callable[..., TwoTower],
         elsewhere: Mapping[str, Dataset],
+        stop: StopRequest,
     ) -> None:
         """`new_model` makes the model that the run began with; `elsewhere` is other data to evaluate on."""
         self.run, self.state, self.data, self.val, self.log = run, state, data, val, log
-        self.new_model, self.elsewhere = new_model, elsewhere
+        self.new_model, self.elsewhere, self.stop = new_model, elsewhere, stop
         self.recipe, self.progress, self.model = state.recipe, state.progress, state.model
         self.send = Sender(self.model.device)
         self.autocast = partial(autocast, self.model.device, self.recipe.train.precision)
@@ -213,7 +217,12 @@ class Loop:
         """
         if is_last or (size() > 1 and log.unseen):
             return
-        if broadcast_object(lambda: time.monotonic() - self.saved_at > 60 * self.recipe.train.save_minutes):
+
+        def is_due() -> bool:
+            is_old = time.monotonic() - self.saved_at > 60 * self.recipe.train.save_minutes
+            return is_old or self.stop.signal is not None
+
+        if broadcast_object(is_due):
             log.flush()  # no step goes into a checkpoint unseen
             self._save()
 
@@ -272,3 +281,10 @@ class Loop:
             self.log.sync()
         self.state.publish_last(self.run)
         self.saved_at = time.monotonic()
+        number = broadcast_object(lambda: self.stop.signal)
+        if number is not None:
+            raise TrainingStopped(
+                f"stopped by {signal.Signals(number).name} after step {self.progress.step}, and saved; "
+                f"go on with: unicross train --resume {self.run.path}",
+                number,
+            )

@@ -99,9 +99,9 @@ class State:
         if is_first():
             run.publish(run.last, f"step-{self.progress.step:08d}", write)
 
-    def restore(self, run: RunFolder) -> None:
+    def restore(self, checkpoint: Path) -> None:
         """Put back what `publish_last` wrote. Raises CheckpointError where it cannot be read or fits not."""
-        tensors, progress = load_training(run.last, self.model, self.optimizer)
+        tensors, progress = load_training(checkpoint, self.model, self.optimizer)
         try:
             self.progress = Progress(**progress)
             self.bank.load_state_dict(_below(tensors, "bank."))
@@ -109,7 +109,7 @@ class State:
             self.round = Round.from_state_dict(of_round) if of_round else None
         except (KeyError, RuntimeError, TypeError) as error:
             raise CheckpointError(
-                f"{run.last}: this checkpoint does not fit the run's data: {error}"
+                f"{checkpoint}: this checkpoint does not fit the run's data: {error}"
             ) from error
 
     def _tensors(self) -> dict[str, Tensor]:
