@@ -1,4 +1,4 @@
-"""Being asked to stop: the step is finished and saved; nobody else trains in the folder; damage is noticed."""
+"""Being asked to stop: the step is finished and saved; nobody else trains there; damage is noticed."""
 
 import os
 import signal
