@@ -67,8 +67,12 @@ BEGUN_BY_TWO = "begun-by-two"
 
 
 def with_items_alone(data: DataConfig) -> Any:
-    """The data set, and three images without captions and one text without an image."""
-    items, val, problems = read_splits(data)
+    """The data set with a caption that three items share; three images and one text without each other."""
+    train, val, problems = read_splits(data)
+    items = list(train)
+    for number in (1, 2):
+        captions = items[number].captions
+        items[number] = Item(items[number].image_id, items[number].image, (items[0].captions[0], *captions))
     alone = [Item(f"image {number}", items[number].image) for number in range(3)]
     return Items.of([*items, *alone, Item("text", None, ("a text about nothing",))]), val, problems
 

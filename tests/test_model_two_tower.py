@@ -14,6 +14,7 @@ import tiny
 from unicross.device import autocast, pick_device
 from unicross.errors import CheckpointError, DataError, RecipeError
 from unicross.model import TwoTower
+from unicross.model.kernels import prefer_fast_kernels
 from unicross.model.tokenizer import train_tokenizer
 from unicross.model.two_tower import MAX_SCALE
 
@@ -266,3 +267,24 @@ def test_devices_that_are_not_there_are_sentences():
     for name in ("toaster", "cuda:99"):
         with pytest.raises(RecipeError, match=f"device '{name}' cannot be used here: .*; cpu always can"):
             pick_device(name)
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-5), ("bf16", 0.02)])
+@pytest.mark.parametrize("packs", [False, True])
+def test_alone_or_among_others_a_vector_has_the_cosines_that_the_docstring_promises(
+    monkeypatch, precision, bound, packs
+):
+    """Of pictures, and of texts from two tokens to the most, whatever the model uses while training."""
+    monkeypatch.setattr("unicross.model.two_tower.autocast", lambda device, _: autocast(device, precision))
+    words = " ".join(TEXTS).split()
+    texts = [" ".join(words[:count]) for count in (1, 2, 3, 5, 8, 13, 20, 40)]
+    model = tiny.model(TEXTS)
+    if packs:
+        prefer_fast_kernels(model, model.device)
+    for encode, things in ((model.encode_texts, texts), (model.encode_images, pictures(8))):
+        together = encode(things)
+        alone = np.concatenate([encode([thing]) for thing in things])
+        by_three = encode(things[::-1], batch_size=3)[::-1]
+        np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
+        for others in (alone, by_three):
+            np.testing.assert_allclose(others @ together.T, together @ together.T, atol=bound, rtol=0)

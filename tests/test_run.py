@@ -132,16 +132,18 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(run):
 def dies_at(moment, monkeypatch):
     """From the moment-th touch of the disk on, nothing is done any more: the process is dead."""
     touched = []
-    for name in ("mkdir", "rename", "replace", "symlink", "fsync", "unlink", "rmdir"):
 
-        def touch(*args, do=getattr(os, name), **options):
+    def dying(do):
+        def touch(*args, **options):
             touched.append(1)
             if len(touched) >= moment:
                 raise Killed
             return do(*args, **options)
 
-        monkeypatch.setattr(os, name, touch)
-    return touched
+        return touch
+
+    for name in ("mkdir", "rename", "replace", "symlink", "fsync", "unlink", "rmdir"):
+        monkeypatch.setattr(os, name, dying(getattr(os, name)))
 
 
 @pytest.mark.parametrize("name", ["step-2", "step-1"])  # the latter: the same step, come to again

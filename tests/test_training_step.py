@@ -1,7 +1,6 @@
 """What a step does: its losses, its gradients whole and in micro-batches."""
 
 import dataclasses
-import math
 from functools import partial
 from statistics import mean
 
@@ -10,30 +9,22 @@ import pytest
 import torch
 
 import tiny
-from training_parts import ALL, CPU, PLAIN, batch_of, clustered_round, gradients, prepared
+from training_parts import (
+    ALL,
+    CPU,
+    PLAIN,
+    batch_of,
+    clustered_round,
+    cost,
+    gradients,
+    prepared,
+    random_features,
+)
 from unicross.device import autocast
 from unicross.model import packing
 from unicross.training import step
 from unicross.training.optim import freeze
 from unicross.training.step import Features, backward, batch_losses
-
-
-def random_features(items, views=2, dim=8, seed=0):
-    """Unit vectors of images and of texts, in both spaces."""
-    generator = torch.Generator().manual_seed(seed)
-    make = partial(torch.randn, items, views, dim, generator=generator)
-    cross, uni = ([torch.nn.functional.normalize(make(), dim=-1) for _ in range(2)] for _ in range(2))
-    return Features(cross[0], uni[0]), Features(cross[1], uni[1])
-
-
-def cost(anchor, positives, negatives, scale):
-    """-log of a positive's share against the negatives, each counted `weight` times; its mean over positives.
-
-    `negatives`: pairs of a vector and a weight.
-    """
-    others = sum(weight * math.exp(scale * float(anchor @ key)) for key, weight in negatives)
-    logits = [math.exp(scale * float(anchor @ key)) for key in positives]
-    return mean(-math.log(logit / (logit + others)) for logit in logits)
 
 
 @pytest.mark.parametrize("captions", [1, 2])

@@ -1,10 +1,12 @@
 """What tests of training share: a recipe with its model and data, rounds, gradients, other processes."""
 
+import math
 import os
 import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from statistics import mean
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from unicross.streams import stream
 from unicross.training.batch import make_batch
 from unicross.training.dataset import cached_side, make_dataset
 from unicross.training.rounds import FeatureBank, Round, new_clusters
+from unicross.training.step import Features
 
 CPU = torch.device("cpu")
 PLAIN = partial(autocast, CPU, "fp32")
@@ -66,6 +69,24 @@ def clustered_round(data, model, stage):
     """A round of a stage with all pairs embedded by the model."""
     bank = FeatureBank(len(data.items), model.dim, CPU)
     return Round(data.captioned_by, new_clusters(model, data, stage.batches.cluster_size, bank, seed=0)[0])
+
+
+def random_features(items, views=2, dim=8, seed=0):
+    """Unit vectors of images and of texts, in both spaces."""
+    generator = torch.Generator().manual_seed(seed)
+    make = partial(torch.randn, items, views, dim, generator=generator)
+    cross, uni = ([torch.nn.functional.normalize(make(), dim=-1) for _ in range(2)] for _ in range(2))
+    return Features(cross[0], uni[0]), Features(cross[1], uni[1])
+
+
+def cost(anchor, positives, negatives, scale):
+    """-log of a positive's share against the negatives, each counted `weight` times; its mean over positives.
+
+    `negatives`: pairs of a vector and a weight.
+    """
+    others = sum(weight * math.exp(scale * float(anchor @ key)) for key, weight in negatives)
+    logits = [math.exp(scale * float(anchor @ key)) for key in positives]
+    return mean(-math.log(logit / (logit + others)) for logit in logits)
 
 
 def gradients(model):
