@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from unicross.config import ModelConfig
+from unicross.data.preparation import PictureRules
 from unicross.store import StoreInfo
 
 COLOURS = {
@@ -36,7 +36,7 @@ INFO = StoreInfo(fingerprint="fake-1", checkpoint="m", dim=16)
 
 class FakeModel:
     dim = 16
-    config = ModelConfig(image={}, text={}, dim=16, image_size=16)
+    pictures = PictureRules(16, "squash", (0.5,) * 3, (0.5,) * 3)
 
     def __init__(self, name: str = "fake") -> None:
         self.name = name

@@ -29,13 +29,21 @@ FLOORS = (
 
 WITHIN = {
     "data": (
-        {"items", "walk"},
+        {"items", "preparation", "walk"},
         {"images", "records"},
         {"tokens", "views", "pixels", "assembly"},
         {"formats"},
         {"load"},
     ),
-    "model": ({"backbones"}, {"packing", "tokenizer"}, {"kernels", "tower"}, {"two_tower"}),
+    "model": (
+        {"weights"},
+        {"backbones", "pooling", "processors"},
+        {"packing", "tokenizer"},
+        {"kernels", "tower"},
+        {"pairs"},
+        {"parts"},
+        {"two_tower"},
+    ),
     "training": (
         {"cost", "dataset", "distributed", "event_log", "lora", "signals"},
         {"embedding", "optim", "sharding"},

@@ -9,11 +9,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from unicross.stage import Positive, Share, Stage, Strict
 
-Pooling = Literal["cls", "mean", "pooler"]
+Pooling = Literal["cls", "mean", "last", "pooler"]
+"""What of a tower's output stands for the whole: its first token, the mean, the last token, or what the tower
+itself makes of it (CLIP's end token, SigLIP's attention pooling)."""
+Channels = tuple[float, float, float]
 
 
 def _tower(source: Any) -> Any:
@@ -25,23 +34,41 @@ def _tower(source: Any) -> Any:
 TowerSource = Annotated[str | dict[str, Any], BeforeValidator(_tower)]
 
 
+OF_PAIRS = (
+    *("dim", "image_size", "image_pool", "text_pool", "resize", "mean", "std", "temperature"),
+    *("image", "text"),
+)
+"""What a pair brings itself, so that a `ModelConfig` with one does not say it."""
+
+
 class ModelConfig(Strict):
-    """Two towers and the heads on them.
+    """Two towers and the heads on them, or a pair that was pretrained together.
 
     `model: {image: facebook/deit-tiny-patch16-224, text: sentence-transformers/all-MiniLM-L6-v2, dim: 256}`
+    `model: {pair: openai/clip-vit-base-patch32}`
     """
 
-    image: TowerSource
+    pair: str | None = None
+    """A folder or hub name of two towers that were pretrained together (CLIP, SigLIP, ...), in place of `image`
+    and `text`: towers, projections, temperature, preparation of pictures and texts are its own."""
+    image: TowerSource | None = None
     """A Hugging Face folder or hub name, or a configuration with a `model_type` for random weights."""
-    text: TowerSource
+    text: TowerSource | None = None
     dim: int = Field(256, ge=1)
     """Size of the shared embedding space."""
     image_size: int = Field(224, ge=8)
     """Side of the square picture that the image tower sees, in pixels."""
-    image_pool: Pooling = "cls"
-    text_pool: Pooling = "mean"
+    image_pool: Pooling | None = None
+    """None: as suits the tower."""
+    text_pool: Pooling | None = None
+    text_prefix: str = ""
+    """Put before every text, in training and after: some towers want `"query: "`."""
     resize: Literal["squash", "crop"] = "squash"
     """How a picture becomes a square: `squash` keeps all of it, `crop` keeps its proportions."""
+    mean: Channels | None = None
+    """Mean of the channels, in [0, 1], that the image tower was trained with, and `std`, their deviation; None:
+    as its processor file says."""
+    std: Channels | None = None
     uni_heads: Literal["own", "shared"] = "own"
     """Heads of the uni-modal losses: their own (an MLP), or the cross head."""
     uni_dim: int = Field(256, ge=1)
@@ -52,6 +79,24 @@ class ModelConfig(Strict):
     learnable. None: there is none."""
     dropout: Share | None = None
     """Dropout of the text tower while training; None keeps what its configuration says."""
+
+    @model_validator(mode="after")
+    def _towers_or_pair(self) -> Self:
+        if self.pair is None and (self.image is None or self.text is None):
+            raise ValueError("give image and text, or a pair")
+        given = [name for name in OF_PAIRS if getattr(self, name) != type(self).model_fields[name].default]
+        if self.pair is not None and given:
+            raise ValueError(
+                f"a pair has its own {', '.join(given)}: leave them out, or null for image and text"
+            )
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("give mean and std together")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_the_pair_has(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = write(self)
+        return written if self.pair is None else {k: v for k, v in written.items() if k not in OF_PAIRS}
 
 
 def _aside(val: Any) -> Any:
@@ -76,8 +121,9 @@ class DataConfig(Strict):
     format: str | None = None
     """A name in `data.formats.FORMATS`, which reading the data checks; None: detected from the path."""
     split: SplitConfig = SplitConfig()
-    max_tokens: int = Field(40, ge=3)
-    """Tokens of a caption, special ones included; what is longer is cut."""
+    max_tokens: int | None = Field(None, ge=3)
+    """Tokens of a caption, special ones included; what is longer is cut. None: all that a pair was trained
+    with, or 40."""
     on_error: Literal["raise", "skip"] = "raise"
     """Whether items with problems stop the run, or are left out, counted and listed."""
     cache: Literal["none", "memory", "disk"] = "memory"
@@ -159,18 +205,22 @@ class Recipe(Strict):
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             raise ValueError(f"stages need different names, got {names}")
-        if self.model.bias is None and any(stage.losses.objective == "sigmoid" for stage in self.stages):
+        no_bias = self.model.bias is None and self.model.pair is None
+        if no_bias and any(stage.losses.objective == "sigmoid" for stage in self.stages):
             raise ValueError(
                 "the sigmoid loss has a bias: set model.bias=-10 model.temperature=0.1, as SigLIP"
             )
-        if self.train.interpolate and self.train.start_from is None:
+        if self.train.interpolate and self.train.start_from is None and self.model.pair is None:
             raise ValueError(
-                "train.interpolate mixes with the weights that the run began with: set train.start_from"
+                "train.interpolate mixes with the weights that the run began with: set train.start_from, or "
+                "begin with a model.pair"
             )
         if self.train.shard and (self.train.interpolate or self.train.lora):
             raise ValueError("train.shard goes neither with train.interpolate nor with train.lora")
         if self.stages[0].restart_weights:
             raise ValueError(f"stage {names[0]!r} is the first: leave `restart_weights` out there")
+        if self.model.pair is not None and (fitting := [s.name for s in self.stages if s.fit_heads]):
+            raise ValueError(f"stage {fitting[0]!r}: a pair has its heads already: leave fit_heads out")
         if self.train.shard and any(stage.restart_weights for stage in self.stages):
             raise ValueError("train.shard and restart_weights do not go together: set one of them only")
         if self.train.shard and len({frozenset(stage.freeze) for stage in self.stages}) > 1:

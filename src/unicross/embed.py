@@ -15,8 +15,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from unicross.config import ModelConfig
 from unicross.data.images import IMAGE_SUFFIXES, IMAGES_AT_ONCE, AnyImage, Pixels, decode_batches
+from unicross.data.preparation import PictureRules
 from unicross.data.walk import walk
 from unicross.errors import DataError
 
@@ -30,7 +30,7 @@ class Encoder(Protocol):
     def dim(self) -> int: ...
 
     @property
-    def config(self) -> ModelConfig: ...
+    def pictures(self) -> PictureRules: ...
 
     def fingerprint(self) -> str: ...
 
@@ -115,7 +115,7 @@ def embed_images(
 
     The next batch is read and decoded in threads while the model works on this one.
     """
-    for batch in decode_batches(images, model.config.image_size, model.config.resize, batch_size):
+    for batch in decode_batches(images, model.pictures.side, model.pictures.resize, batch_size):
         squares = [square for square in batch if not isinstance(square, DataError)]
         vectors = iter(model.encode_pixels(np.stack(squares)) if squares else ())
         for square in batch:

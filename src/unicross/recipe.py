@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from unicross.config import Recipe
+from unicross.config import DataConfig, Recipe
 from unicross.errors import RecipeError
 
 MANDATORY = "???"
@@ -97,6 +97,22 @@ def with_overrides(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     for text in overrides:
         _override(raw, text)
     return make_recipe(raw)
+
+
+def data_config(overrides: Sequence[str]) -> DataConfig:
+    """Data that no recipe names, by overrides: `["data.root=photos"]`. All items where no split is said.
+
+    Raises RecipeError.
+    """
+    raw: dict[str, Any] = {"data": {"split": {"train": None, "val": None}}}
+    for text in overrides:
+        _override(raw, text)
+    if "root" not in raw["data"]:
+        raise RecipeError("an untrained model has no data of its own: say which with data.root=...")
+    try:
+        return DataConfig.model_validate(raw["data"])
+    except ValidationError as error:
+        raise RecipeError(f"data: {_explain(error)}") from None
 
 
 def make_recipe(raw: Mapping[str, Any], *, where: str = "recipe") -> Recipe:

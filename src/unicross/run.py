@@ -310,5 +310,10 @@ def checkpoint_at(folder: Path) -> Path:
     return best if best.is_dir() else folder
 
 
+def model_address(path: Path) -> str:
+    """How a model is named for who looks for it later, from elsewhere: its whole path, or its hub name."""
+    return str(path.resolve()) if path.exists() else str(path)
+
+
 def _is_before(event: Event, step: int) -> bool:
     return event["step"] < step or (event["step"] == step and event["kind"] not in OF_STEPS_TO_COME)

@@ -18,7 +18,10 @@ class Engine(StrEnum):
 
 
 def embed(
-    checkpoint: Annotated[Path, typer.Argument(help="The trained model.")],
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(help="The model: a run, a checkpoint, or a pretrained pair (folder or hub name)."),
+    ],
     folder: Annotated[Path, typer.Argument(help="The folder of pictures; its folders are searched too.")],
     out: Annotated[Path, typer.Option(help="The folder for the Parquet files.")],
     captions: Annotated[
@@ -35,13 +38,15 @@ def embed(
     What is there and unchanged is skipped; a run that was cut off goes on where it stopped. Ray finds its
     cluster by RAY_ADDRESS and starts one of this machine otherwise.
     """
-    from unicross.commands.index import Bar, print_failures
+    from unicross.commands.index import Bar, print_failures, print_preparation
     from unicross.model import TwoTower
+    from unicross.run import model_address
     from unicross.store import StoreInfo
     from unicross.store.bulk import embed_folder, embed_folder_ray
 
     model = TwoTower.load(checkpoint, device)
-    path = str(checkpoint.resolve())
+    print_preparation(model)
+    path = model_address(checkpoint)
     info = StoreInfo(fingerprint=model.fingerprint(), checkpoint=path, dim=model.dim)
     with Bar("embedding") as bar:
         if engine is Engine.ray:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from unicross.data.items import Items
     from unicross.evaluation import Result
 
 DATA_KEYS = ("data.root=", "data.format=", "data.split.val=", "data.split.train=", "data.on_error=")
@@ -16,7 +17,10 @@ DATA_KEYS = ("data.root=", "data.format=", "data.split.val=", "data.split.train=
 
 
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or a run folder with one in it.")],
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(help="The model: a run, a checkpoint, or a pretrained pair (folder or hub name)."),
+    ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
@@ -29,31 +33,24 @@ def evaluate(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; the best there is by default.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
-    """Evaluate on the validation split of CHECKPOINT's recipe, or on other data.
+    """Evaluate on the validation split of CHECKPOINT's recipe, or on other data; an untrained pair on all items
+    of data.root, or on the split data.split.val.
 
     All captions count. Recalls and mAP are in percent; ties count against the model.
     """
-    from unicross.data.load import read_validation, seen_in_training
-    from unicross.errors import CheckpointError
+    from unicross.commands.index import print_preparation
     from unicross.evaluation import evaluate as run
     from unicross.model import TwoTower
-    from unicross.recipe import with_overrides
-    from unicross.run import RunFolder, checkpoint_at, has_recipe, recipe_of
+    from unicross.run import RunFolder
 
-    folder = checkpoint if has_recipe(checkpoint) else checkpoint_at(checkpoint)
-    if not has_recipe(folder):
-        raise CheckpointError(f"{checkpoint}: no recipe in it: give a run folder or a checkpoint of one")
     for text in overrides or ():
         if not text.startswith(DATA_KEYS):
             raise typer.BadParameter(
                 f"{text!r} changes nothing in an evaluation: give {', '.join(DATA_KEYS)}"
             )
-    trained = recipe_of(folder)
-    recipe = with_overrides(trained, overrides or ())
+    items = _items(checkpoint, overrides or [])
     model = TwoTower.load(checkpoint, device)
-    items = read_validation(recipe.data)
-    if overrides and (seen := seen_in_training(trained.data, recipe.data, items)):
-        typer.echo(f"note: the model was trained on {seen} of these {len(items)} items", err=True)
+    print_preparation(model)
     result = run(model, items, folds=folds, batch_size=batch_size)
     if json:
         typer.echo(json_module.dumps({**result.metrics, **_sizes(result)}, indent=2))
@@ -65,6 +62,23 @@ def evaluate(
             result.save(run_folder.evaluation)
         except OSError as error:
             typer.echo(f"not kept for `unicross report`: {error}", err=True)
+
+
+def _items(checkpoint: Path, overrides: list[str]) -> Items:
+    """What to evaluate on: the data of the checkpoint's recipe, or, of an untrained pair, those given."""
+    from unicross.data.load import read_untrained, read_validation, seen_in_training
+    from unicross.recipe import data_config, with_overrides
+    from unicross.run import checkpoint_at, has_recipe, recipe_of
+
+    folder = checkpoint if has_recipe(checkpoint) else checkpoint_at(checkpoint)
+    if not has_recipe(folder):
+        return read_untrained(data_config(overrides))
+    trained = recipe_of(folder)
+    recipe = with_overrides(trained, overrides)
+    items = read_validation(recipe.data)
+    if overrides and (seen := seen_in_training(trained.data, recipe.data, items)):
+        typer.echo(f"note: the model was trained on {seen} of these {len(items)} items", err=True)
+    return items
 
 
 def _sizes(result: Result) -> dict[str, int]:

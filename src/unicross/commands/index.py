@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from unicross.embed import Failure
+    from unicross.model import TwoTower
     from unicross.store.index import IndexReport
 
 FAILURES_SHOWN = 20
@@ -21,7 +22,10 @@ FAILURES_SHOWN = 20
 
 
 def index(
-    checkpoint: Annotated[Path, typer.Argument(help="The trained model.")],
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(help="The model: a run, a checkpoint, or a pretrained pair (folder or hub name)."),
+    ],
     folder: Annotated[Path, typer.Argument(help="The folder of pictures; its folders are searched too.")],
     store: Annotated[
         str,
@@ -51,12 +55,14 @@ def index(
     """
     from unicross.errors import DataError
     from unicross.model import TwoTower
+    from unicross.run import model_address
     from unicross.store import StoreInfo, open_store
     from unicross.store.archive import EmbeddingArchive, archive_of
     from unicross.store.index import index as run
 
     model = TwoTower.load(checkpoint, device)
-    info = StoreInfo(fingerprint=model.fingerprint(), checkpoint=str(checkpoint.resolve()), dim=model.dim)
+    print_preparation(model)
+    info = StoreInfo(fingerprint=model.fingerprint(), checkpoint=model_address(checkpoint), dim=model.dim)
     target = open_store(store, create=info)
     embeddings = EmbeddingArchive(archive) if archive else archive_of(store)
     reported: set[Failure] = set()
@@ -116,6 +122,12 @@ def _print(report: IndexReport, store: str, count: int, reported: set[Failure], 
         f"{report.removed} removed; {count} rows"
     )
     print_failures([failure for failure in report.failed if failure not in reported])
+
+
+def print_preparation(model: TwoTower) -> None:
+    """How the model wants pictures and texts, on standard error."""
+    for sentence in model.preparation():
+        typer.echo(sentence, err=True)
 
 
 def print_failures(failed: Sequence[Failure]) -> None:

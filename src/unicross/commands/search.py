@@ -31,9 +31,7 @@ def search(
     ] = None,
     k: Annotated[int, typer.Option("-k", help="How many.")] = 10,
     offset: Annotated[int, typer.Option(help="How many to leave out at the top.")] = 0,
-    model: Annotated[
-        Path | None, typer.Option(help="The checkpoint, where it is no longer at its place.")
-    ] = None,
+    model: Annotated[Path | None, typer.Option(help="The model, where it is no longer at its place.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; the best there is by default.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the hits as JSON.")] = False,
     sheet: Annotated[

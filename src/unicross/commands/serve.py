@@ -36,9 +36,7 @@ def serve(
     max_upload_mb: Annotated[float, typer.Option(help="Largest picture taken, in megabytes.")] = 20,
     max_megapixels: Annotated[float, typer.Option(help="Largest picture taken, in megapixels.")] = 50,
     timeout: Annotated[float, typer.Option(help="Longest time for an answer, in seconds.")] = 20,
-    model: Annotated[
-        Path | None, typer.Option(help="The checkpoint, where it is no longer at its place.")
-    ] = None,
+    model: Annotated[Path | None, typer.Option(help="The model, where it is no longer at its place.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; the best there is by default.")] = None,
 ) -> None:
     """Serve a store over HTTP, with a web page to search it.

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from unicross.data.items import ImageFile, ImageSource
+from unicross.data.preparation import ExactResize, Resize
 from unicross.errors import DataError
 from unicross.prefetch import prefetch
 
@@ -28,7 +29,6 @@ try:
 except ImportError:
     simplejpeg = None
 
-Resize = Literal["squash", "crop"]
 Pixels = NDArray[np.uint8]
 AnyImage = ImageSource | Path | str | Image.Image | Pixels
 """An image source, a path, a PIL image, or a uint8 array [H, W, 3]."""
@@ -163,7 +163,9 @@ def as_jpeg(image: Image.Image) -> bytes:
 
 
 def to_square(image: Image.Image, side: int, resize: Resize) -> Pixels:
-    """An RGB picture as uint8 [S, S, 3]: all of it (`squash`) or its centre in proportion (`crop`)."""
+    """An RGB picture as uint8 [S, S, 3], see `Resize`."""
+    if isinstance(resize, ExactResize):
+        return resize.square(image, side)
     width, height = image.size
     box = None
     if resize == "crop":
@@ -186,9 +188,9 @@ def load_square(source: AnyImage, side: int, resize: Resize) -> Pixels:
         case Image.Image():
             image = upright_rgb(source)
         case str() | Path():
-            image = _read(ImageFile(Path(source)), side)
+            image = _read(ImageFile(Path(source)), side, resize)
         case _:
-            image = _read(source, side)
+            image = _read(source, side, resize)
     return to_square(image, side, resize)
 
 
@@ -229,12 +231,13 @@ def check_header(path: Path) -> str | None:
     return None
 
 
-def _read(source: ImageSource, side: int) -> Image.Image:
+def _read(source: ImageSource, side: int, resize: Resize) -> Image.Image:
     try:
         data = source.read()
     except OSError as error:
         raise DataError(f"{source.name}: cannot be read: {error.strerror or error}") from error
-    return decode(data, source.name, GAP * side, fast=True)
+    at_least = None if isinstance(resize, ExactResize) else GAP * side
+    return decode(data, source.name, at_least, fast=True)
 
 
 def _fast_jpeg(data: bytes, at_least: int, max_pixels: int | None) -> Image.Image | None:

@@ -161,6 +161,14 @@ def read_validation(data: DataConfig) -> Items:
     return items
 
 
+def read_untrained(data: DataConfig) -> Items:
+    """The items that an untrained model is evaluated on: those of its validation split, or all. Raises DataError."""
+    val = data.split.val
+    if val is None:
+        return load_items(data.root, data.split.train, format=data.format, on_error=data.on_error).items
+    return read_validation(data)
+
+
 def seen_in_training(trained: DataConfig, data: DataConfig, items: Items) -> int:
     """How many of the items, the validation split of `data`, are trained on by `trained`; 0 for other data.
 

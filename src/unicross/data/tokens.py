@@ -16,11 +16,13 @@ from transformers import PreTrainedTokenizerFast
 
 from unicross.batches import Indices
 from unicross.data.items import Item, Items, text_numbers
+from unicross.data.preparation import TextRules
 
 TEXTS_AT_ONCE = 256
 """Texts that pass a tower together, as `images.IMAGES_AT_ONCE`."""
 CHUNK = 8192
 """Captions that are tokenised at a time."""
+PLAIN = TextRules()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +41,29 @@ class Tokens:
 class TokenizedTexts:
     """Texts, tokenised once and kept flat. C: texts."""
 
-    def __init__(self, texts: Any, tokenizer: PreTrainedTokenizerFast, max_tokens: int) -> None:
+    def __init__(
+        self,
+        texts: Any,
+        tokenizer: PreTrainedTokenizerFast,
+        max_tokens: int,
+        rules: TextRules = PLAIN,
+    ) -> None:
         """`texts` are Arrow strings [C]; what is beyond `max_tokens` of one is cut."""
         self.texts = texts
+        self.full = 0
+        """How many have `max_tokens` tokens, so were probably cut."""
         self._padding = tokenizer.pad_token_id
         lengths, tokens = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)]
         for start in range(0, len(texts), CHUNK):  # a tokenizer's answer is many times what is kept
             encoded: list[list[int]] = tokenizer(
-                texts.slice(start, CHUNK).to_pylist(),
+                [rules.prefix + text for text in texts.slice(start, CHUNK).to_pylist()],
                 truncation=True,
                 max_length=max_tokens,
                 return_attention_mask=False,
             )["input_ids"]
+            self.full += sum(len(ids) >= max_tokens for ids in encoded)
+            if rules.pad_to is not None:
+                encoded = [_padded(ids, rules.pad_to, self._padding, rules.pad_left) for ids in encoded]
             lengths.append(np.array([len(ids) for ids in encoded], dtype=np.int64))
             tokens.append(np.array([token for ids in encoded for token in ids], dtype=np.int32))
         self._bounds: Indices = np.cumsum(np.concatenate(lengths))
@@ -60,7 +73,7 @@ class TokenizedTexts:
         return len(self.texts)
 
     def lengths(self) -> Indices:
-        """Tokens of each text, special ones included. [C]"""
+        """Tokens of each text that the tower sees, special ones included. [C]"""
         return self._bounds[1:] - self._bounds[:-1]
 
     def tokens(self, rows: Indices) -> Tokens:
@@ -83,9 +96,15 @@ class TokenizedTexts:
 class CaptionTokens(TokenizedTexts):
     """The captions of a list of items as tokens."""
 
-    def __init__(self, items: Sequence[Item], tokenizer: PreTrainedTokenizerFast, max_tokens: int) -> None:
+    def __init__(
+        self,
+        items: Sequence[Item],
+        tokenizer: PreTrainedTokenizerFast,
+        max_tokens: int,
+        rules: TextRules = PLAIN,
+    ) -> None:
         columns = Items.of(items)
-        super().__init__(columns.texts, tokenizer, max_tokens)
+        super().__init__(columns.texts, tokenizer, max_tokens, rules)
         self.first, self.counts = columns.first, columns.counts  # [N] first caption of each item; how many
         self.item = np.repeat(np.arange(len(items), dtype=np.int64), self.counts)  # [C] item of each caption
         self.number = text_numbers(self.texts)  # [C] equal for equal texts, in case and spaces too
@@ -111,3 +130,8 @@ class CaptionTokens(TokenizedTexts):
         turns = np.arange(count)[:, None] % np.maximum(others, 1)  # [count, B]
         shift = np.minimum(shifts[np.arange(len(items)), turns], others)
         return self.first[items] + (captions - self.first[items] + shift) % self.counts[items]
+
+
+def _padded(ids: list[int], length: int, padding: int, left: bool) -> list[int]:
+    missing = [padding] * (length - len(ids))
+    return missing + ids if left else ids + missing

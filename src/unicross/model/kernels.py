@@ -60,8 +60,9 @@ def prefer_fast_kernels(model: TwoTower, device: torch.device) -> None:
     (ViT-tiny, batch 128, 50 tokens, 2 cores, 2026-11-23); on CUDA the fused kernel wins.
     """
     on_cpu = device.type == "cpu"
-    model.image.backbone.set_attn_implementation("eager" if on_cpu else "sdpa")  # there is nothing to hide
-    model.text.backbone.set_attn_implementation("eager" if on_cpu else SDPA)
+    for tower, on_gpu in ((model.image, "sdpa"), (model.text, SDPA)):  # a picture has nothing to hide
+        fused = not on_cpu and tower.backbone._supports_sdpa
+        tower.backbone.set_attn_implementation(on_gpu if fused else "eager")
     model.text.packs = can_pack(model.text)
 
 
@@ -71,7 +72,7 @@ def inference_attention(backbone: PreTrainedModel) -> Iterator[None]:
     read from its checkpoint give the same vectors.
     """
     before = backbone.config._attn_implementation
-    if before == INFERENCE:
+    if before == INFERENCE or not backbone._supports_sdpa:
         yield
         return
     backbone.set_attn_implementation(INFERENCE)

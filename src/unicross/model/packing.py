@@ -25,7 +25,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from unicross.data.tokens import Tokens
 from unicross.device import send
-from unicross.model.backbones import embeddings_of, quiet_transformers
+from unicross.model.backbones import embeddings_of
+from unicross.model.weights import quiet_transformers
 
 if TYPE_CHECKING:
     from unicross.model.tower import Tower

@@ -8,7 +8,8 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from unicross.errors import CheckpointError
-from unicross.model.backbones import SPECIAL_TOKENS, first_line
+from unicross.model.backbones import SPECIAL_TOKENS
+from unicross.model.weights import first_line
 
 
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:

@@ -1,7 +1,7 @@
 """A tower: a Hugging Face encoder, its pooling, and its heads.
 
-The *cross* head (linear, without bias, so that `VisionTextDualEncoderModel` can hold it) leads into the
-shared space; the *uni* head serves the uni-modal loss while training.
+The *cross* head (linear, or that of a pretrained pair, or none where the pair's towers meet by themselves)
+leads into the shared space; the *uni* head serves the uni-modal loss while training.
 
 Letters: B batch, L tokens, N patches, S side of a picture, H the tower's width, D and U dimensions.
 """
@@ -20,34 +20,47 @@ from transformers import PreTrainedModel
 
 from unicross.config import ModelConfig, Pooling
 from unicross.data.tokens import Tokens
-from unicross.errors import RecipeError
-from unicross.model.backbones import embeddings_of, first_line
+from unicross.model.backbones import embeddings_of
 from unicross.model.packing import encode_texts
+from unicross.model.pooling import Fit
+
+NO_PATCH = 32
+"""Views of pictures come in multiples of a patch, and of this where the tower has none."""
 
 
 class Tower(nn.Module):
     """An encoder, its pooling and its two heads."""
 
-    def __init__(self, backbone: PreTrainedModel, pool: Pooling, prefix: int, config: ModelConfig) -> None:
-        """`prefix`: leading tokens that are no part of a mean (class and distillation tokens)."""
+    def __init__(
+        self, backbone: PreTrainedModel, fit: Fit, config: ModelConfig, cross: nn.Module | None = None
+    ) -> None:
+        """`fit`: what was found out about the encoder. `cross`: a head that is there; None makes a new one."""
         super().__init__()
-        if pool != "pooler":
+        if fit.pool != "pooler":
             drop_unused_pooler(backbone)
         self.backbone = backbone
-        self.pool = pool
-        self.prefix = prefix
+        self.pool: Pooling = fit.pool
+        self.prefix = fit.prefix
         self.has_adapters = False  # whether low-rank adapters move in place of the encoder's weights
         self.packs = False  # whether texts may pass without padding while training, see `packing`
         self.side: int | None = getattr(backbone.config, "image_size", None)
         self.told_to_interpolate = "interpolate_pos_encoding" in signature(backbone.forward).parameters
-        width = backbone.config.hidden_size
-        self.cross = nn.Linear(width, config.dim, bias=False)
-        nn.init.normal_(self.cross.weight, std=width**-0.5)
+        width = fit.width
+        if cross is None:
+            cross = nn.Linear(width, config.dim, bias=False)
+            nn.init.normal_(cross.weight, std=width**-0.5)
+        self.cross = cross
         self.uni: nn.Module | None = None
         if config.uni_heads == "own":
             self.uni = nn.Sequential(
                 nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, config.uni_dim, bias=False)
             )
+
+    @property
+    def patch(self) -> int:
+        """Side of a patch in pixels, or what stands for it where a picture is not cut into patches."""
+        size = getattr(self.backbone.config, "patch_size", None)
+        return size if isinstance(size, int) and self.prefix is not None else NO_PATCH
 
     def forward(self, *, mask: Tensor | None = None, patch_dropout: float = 0.0, **inputs: Tensor) -> Tensor:
         """Pooled features [B, H] of pixel_values [B, 3, S, S] or input_ids [B, L] with mask [B, L].
@@ -63,7 +76,10 @@ class Tower(nn.Module):
         )
         with dropped_patches(self.backbone, self.prefix, patch_dropout):
             output = self.backbone(**inputs, **told)
-        return output.pooler_output if self.pool == "pooler" else self.pooled(output.last_hidden_state, mask)
+        if self.pool == "pooler":
+            whole: Tensor = output.pooler_output
+            return whole.flatten(1)
+        return self.pooled(output.last_hidden_state, mask)
 
     def encode(self, tokens: Tokens) -> Tensor:
         """Pooled features [B, H] of texts, without padding where the tower can do without it."""
@@ -75,6 +91,8 @@ class Tower(nn.Module):
             return hidden[:, 0]
         if mask is None:
             return hidden[:, self.prefix :].mean(dim=1)
+        if self.pool == "last":
+            return hidden[torch.arange(len(hidden), device=hidden.device), mask.sum(dim=1) - 1]
         weights = mask[:, :, None].to(hidden.dtype)  # [B, L, 1]
         return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
 
@@ -95,15 +113,18 @@ def drop_unused_pooler(backbone: nn.Module) -> None:
 
 
 @contextmanager
-def dropped_patches(backbone: nn.Module, prefix: int, share: float) -> Iterator[None]:
+def dropped_patches(backbone: nn.Module, prefix: int | None, share: float) -> Iterator[None]:
     """Within, an image encoder's layers see all but a `share` of the patches, each picture without others.
 
     Li et al. 2023, "Scaling Language-Image Pre-training via Masking". Works where positions are added to the
-    patches before the layers, as all towers but those with rotary positions do. `prefix` as of prefix_tokens.
+    patches before the layers, as all towers but those with rotary positions do. `prefix` as in `Fit`. Raises
+    ValueError for a tower without patches.
     """
     if share == 0:
         yield
         return
+    if prefix is None:
+        raise ValueError("this tower has no patches to drop")
 
     def drop(_: nn.Module, __: Any, tokens: Tensor) -> Tensor:
         patches = tokens[:, prefix:]  # [B, N, H]
@@ -117,49 +138,3 @@ def dropped_patches(backbone: nn.Module, prefix: int, share: float) -> Iterator[
         yield
     finally:
         handle.remove()
-
-
-def prefix_tokens(backbone: PreTrainedModel, pool: Pooling) -> int:
-    """Tokens before those of the patches (class, distillation) in an image encoder's output."""
-    side = getattr(backbone.config, "image_size", None)
-    patch = getattr(backbone.config, "patch_size", None)
-    if not isinstance(side, int) or not isinstance(patch, int):
-        raise RecipeError(
-            f"model_type {backbone.config.model_type!r} cannot be an image tower: it has no square "
-            "image_size and patch_size. Take a ViT, DeiT, DINOv2, CLIP or SigLIP vision encoder"
-        )
-    try:
-        output = _check_pooler(backbone, pool, pixel_values=torch.zeros(1, 3, side, side))
-    except (RuntimeError, ValueError) as error:
-        raise RecipeError(
-            f"model_type {backbone.config.model_type!r} cannot see pictures of {side} px in patches of "
-            f"{patch}: {first_line(error)}"
-        ) from error
-    return int(output.last_hidden_state.shape[1]) - (side // patch) ** 2
-
-
-def check_length(backbone: PreTrainedModel, pool: Pooling, max_tokens: int) -> None:
-    """Raise RecipeError where an encoder cannot take texts of so many tokens, or has no pooled output."""
-    config = backbone.config
-    if backbone.main_input_name != "input_ids":
-        raise RecipeError(f"model_type {config.model_type!r} cannot be a text tower: it takes no tokens")
-    ids = torch.full((1, max_tokens), (config.pad_token_id or 0) + 1)  # anything but padding
-    try:
-        _check_pooler(backbone, pool, input_ids=ids)
-    except (IndexError, RuntimeError, ValueError) as error:
-        limit = getattr(config, "max_position_embeddings", max_tokens)
-        raise RecipeError(
-            f"model_type {config.model_type!r} cannot take texts of {max_tokens} tokens: lower "
-            f"data.max_tokens below {limit}"
-        ) from error
-
-
-def _check_pooler(backbone: PreTrainedModel, pool: Pooling, **probe: Tensor) -> Any:
-    """The encoder's output for `probe`. Raises RecipeError where its pooled output is wanted and missing."""
-    with torch.no_grad():
-        output = backbone(**probe)
-    if pool == "pooler" and getattr(output, "pooler_output", None) is None:
-        raise RecipeError(
-            f"model_type {backbone.config.model_type!r} has no pooled output: set its pooling to cls or mean"
-        )
-    return output

@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,10 +20,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from unicross.config import ModelConfig
 from unicross.data.images import IMAGES_AT_ONCE, AnyImage, Pixels, decode_batches
@@ -31,23 +31,12 @@ from unicross.data.tokens import TEXTS_AT_ONCE, TokenizedTexts
 from unicross.device import autocast, pick_device
 from unicross.errors import CheckpointError, DataError, RecipeError
 from unicross.losses import Objective
-from unicross.model.backbones import (
-    backbone_from_folder,
-    image_backbone,
-    mean_std,
-    require_source,
-    text_backbone,
-)
-from unicross.model.kernels import inference_attention, patches_as_products
-from unicross.model.tokenizer import load_tokenizer, train_tokenizer
-from unicross.model.tower import Tower, check_length, prefix_tokens
+from unicross.model.kernels import inference_attention
+from unicross.model.parts import SETTINGS, WEIGHTS, Parts, from_checkpoint, from_config
 from unicross.run import checkpoint_at
 
-MAX_SCALE = 100.0
-"""Largest 1 / temperature (Radford et al. 2021)."""
-WEIGHTS, SETTINGS = "model.safetensors", "model.json"
-PARTS = ("image", "text", "dim", "image_pool", "text_pool", "uni_heads", "uni_dim")
-"""What weights belong to, of a `ModelConfig`."""
+OF_A_PAIR = ("config.json", "open_clip_config.json", "modules.json")
+"""Files one of which lies in the folder of a pretrained pair."""
 
 Floats = NDArray[np.float32]
 
@@ -62,62 +51,42 @@ class TwoTower(nn.Module):
     >>> scores = model.encode_texts(["a dog in the snow"]) @ model.encode_images(["dog.jpg", "cat.jpg"]).T
     """
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        image: PreTrainedModel,
-        text: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerFast,
-        *,
-        max_tokens: int,
-        mean: Sequence[float],
-        std: Sequence[float],
-    ) -> None:
+    def __init__(self, parts: Parts) -> None:
         super().__init__()
-        self.config = config
-        self.tokenizer = tokenizer
-        self.max_tokens = max_tokens
-        self.image = Tower(image, config.image_pool, prefix_tokens(image, config.image_pool), config)
-        patches_as_products(image)  # after the check, in which a convolution refuses too large patches
-        check_length(text, config.text_pool, max_tokens)
-        self.text = Tower(text, config.text_pool, 0, config)
-        self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
-        self.bias: nn.Parameter | None = None
-        if config.bias is not None:
-            self.bias = nn.Parameter(torch.tensor(config.bias))
-        self.objective: Objective = "infonce"
+        self.config = parts.config
+        self.tokenizer = parts.tokenizer
+        self.max_tokens = parts.max_tokens
+        self.pictures = parts.pictures
+        self.texts = parts.texts
+        self.max_scale = parts.max_scale
+        """Largest 1 / temperature."""
+        self.image = parts.image
+        self.text = parts.text
+        self.log_scale = nn.Parameter(torch.tensor(parts.log_scale))
+        self.bias = None if parts.bias is None else nn.Parameter(torch.tensor(parts.bias))
+        """Of the scores in the sigmoid loss."""
+        self.objective: Objective = parts.objective
         """What the model was trained with, and is where a recipe does not say."""
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        for name in ("mean", "std"):
+            values = torch.tensor(getattr(parts.pictures, name)).view(1, 3, 1, 1)
+            self.register_buffer(name, values, persistent=False)
         self.mean: Tensor
         self.std: Tensor
-        if config.dropout is not None:
+        if self.config.dropout is not None:
             for module in self.text.backbone.modules():
                 if isinstance(module, nn.Dropout):
-                    module.p = config.dropout
+                    module.p = self.config.dropout
 
     @classmethod
-    def create(cls, config: ModelConfig, *, max_tokens: int, captions: Iterable[str] = ()) -> Self:
-        """Towers as the configuration names them. `captions` train the tokenizer of a random text tower.
+    def create(
+        cls, config: ModelConfig, *, max_tokens: int | None = None, captions: Iterable[str] = ()
+    ) -> Self:
+        """Towers, or a pair, as the configuration names them. `captions` train the tokenizer of a random text
+        tower. `max_tokens` of None: as the pair has it, or 40.
 
         Raises CheckpointError where a tower cannot be loaded, RecipeError for one that cannot be built.
         """
-        for source in (config.image, config.text):
-            require_source(source)
-        if isinstance(config.text, dict):
-            tokenizer = train_tokenizer(captions, config.text.get("vocab_size", 8192))
-        else:
-            tokenizer = load_tokenizer(config.text)
-        mean, std = mean_std(config.image)
-        return cls(
-            config,
-            image_backbone(config.image, config.image_size),
-            text_backbone(config.text, len(tokenizer)),
-            tokenizer,
-            max_tokens=max_tokens,
-            mean=mean,
-            std=std,
-        )
+        return cls(from_config(config, max_tokens, captions))
 
     @classmethod
     def load(
@@ -128,31 +97,19 @@ class TwoTower(nn.Module):
         config: ModelConfig | None = None,
         max_tokens: int | None = None,
     ) -> Self:
-        """A model from a checkpoint folder, or from the best checkpoint of a run folder, in eval mode.
+        """A model in eval mode: from a checkpoint folder, from the best checkpoint of a run folder, or a pretrained
+        pair from a folder or hub name (`openai/clip-vit-base-patch32`).
 
-        `config` and `max_tokens` replace the checkpoint's own, for training that begins with its weights.
+        `config` and `max_tokens` replace a checkpoint's own, for training that begins with its weights.
         Raises CheckpointError where there is none, it cannot be read, or `config` has other towers or heads.
         """
         folder = checkpoint_at(Path(path))
         if not (folder / SETTINGS).is_file():
-            raise CheckpointError(
-                f"{path}: not a checkpoint (no {SETTINGS} in it) nor a run folder with a best one"
-            )
+            return cls._load_pair(path, max_tokens).to(pick_device(device)).eval()
         try:
-            settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-            saved = ModelConfig.model_validate(settings["model"])
-            if config is not None:
-                _check_parts(folder, saved, config)
-            model = cls(
-                config or saved,
-                backbone_from_folder(folder / "image"),
-                backbone_from_folder(folder / "text"),
-                load_tokenizer(folder / "text"),
-                max_tokens=max_tokens or settings["max_tokens"],
-                mean=settings["mean"],
-                std=settings["std"],
-            )
-            model.load_state_dict(load_file(folder / WEIGHTS))
+            parts, weights = from_checkpoint(folder, config, max_tokens)
+            model = cls(parts)
+            model.load_state_dict(weights)
         except (
             OSError,
             KeyError,
@@ -165,6 +122,15 @@ class TwoTower(nn.Module):
             reason = " ".join(str(error).split())
             raise CheckpointError(f"{folder}: the checkpoint cannot be read: {reason}") from error
         return model.to(pick_device(device)).eval()
+
+    @classmethod
+    def _load_pair(cls, path: Path | str, max_tokens: int | None) -> Self:
+        if Path(path).is_dir() and not any((Path(path) / name).is_file() for name in OF_A_PAIR):
+            raise CheckpointError(
+                f"{path}: not a checkpoint (no {SETTINGS} in it), nor a run folder with a best one, nor a pretrained "
+                f"pair (no {' or '.join(OF_A_PAIR)})"
+            )
+        return cls.create(ModelConfig(pair=str(path)), max_tokens=max_tokens)
 
     def save(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
         """Write the checkpoint into an existing folder. The caller makes it whole by renaming the folder.
@@ -179,12 +145,27 @@ class TwoTower(nn.Module):
         (folder / SETTINGS).write_text(json.dumps(self._settings(), indent=2), encoding="utf-8")
 
     def _settings(self) -> dict[str, Any]:
+        return {"model": self.config.model_dump(mode="json"), **self._rules()}
+
+    def _rules(self) -> dict[str, Any]:
+        """What besides the weights decides over a vector."""
         return {
-            "model": self.config.model_dump(mode="json"),
+            "image_pool": self.image.pool,
+            "text_pool": self.text.pool,
             "max_tokens": self.max_tokens,
-            "mean": self.mean.flatten().tolist(),
-            "std": self.std.flatten().tolist(),
+            "objective": self.objective,
+            "max_scale": self.max_scale if math.isfinite(self.max_scale) else None,
+            "pictures": asdict(self.pictures),
+            "texts": asdict(self.texts),
         }
+
+    def preparation(self) -> list[str]:
+        """How pictures and texts are prepared, as sentences for the user."""
+        return [
+            f"pictures: {self.pictures}",
+            f"texts: at most {self.max_tokens} tokens, {self.texts}; pooling: {self.image.pool} of pictures, "
+            f"{self.text.pool} of texts",
+        ]
 
     @property
     def device(self) -> torch.device:
@@ -196,22 +177,22 @@ class TwoTower(nn.Module):
 
     def view_side(self, size: float) -> int:
         """Side in pixels of a picture shown at a share of `image_size`: whole patches, one at least."""
-        whole, patch = self.config.image_size, self.image.backbone.config.patch_size
+        whole, patch = self.config.image_size, self.image.patch
         return whole if size == 1 else min(whole, max(patch, patch * round(size * whole / patch)))
 
     @property
     def scale(self) -> Tensor:
-        """1 / temperature of the image-text loss, at most MAX_SCALE; a scalar tensor with gradient."""
-        return self.log_scale.clamp(max=math.log(MAX_SCALE)).exp()
+        """1 / temperature of the image-text loss, at most `max_scale`; a scalar tensor with gradient."""
+        return self.log_scale.clamp(max=math.log(self.max_scale)).exp()
 
     @torch.no_grad()
     def clamp_temperature(self) -> None:
         """Put the temperature back on its bound after a step beyond it, where its gradient would be zero."""
-        self.log_scale.clamp_(max=math.log(MAX_SCALE))
+        self.log_scale.clamp_(max=math.log(self.max_scale))
 
     def fingerprint(self) -> str:
-        """A short hash of settings and weights: equal for equal models, wherever they are kept."""
-        digest = hashlib.sha256(json.dumps(self._settings(), sort_keys=True).encode())
+        """A short hash of rules and weights: equal for equal models, wherever they are kept."""
+        digest = hashlib.sha256(json.dumps(self._rules(), sort_keys=True).encode())
         for name, tensor in sorted(self.state_dict().items()):
             digest.update(name.encode())
             digest.update(np.ascontiguousarray(tensor.cpu().numpy()).data)
@@ -245,7 +226,7 @@ class TwoTower(nn.Module):
         if isinstance(images, str | Path):
             raise DataError("encode_images takes a list of pictures: put the one picture into a list")
         parts = []
-        for batch in decode_batches(images, self.config.image_size, self.config.resize, batch_size):
+        for batch in decode_batches(images, self.pictures.side, self.pictures.resize, batch_size):
             squares = [_readable(square) for square in batch]
             parts.append(self.encode_pixels(np.stack(squares)))
         return np.concatenate(parts) if parts else np.zeros((0, self.dim), np.float32)
@@ -269,7 +250,7 @@ class TwoTower(nn.Module):
         if strange := [text for text in texts if not isinstance(text, str)]:
             raise DataError(f"encode_texts takes texts, got {strange[0]!r}")
         vectors = np.zeros((len(texts), self.dim), np.float32)
-        tokens = TokenizedTexts(strings(texts), self.tokenizer, self.max_tokens)
+        tokens = TokenizedTexts(strings(texts), self.tokenizer, self.max_tokens, self.texts)
         for rows in tokens.batches(np.arange(len(texts)), batch_size):
             padded = tokens.tokens(rows)
             vectors[rows] = self.encode_tokens(padded.ids, padded.mask)
@@ -290,17 +271,6 @@ class TwoTower(nn.Module):
                 yield
         finally:
             self.train(training)
-
-
-def _check_parts(folder: Path, saved: ModelConfig, config: ModelConfig) -> None:
-    there, here = saved.model_dump(include=set(PARTS)), config.model_dump(include=set(PARTS))
-    differing = [
-        f"model.{key} is {there[key]!r} there, {here[key]!r} here" for key in PARTS if there[key] != here[key]
-    ]
-    if differing:
-        raise CheckpointError(
-            f"{folder}: its weights need the model that they are of: {'; '.join(differing)}"
-        )
 
 
 def _readable(square: Pixels | DataError) -> Pixels:

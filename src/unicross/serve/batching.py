@@ -13,8 +13,8 @@ from concurrent.futures import Future
 
 import numpy as np
 
-from unicross.config import ModelConfig
 from unicross.data.images import Pixels
+from unicross.data.preparation import PictureRules
 from unicross.embed import Encoder, Vectors
 from unicross.store.base import Vector
 
@@ -41,8 +41,8 @@ class BatchedEncoder:
         return self._inner.dim
 
     @property
-    def config(self) -> ModelConfig:
-        return self._inner.config
+    def pictures(self) -> PictureRules:
+        return self._inner.pictures
 
     def fingerprint(self) -> str:
         return self._inner.fingerprint()

@@ -6,12 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from unicross.config import Recipe
 from unicross.data.formats.rows import CAPTION_COLUMNS, IMAGE_COLUMNS
+from unicross.data.tokens import CaptionTokens
 from unicross.errors import DataError, RecipeError, TrainingError
 from unicross.model import TwoTower
 from unicross.stage import Losses, Stage
@@ -38,6 +37,10 @@ def check_recipe_fits(recipe: Recipe, data: Dataset, val: Dataset | None, model:
         )
     drops = any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in model.text.backbone.modules())
     for stage in recipe.stages:
+        if stage.losses.objective == "sigmoid" and model.bias is None:
+            raise RecipeError(
+                f"stage {stage.name!r}: the sigmoid loss has a bias and this pair has none: set model.bias=-10"
+            )
         missing = _unfed(stage.losses, data)
         if missing:
             raise DataError(
@@ -68,20 +71,20 @@ def check_finite(figures: Mapping[str, float], step: int, stage: str) -> None:
         )
 
 
-def notes_before(recipe: Recipe, lengths: NDArray[np.integer], processes: int) -> list[str]:
-    """Sentences for the user before the first step. `lengths` [C] are the captions', in tokens."""
-    notes = []
+def notes_before(recipe: Recipe, model: TwoTower, captions: CaptionTokens, processes: int) -> list[str]:
+    """Sentences for the user before the first step."""
+    notes = model.preparation()
     if processes > 1 and recipe.data.cache == "memory":
         notes.append(f"{processes} processes keep all decoded pictures each: data.cache=disk shares one copy")
     if processes == 1 and recipe.train.shard:
         notes.append("train.shard has no effect on a single process: start several with torchrun")
-    cut = cut_captions(lengths, recipe.data.max_tokens)
+    cut = cut_captions(captions.full, len(captions), model.max_tokens)
     return [*notes, cut] if cut else notes
 
 
-def cut_captions(lengths: NDArray[np.integer], max_tokens: int) -> str | None:
+def cut_captions(full: int, captions: int, max_tokens: int) -> str | None:
     """A sentence where more than one caption in a hundred is as long as is kept, so probably cut."""
-    share = float(np.mean(lengths >= max_tokens)) if len(lengths) else 0.0
+    share = full / captions if captions else 0.0
     if share <= MANY_CUT:
         return None
     return (

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
 from unicross.model import TwoTower
 from unicross.model.tower import Tower
 from unicross.stage import Stage
@@ -38,12 +41,23 @@ def tower_cost(model: TwoTower, text_tokens: float) -> TowerCost:
         groups = getattr(backbone.config, "num_hidden_groups", None)  # ALBERT's layers share weights
         return once * int(backbone.config.num_hidden_layers) // groups if groups else once
 
-    config = model.image.backbone.config
-    image_tokens = (config.image_size // config.patch_size) ** 2 + model.image.prefix
+    if model.image.prefix is None:
+        of_image = _counted(model)
+    else:
+        tokens = (model.pictures.side // model.image.patch) ** 2 + model.image.prefix
+        of_image = 2e-9 * layer_weights(model.image) * tokens
     return TowerCost(
-        image=2e-9 * layer_weights(model.image) * image_tokens,
+        image=of_image,
         text=2e-9 * layer_weights(model.text) * text_tokens,
     )
+
+
+def _counted(model: TwoTower) -> float:
+    """GFLOP of one forward of a picture through a tower without patches, whose weights meet no fixed tokens."""
+    side = model.pictures.side
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.image(pixel_values=torch.zeros(1, 3, side, side, device=model.device))
+    return 1e-9 * counter.get_total_flops()
 
 
 def step_forwards(stage: Stage, images: int, texts: int, model: TwoTower) -> dict[str, float]:

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from unicross.batches import Indices
 from unicross.losses import cross_modal
 from unicross.model import TwoTower
-from unicross.model.two_tower import MAX_SCALE
+from unicross.model.parts import MAX_SCALE
 from unicross.streams import draw_seed
 from unicross.training.dataset import Dataset
 from unicross.training.distributed import broadcast_object

@@ -114,7 +114,7 @@ class Loop:
         self.log.emit({"kind": kind, **where, **values})
 
     def tell_notes(self, problems: list[Problem]) -> None:
-        for note in notes_before(self.recipe, self.data.captions.lengths(), size()):
+        for note in notes_before(self.recipe, self.model, self.data.captions, size()):
             self.emit("note", text=note)
         if problems and self.log is not None:
             path = self.run.write_skipped([str(problem) for problem in problems])

@@ -1,0 +1,219 @@
+"""Pretrained pairs (CLIP, SigLIP, ...) as two towers with their own heads, temperature and preparation.
+
+One adapter for all families over transformers' own feature functions: a pair's halves become towers, and what
+these make is held against `get_image_features` and `get_text_features` whenever a pair is read, so that a family
+which does not fit is refused and never silently wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+from unicross.config import Pooling
+from unicross.data.preparation import PictureRules, TextRules
+from unicross.errors import CheckpointError
+from unicross.model.pooling import FIRST_TOKEN
+from unicross.model.processors import picture_rules
+from unicross.model.tokenizer import load_tokenizer
+from unicross.model.weights import (
+    PICKLES,
+    find_file,
+    load,
+    model_class,
+    read_config,
+    read_json,
+    require_source,
+)
+
+FILES = (
+    *("config.json", "model.safetensors", "model.safetensors.index.json", "preprocessor_config.json"),
+    *("processor_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+    *("vocab.json", "merges.txt", "vocab.txt", "spiece.model", *PICKLES[:1]),
+)
+"""What is read of a pair that lies in a folder of a sentence-transformers model."""
+SEES_PADDING = frozenset({"siglip_text_model", "siglip2_text_model"})
+"""Halves that were trained on texts padded to their full length, without a mask."""
+TOLERANCE = 1e-4
+"""Of features of length 1, ours against the pair's own."""
+LONGEST = 2048
+"""Tokens of a text, where neither tower nor tokenizer has a limit."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two encoders that were pretrained together, and all that belongs to them."""
+
+    image: PreTrainedModel
+    text: PreTrainedModel
+    image_pool: Pooling
+    text_pool: Pooling
+    image_head: nn.Module
+    """[H] -> [D]"""
+    text_head: nn.Module
+    log_scale: float
+    """Logarithm of 1 / temperature."""
+    bias: float | None
+    """Of the scores, where the pair was trained with one."""
+    tokenizer: PreTrainedTokenizerFast
+    max_tokens: int
+    pictures: PictureRules
+    texts: TextRules
+
+
+def is_pair(config: PreTrainedConfig) -> bool:
+    """Whether a configuration is of a model with features of pictures and of texts."""
+    kind = model_class(config)
+    return hasattr(kind, "get_image_features") and hasattr(kind, "get_text_features")
+
+
+def load_pair(name: str) -> Pair:
+    """A pair from a Hugging Face, sentence-transformers or open_clip folder, or a hub name.
+
+    Raises CheckpointError where it is none, cannot be read, or does not fit.
+    """
+    require_source(name)
+    source = _inner_folder(name)
+    if find_file(source, "open_clip_config.json") and not _has_model_type(source):
+        from unicross.model.open_clip import load_open_clip
+
+        return load_open_clip(source)
+    config = read_config(source)
+    if not is_pair(config):
+        raise CheckpointError(
+            f"{name}: model_type {config.model_type!r} is no pair of an image and a text tower: give it as "
+            "model.image or model.text, or take a pair (CLIP, SigLIP, ...)"
+        )
+    half = getattr(config, "vision_config", None)
+    if half is not None and half.model_type == "siglip2_vision_model":
+        raise CheckpointError(
+            f"{name}: this SigLIP 2 sees pictures in their own proportions (NaFlex), which is not supported: take "
+            "one of a fixed size, such as google/siglip2-base-patch16-224"
+        )
+    model = load(source, config).eval()
+    pair = pair_of(name, model, load_tokenizer(source), picture_rules(source), pad_left=_pads_left(source))
+    return pair
+
+
+def pair_of(
+    name: str,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    pictures: PictureRules,
+    *,
+    pad_left: bool = False,
+) -> Pair:
+    """A model of transformers with its processors as a pair. Raises CheckpointError where it does not fit."""
+    parts: Any = model
+    if not hasattr(parts, "vision_model") or not hasattr(parts, "text_model"):
+        raise CheckpointError(
+            f"{name}: pairs of model_type {model.config.model_type!r} are not supported: their halves are not apart"
+        )
+    text_kind = parts.text_model.config.model_type
+    limit = _most_tokens(parts.text_model.config, tokenizer)
+    fixed = text_kind in SEES_PADDING
+    scale = getattr(parts, "logit_scale", None)
+    bias = getattr(parts, "logit_bias", None)
+    pair = Pair(
+        image=parts.vision_model,
+        text=parts.text_model,
+        image_pool="pooler",
+        text_pool="cls" if text_kind in FIRST_TOKEN else "pooler",
+        image_head=getattr(parts, "visual_projection", None) or nn.Identity(),
+        text_head=getattr(parts, "text_projection", None) or nn.Identity(),
+        log_scale=float(scale.detach())
+        if scale is not None
+        else -math.log(float(parts.temperature.detach())),
+        bias=None if bias is None else float(bias.detach()),
+        tokenizer=tokenizer,
+        max_tokens=limit,
+        pictures=pictures,
+        texts=TextRules(pad_to=limit if fixed else None, pad_left=fixed and pad_left),
+    )
+    _check_equal(name, model, pair)
+    return pair
+
+
+@torch.no_grad()
+def _check_equal(name: str, model: Any, pair: Pair) -> None:
+    """Raise CheckpointError unless the towers make what the pair's own functions make, of one probe each."""
+    side = pair.pictures.side
+    pixels = torch.linspace(-1, 1, 3 * side * side).reshape(1, 3, side, side)
+    ids = torch.tensor([pair.tokenizer("a photo of a cat")["input_ids"]])
+    pad = pair.tokenizer.pad_token_id
+    if pair.texts.pad_to is not None:
+        ids = nn.functional.pad(ids, (0, pair.texts.pad_to - ids.shape[1]), value=pad)
+    try:
+        theirs = (
+            _features(model.get_image_features(pixel_values=pixels)),
+            _features(model.get_text_features(input_ids=ids)),
+        )
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{name}: its weights, picture size ({side} px) and tokenizer do not fit each other: {error}"
+        ) from error
+    image, text = pair.image(pixel_values=pixels), pair.text(input_ids=ids)
+    text_pooled = text.pooler_output if pair.text_pool == "pooler" else text.last_hidden_state[:, 0]
+    ours = pair.image_head(image.pooler_output.flatten(1)), pair.text_head(text_pooled)
+    if ours[0].shape != ours[1].shape:
+        raise CheckpointError(
+            f"{name}: its pictures have vectors of {ours[0].shape[1]} numbers, its texts of {ours[1].shape[1]}: "
+            "they cannot be compared"
+        )
+    for a, b in zip(ours, theirs, strict=True):
+        same = a.shape == b.shape and torch.allclose(
+            nn.functional.normalize(a), nn.functional.normalize(b), rtol=0, atol=TOLERANCE
+        )
+        if not same:
+            raise CheckpointError(
+                f"{name}: pairs of model_type {model.config.model_type!r} are not supported: their features are "
+                "not those of their halves"
+            )
+
+
+def _features(output: Any) -> Tensor:
+    features: Tensor = output if isinstance(output, Tensor) else output.pooler_output
+    return features
+
+
+def _most_tokens(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast) -> int:
+    positions = int(getattr(config, "max_position_embeddings", LONGEST))
+    if "roberta" in config.model_type or getattr(config, "model_type", "") == "camembert":
+        positions -= 2  # their positions begin after that of the padding
+    return int(min(positions, tokenizer.model_max_length, LONGEST))
+
+
+def _pads_left(source: str) -> bool:
+    """On which side the tokenizer's own file wants padding; right where it does not say."""
+    path = find_file(source, "tokenizer_config.json")
+    return path is not None and read_json(path).get("padding_side") == "left"
+
+
+def _has_model_type(source: str) -> bool:
+    path = find_file(source, "config.json")
+    return path is not None and "model_type" in read_json(path)
+
+
+def _inner_folder(name: str) -> str:
+    """The folder of the pair within one of sentence-transformers; else the name."""
+    path = find_file(name, "modules.json")
+    if path is None:
+        return name
+    import json
+
+    try:
+        modules = json.loads(path.read_text(encoding="utf-8"))
+        inner = next(module["path"] for module in modules if module["type"].endswith("CLIPModel"))
+    except (ValueError, KeyError, TypeError, StopIteration):
+        return name  # of texts alone, or a plain folder of transformers' (path "")
+    if not inner:
+        return name
+    for file in FILES:
+        find_file(name, f"{inner}/{file}")
+    return str(Path(path).parent / inner)

@@ -1,0 +1,236 @@
+"""What a model is made of: from two towers, from a pretrained pair, or from a checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from unicross.config import ModelConfig
+from unicross.data.preparation import ExactResize, PictureRules, TextRules
+from unicross.losses import Objective
+from unicross.errors import CheckpointError, RecipeError
+from unicross.model.backbones import backbone_from_folder, image_backbone, text_backbone
+from unicross.model.kernels import patches_as_products
+from unicross.model.pairs import load_pair
+from unicross.model.pooling import fit_image, fit_text
+from unicross.model.processors import mean_std
+from unicross.model.tokenizer import load_tokenizer, train_tokenizer
+from unicross.model.tower import Tower
+from unicross.model.weights import require_source
+
+WEIGHTS, SETTINGS = "model.safetensors", "model.json"
+MAX_SCALE = 100.0
+"""Largest 1 / temperature (Radford et al. 2021)."""
+MAX_TOKENS = 40
+"""Of a text, where a recipe does not say."""
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and deviation for towers with random weights, to which all are alike."""
+BELONGS_TO_WEIGHTS = ("pair", "image", "text", "dim", "image_pool", "text_pool", "uni_heads", "uni_dim")
+"""What weights belong to, of a `ModelConfig`."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a `TwoTower` is made of."""
+
+    config: ModelConfig
+    """With what pair or towers bring: size of pictures, pooling, dimensions."""
+    image: Tower
+    text: Tower
+    tokenizer: PreTrainedTokenizerFast
+    max_tokens: int
+    pictures: PictureRules
+    texts: TextRules
+    log_scale: float
+    bias: float | None = None
+    objective: Objective = "infonce"
+    max_scale: float = MAX_SCALE
+
+
+def from_config(config: ModelConfig, max_tokens: int | None, captions: Iterable[str]) -> Parts:
+    """Towers as the configuration names them; `captions` train the tokenizer of a random text tower.
+
+    Raises CheckpointError where a tower or pair cannot be loaded, RecipeError for one that cannot be built.
+    """
+    return (
+        _from_pair(config, max_tokens)
+        if config.pair is not None
+        else _from_towers(config, max_tokens, captions)
+    )
+
+
+def _from_towers(config: ModelConfig, max_tokens: int | None, captions: Iterable[str]) -> Parts:
+    assert config.image is not None
+    assert config.text is not None
+    for source in (config.image, config.text):
+        if isinstance(source, str):
+            require_source(source)
+    if isinstance(config.text, dict):
+        tokenizer = train_tokenizer(captions, config.text.get("vocab_size", 8192))
+    else:
+        tokenizer = load_tokenizer(config.text)
+    image = image_backbone(config.image, config.image_size)
+    text = text_backbone(config.text, len(tokenizer))
+    mean, std = _mean_std(config)
+    return _assembled(
+        config,
+        (image, text),
+        tokenizer,
+        max_tokens or MAX_TOKENS,
+        PictureRules(config.image_size, config.resize, mean, std),
+        TextRules(prefix=config.text_prefix),
+    )
+
+
+def _from_pair(config: ModelConfig, max_tokens: int | None) -> Parts:
+    assert config.pair is not None
+    pair = load_pair(config.pair)
+    if max_tokens is not None and max_tokens > pair.max_tokens:
+        raise RecipeError(
+            f"{config.pair} reads {pair.max_tokens} tokens of a text at most: lower data.max_tokens, or leave it out"
+        )
+    resolved = config.model_copy(update={"image_pool": pair.image_pool, "text_pool": pair.text_pool})
+    parts = _assembled(
+        resolved,
+        (pair.image, pair.text),
+        pair.tokenizer,
+        max_tokens or pair.max_tokens,
+        pair.pictures,
+        dataclasses.replace(pair.texts, prefix=config.text_prefix),
+        heads=(pair.image_head, pair.text_head),
+    )
+    # A sigmoid loss bounds no temperature: SigLIP's 1 / temperature is 117
+    scale = math.inf if pair.bias is not None or pair.log_scale > math.log(MAX_SCALE * 1.001) else MAX_SCALE
+    return dataclasses.replace(
+        parts,
+        log_scale=pair.log_scale,
+        bias=config.bias if pair.bias is None else pair.bias,
+        objective="infonce" if pair.bias is None else "sigmoid",
+        max_scale=scale,
+    )
+
+
+def from_checkpoint(
+    folder: Path, config: ModelConfig | None, max_tokens: int | None
+) -> tuple[Parts, dict[str, Tensor]]:
+    """What `TwoTower.save` wrote, and the weights. `config` and `max_tokens` replace the checkpoint's own.
+
+    Raises CheckpointError where `config` has other towers or heads, and nearly anything where it cannot be read.
+    """
+    settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    weights = load_file(folder / WEIGHTS)
+    saved = ModelConfig.model_validate(settings["model"])
+    if config is not None:
+        _check_fits(folder, saved, config)
+    pictures = _pictures(settings, saved)
+    texts = TextRules(**settings.get("texts", {}))
+    if config is not None and config.text_prefix:
+        texts = dataclasses.replace(texts, prefix=config.text_prefix)
+    pools = {key: settings.get(key) or getattr(saved, key) for key in ("image_pool", "text_pool")}
+    parts = _assembled(
+        (config or saved).model_copy(update=pools),
+        (backbone_from_folder(folder / "image"), backbone_from_folder(folder / "text")),
+        load_tokenizer(folder / "text"),
+        max_tokens or settings["max_tokens"],
+        pictures,
+        texts,
+        heads=(_head(weights, "image"), _head(weights, "text")),
+    )
+    bias = float(weights["bias"]) if "bias" in weights else None
+    scale = settings.get("max_scale", MAX_SCALE)
+    parts = dataclasses.replace(
+        parts,
+        bias=bias,
+        objective=settings.get("objective", "infonce"),
+        max_scale=math.inf if scale is None else scale,
+    )
+    return parts, weights
+
+
+def _assembled(
+    config: ModelConfig,
+    backbones: tuple[PreTrainedModel, PreTrainedModel],
+    tokenizer: PreTrainedTokenizerFast,
+    max_tokens: int,
+    pictures: PictureRules,
+    texts: TextRules,
+    heads: tuple[nn.Module | None, nn.Module | None] = (None, None),
+) -> Parts:
+    image, text = backbones
+    of_image = fit_image(image, config.image_pool, pictures.side)
+    patches_as_products(image)  # after the try, in which a convolution refuses too large patches
+    image_tower = Tower(image, of_image, config, heads[0])
+    of_text = fit_text(text, config.text_pool, texts.pad_to or max_tokens)
+    text_tower = Tower(text, of_text, config, heads[1])
+    dim = of_image.width if isinstance(image_tower.cross, nn.Identity) else image_tower.cross.weight.shape[0]
+    brought = {
+        "dim": dim,
+        "image_size": pictures.side,
+        "image_pool": of_image.pool,
+        "text_pool": of_text.pool,
+    }
+    return Parts(
+        config.model_copy(update=brought),
+        image_tower,
+        text_tower,
+        tokenizer,
+        max_tokens,
+        pictures,
+        texts,
+        -math.log(config.temperature),
+        config.bias,
+    )
+
+
+def _mean_std(config: ModelConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if config.mean is not None and config.std is not None:
+        return config.mean, config.std
+    if isinstance(config.image, dict):
+        return IMAGENET
+    assert config.image is not None
+    own = mean_std(config.image)
+    if own is None:
+        raise RecipeError(
+            f"{config.image}: no processor file says with which mean and deviation of the channels this tower was "
+            "trained: give both, for instance those of ImageNet: model.mean=[0.485,0.456,0.406] "
+            "model.std=[0.229,0.224,0.225], or [0.5,0.5,0.5] twice as many ViTs have it"
+        )
+    return own
+
+
+def _head(weights: Mapping[str, Tensor], tower: str) -> nn.Module:
+    """An empty head like the one whose weights these are."""
+    weight = weights.get(f"{tower}.cross.weight")
+    if weight is None:
+        return nn.Identity()
+    return nn.Linear(weight.shape[1], weight.shape[0], bias=f"{tower}.cross.bias" in weights)
+
+
+def _pictures(settings: Mapping[str, Any], saved: ModelConfig) -> PictureRules:
+    if "pictures" not in settings:  # of a checkpoint from before there were pairs
+        return PictureRules(saved.image_size, saved.resize, tuple(settings["mean"]), tuple(settings["std"]))
+    raw = settings["pictures"]
+    resize = ExactResize(**raw["resize"]) if isinstance(raw["resize"], dict) else raw["resize"]
+    return PictureRules(raw["side"], resize, tuple(raw["mean"]), tuple(raw["std"]))
+
+
+def _check_fits(folder: Path, saved: ModelConfig, config: ModelConfig) -> None:
+    differing = [
+        f"model.{key} is {getattr(saved, key)!r} there, {getattr(config, key)!r} here"
+        for key in BELONGS_TO_WEIGHTS
+        if getattr(config, key)
+        not in (getattr(saved, key), None if key.endswith("pool") else getattr(saved, key))
+    ]
+    if differing:
+        raise CheckpointError(
+            f"{folder}: its weights need the model that they are of: {'; '.join(differing)}"
+        )
