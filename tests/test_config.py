@@ -316,9 +316,9 @@ def test_a_key_that_is_given_twice_is_refused(path):
 )
 def test_aliases_with_which_a_small_file_can_explode_are_refused(path, text):
     path.write_text(text)
-    with pytest.raises(RecipeError, match="aliases .* are not read"):
+    with pytest.raises(RecipeError, match=r"aliases .* are not read"):
         load_recipe(path)
-    with pytest.raises(RecipeError, match="aliases .* are not read"):
+    with pytest.raises(RecipeError, match=r"aliases .* are not read"):
         load_recipe("clip", ["data.root=x", "seed=[&a 1, *a]"])
 
 

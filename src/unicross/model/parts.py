@@ -16,8 +16,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from unicross.config import ModelConfig
 from unicross.data.preparation import ExactResize, PictureRules, TextRules
-from unicross.losses import Objective
 from unicross.errors import CheckpointError, RecipeError
+from unicross.losses import Objective
 from unicross.model.backbones import backbone_from_folder, image_backbone, text_backbone
 from unicross.model.kernels import patches_as_products
 from unicross.model.pairs import load_pair
