@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from unicross.config import ImageView
 from unicross.data.views import apply_views, draw_views
+from unicross.stage import ImageView
 
 EVERYTHING = ImageView(crop=(0.3, 1.0), flip=0.5, jitter=0.6, grey=0.4, blur=0.5)
 PLAIN = ImageView(crop=(1.0, 1.0), flip=0.0)
