@@ -7,7 +7,7 @@ import pytest
 
 from unicross.data.items import Item
 from unicross.data.tokens import CaptionTokens
-from unicross.model.backbones import train_tokenizer
+from unicross.model.tokenizer import train_tokenizer
 
 TEXTS = (
     ("a red square", "something red and square", "red block"),

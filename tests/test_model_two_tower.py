@@ -14,8 +14,8 @@ import tiny
 from unicross.device import autocast, pick_device
 from unicross.errors import CheckpointError, DataError, RecipeError
 from unicross.model import TwoTower
+from unicross.model.parts import MAX_SCALE
 from unicross.model.tokenizer import train_tokenizer
-from unicross.model.two_tower import MAX_SCALE
 
 TEXTS = [
     "a red square",
