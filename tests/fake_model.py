@@ -36,7 +36,7 @@ INFO = StoreInfo(fingerprint="fake-1", checkpoint="m", dim=16)
 
 class FakeModel:
     dim = 16
-    pictures = PictureRules(16, "squash", (0.5,) * 3, (0.5,) * 3)
+    picture_rules = PictureRules(16, "squash", (0.5,) * 3, (0.5,) * 3)
 
     def __init__(self, name: str = "fake") -> None:
         self.name = name

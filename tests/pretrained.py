@@ -1,4 +1,5 @@
-"""Small pretrained pairs of every family, saved as the hub lays them out: weights, tokenizer, picture processor."""
+"""Small pretrained pairs of every family, saved as the hub lays them out: weights, tokenizer, picture
+processor."""
 
 from __future__ import annotations
 

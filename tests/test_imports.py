@@ -41,6 +41,8 @@ WITHIN = {
         {"packing", "tokenizer"},
         {"kernels", "tower"},
         {"pairs"},
+        {"open_clip"},
+        {"pair_sources"},
         {"parts"},
         {"two_tower"},
     ),

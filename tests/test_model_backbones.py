@@ -13,16 +13,15 @@ from tiny import DISTIL, SMALL
 from unicross.errors import CheckpointError, RecipeError
 from unicross.model import TwoTower
 from unicross.model.backbones import (
-    IMAGENET_MEAN_STD,
     LAYER,
     backbone_from_folder,
     image_backbone,
-    mean_std,
-    require_source,
     resize_positions,
     text_backbone,
 )
+from unicross.model.processors import mean_std
 from unicross.model.tokenizer import load_tokenizer, train_tokenizer
+from unicross.model.weights import require_source
 
 DINO = {
     "hidden_size": 32,
@@ -289,13 +288,24 @@ def test_a_tokenizer_without_padding_is_refused(tmp_path):
 # -- preprocessing and tokens -----------------------------------------------------------------------
 
 
-def test_mean_and_deviation_are_the_models_own_where_it_has_them(tmp_path):
-    assert mean_std(tiny.VIT) == mean_std(str(tmp_path)) == IMAGENET_MEAN_STD
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": 32}))
-    assert mean_std(str(tmp_path)) == IMAGENET_MEAN_STD
+@pytest.mark.parametrize("name", ["preprocessor_config.json", "processor_config.json"])
+def test_mean_and_deviation_are_read_from_either_file(name, tmp_path):
+    assert mean_std(str(tmp_path)) is None
+    (tmp_path / name).write_text(json.dumps({"size": 32}))
+    assert mean_std(str(tmp_path)) is None
     own = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.2, 0.2, 0.2]}
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(own))
+    (tmp_path / name).write_text(json.dumps({"image_processor": own} if name[:4] == "proc" else own))
     assert mean_std(str(tmp_path)) == ((0.5,) * 3, (0.2,) * 3)
+
+
+def test_a_tower_of_unknown_mean_and_deviation_is_asked_for_them(tmp_path):
+    vit = AutoConfig.for_model("vit", **IMAGES["vit"], image_size=32)
+    AutoModel.from_config(vit).save_pretrained(tmp_path)
+    with pytest.raises(RecipeError, match=r"no processor file says .*: give both, .*model\.mean=\["):
+        tiny.model(image=str(tmp_path))
+    given = tiny.model(image=str(tmp_path), mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    assert given.mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
+    assert "mean 0.1 0.2 0.3, deviation 0.4 0.5 0.6" in given.preparation()[0]
 
 
 def test_equal_captions_train_equal_tokenizers():
@@ -320,7 +330,6 @@ def test_a_trained_tokenizer_frames_lowers_and_keeps_words(tmp_path):
 def test_a_path_that_is_not_there_is_refused_before_a_hub_is_asked(tmp_path):
     with pytest.raises(CheckpointError, match="no such folder"):
         require_source("/no/such/tower")
-    require_source({"model_type": "vit"})
     require_source(str(tmp_path))
 
 

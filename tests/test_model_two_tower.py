@@ -15,8 +15,8 @@ from unicross.device import autocast, pick_device
 from unicross.errors import CheckpointError, DataError, RecipeError
 from unicross.model import TwoTower
 from unicross.model.kernels import prefer_fast_kernels
+from unicross.model.parts import MAX_SCALE
 from unicross.model.tokenizer import train_tokenizer
-from unicross.model.two_tower import MAX_SCALE
 
 TEXTS = [
     "a red square",

@@ -49,8 +49,8 @@ class ModelConfig(Strict):
     """
 
     pair: str | None = None
-    """A folder or hub name of two towers that were pretrained together (CLIP, SigLIP, ...), in place of `image`
-    and `text`: towers, projections, temperature, preparation of pictures and texts are its own."""
+    """A folder or hub name of two towers that were pretrained together (CLIP, SigLIP, ...), in place of
+    `image` and `text`: towers, projections, temperature, preparation of pictures and texts are its own."""
     image: TowerSource | None = None
     """A Hugging Face folder or hub name, or a configuration with a `model_type` for random weights."""
     text: TowerSource | None = None
@@ -66,8 +66,8 @@ class ModelConfig(Strict):
     resize: Literal["squash", "crop"] = "squash"
     """How a picture becomes a square: `squash` keeps all of it, `crop` keeps its proportions."""
     mean: Channels | None = None
-    """Mean of the channels, in [0, 1], that the image tower was trained with, and `std`, their deviation; None:
-    as its processor file says."""
+    """Mean of the channels, in [0, 1], that the image tower was trained with, and `std`, their deviation;
+    None: as its processor file says."""
     std: Channels | None = None
     uni_heads: Literal["own", "shared"] = "own"
     """Heads of the uni-modal losses: their own (an MLP), or the cross head."""

@@ -30,7 +30,7 @@ class Encoder(Protocol):
     def dim(self) -> int: ...
 
     @property
-    def pictures(self) -> PictureRules: ...
+    def picture_rules(self) -> PictureRules: ...
 
     def fingerprint(self) -> str: ...
 
@@ -115,7 +115,7 @@ def embed_images(
 
     The next batch is read and decoded in threads while the model works on this one.
     """
-    for batch in decode_batches(images, model.pictures.side, model.pictures.resize, batch_size):
+    for batch in decode_batches(images, model.picture_rules.side, model.picture_rules.resize, batch_size):
         squares = [square for square in batch if not isinstance(square, DataError)]
         vectors = iter(model.encode_pixels(np.stack(squares)) if squares else ())
         for square in batch:

@@ -148,7 +148,7 @@ def open_model(store: Store, path: Path | None = None, device: str | None = None
 
     if path is None:
         path = Path(store.info.checkpoint)
-        if path.is_absolute() and not path.exists():  # else it is the name of a pair on the hub
+        if not path.exists() and (path.is_absolute() or len(path.parts) != 2):  # hub names are owner/name
             raise StoreError(
                 f"the checkpoint that filled {store.address} was at {path} and is not there any more: "
                 "give its new place with --model"

@@ -33,8 +33,8 @@ def evaluate(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; the best there is by default.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
-    """Evaluate on the validation split of CHECKPOINT's recipe, or on other data; an untrained pair on all items
-    of data.root, or on the split data.split.val.
+    """Evaluate on the validation split of CHECKPOINT's recipe, or on other data; an untrained pair on all
+    items of data.root, or on the split data.split.val.
 
     All captions count. Recalls and mAP are in percent; ties count against the model.
     """

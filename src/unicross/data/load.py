@@ -162,7 +162,8 @@ def read_validation(data: DataConfig) -> Items:
 
 
 def read_untrained(data: DataConfig) -> Items:
-    """The items that an untrained model is evaluated on: those of its validation split, or all. Raises DataError."""
+    """The items that an untrained model is evaluated on: those of its validation split, or all. Raises
+    DataError."""
     val = data.split.val
     if val is None:
         return load_items(data.root, data.split.train, format=data.format, on_error=data.on_error).items

@@ -21,7 +21,8 @@ LAYER = re.compile(r"(?:.*\.)?layers?\.(\d+)")
 """Names of an encoder's layers in Hugging Face models: `encoder.layer.3`, `layers.3`."""
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 NO_TOWERS = {
-    "siglip2_vision_model": "sees patches in the pictures' own proportions (NaFlex), which is not supported: take a "
+    "siglip2_vision_model": "sees patches in the pictures' own proportions (NaFlex), which is not "
+    "supported: take a "
     "SigLIP 2 of a fixed size, such as google/siglip2-base-patch16-224",
 }
 """Kinds that transformers makes, that are refused as towers, and why."""
@@ -46,7 +47,7 @@ def image_backbone(source: Source, image_size: int) -> PreTrainedModel:
     try:
         resized = build(config)
         if backbone.__dict__.get("pooler", False) is None:
-            resized.pooler = None  # type: ignore[assignment]
+            resized.pooler = None
         for name, target in resized.state_dict().items():
             if name in weights and weights[name].shape != target.shape and "position" in name:
                 weights[name] = resize_positions(weights[name], old_size // config.patch_size, target)
@@ -72,7 +73,8 @@ def text_backbone(source: Source, vocabulary: int | None = None) -> PreTrainedMo
 
 
 def backbone_from_folder(folder: Path) -> PreTrainedModel:
-    """An encoder with unset weights from the `config.json` in `folder`. Raises CheckpointError, RecipeError."""
+    """An encoder with unset weights from the `config.json` in `folder`. Raises CheckpointError,
+    RecipeError."""
     return build(read_config(folder))
 
 
@@ -123,6 +125,7 @@ def _refuse(source: str, config: PreTrainedConfig) -> None:
         raise CheckpointError(f"{source}: model_type {config.model_type!r} {NO_TOWERS[config.model_type]}")
     if getattr(config, "is_encoder_decoder", False):
         raise CheckpointError(
-            f"{source}: model_type {config.model_type!r} is an encoder with a decoder, which makes no tower: take an "
+            f"{source}: model_type {config.model_type!r} is an encoder with a decoder, which makes no "
+            f"tower: take an "
             "encoder alone, such as a BERT"
         )

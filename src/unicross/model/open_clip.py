@@ -1,10 +1,160 @@
-"""open_clip folders and hub names: stub."""
+"""open_clip folders as pairs: ViTs and text transformers of CLIP's shape, renamed onto transformers' CLIP.
+
+Both libraries compute the same of the same weights; only names differ, and query, key and value lie in one
+matrix in open_clip. Its other kinds (ResNet, timm, CoCa, towers of Hugging Face) are refused.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import CLIPConfig, CLIPModel
+
+from unicross.data.preparation import ExactResize, PictureRules
 from unicross.errors import CheckpointError
-from unicross.model.pairs import Pair
+from unicross.model.pairs import Pair, pair_of
+from unicross.model.tokenizer import load_tokenizer
+from unicross.model.weights import find_file, first_line, read_json
+
+CONFIG = "open_clip_config.json"
+FILES = ("open_clip_model.safetensors", "model.safetensors")
+PLAIN_VISION = frozenset({"image_size", "layers", "width", "patch_size", "head_width", "mlp_ratio"})
+PLAIN_TEXT = frozenset({"context_length", "vocab_size", "width", "heads", "layers"})
+"""What a tower of CLIP's shape says of itself; anything else makes it another."""
+RENAMED = (
+    (r"^visual\.conv1\.", "vision_model.embeddings.patch_embedding."),
+    (r"^visual\.class_embedding", "vision_model.embeddings.class_embedding"),
+    (r"^visual\.positional_embedding", "vision_model.embeddings.position_embedding.weight"),
+    (r"^visual\.ln_pre\.", "vision_model.pre_layrnorm."),
+    (r"^visual\.ln_post\.", "vision_model.post_layernorm."),
+    (r"^visual\.transformer\.resblocks\.", "vision_model.encoder.layers."),
+    (r"^(?:text\.)?transformer\.resblocks\.", "text_model.encoder.layers."),
+    (r"^(?:text\.)?token_embedding\.", "text_model.embeddings.token_embedding."),
+    (r"^(?:text\.)?positional_embedding", "text_model.embeddings.position_embedding.weight"),
+    (r"^(?:text\.)?ln_final\.", "text_model.final_layer_norm."),
+    (r"\.ln_1\.", ".layer_norm1."),
+    (r"\.ln_2\.", ".layer_norm2."),
+    (r"\.attn\.out_proj\.", ".self_attn.out_proj."),
+    (r"\.mlp\.c_fc\.", ".mlp.fc1."),
+    (r"\.mlp\.c_proj\.", ".mlp.fc2."),
+)
+"""Names in open_clip's files, and what transformers' CLIP calls the same."""
+PROJECTIONS = {
+    "visual.proj": "visual_projection.weight",
+    "text_projection": "text_projection.weight",
+    "text.text_projection": "text_projection.weight",
+}
+"""Kept transposed there."""
 
 
 def load_open_clip(source: str) -> Pair:
-    raise CheckpointError(source)
+    """A pair from an open_clip folder or hub name. Raises CheckpointError, also for kinds that do not map."""
+    path = find_file(source, CONFIG)
+    assert path is not None
+    raw = read_json(path)
+    model_cfg = raw.get("model_cfg", {})
+    config = _config(source, model_cfg)
+    weights = _renamed(_weights(source))
+    model = CLIPModel(config).eval()
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{source}: its weights do not fit {CONFIG}: {' '.join(str(error).split())[:300]}"
+        ) from error
+    return pair_of(source, model, load_tokenizer(source), _pictures(source, raw, config))
+
+
+def _config(source: str, model: Mapping[str, Any]) -> CLIPConfig:
+    vision, text = model.get("vision_cfg", {}), model.get("text_cfg", {})
+    strange = [f"vision_cfg.{key}" for key in vision if key not in PLAIN_VISION]
+    strange += [f"text_cfg.{key}" for key in text if key not in PLAIN_TEXT]
+    if not isinstance(vision.get("layers"), int):
+        strange.append(f"vision_cfg.layers={vision.get('layers')!r}")
+    if strange:
+        raise CheckpointError(
+            f"{source}: an open_clip model of a kind that is not supported ({', '.join(strange)}); only "
+            f"ViTs of "
+            "CLIP's shape are. Many models have a twin for transformers on the hub: take that one"
+        )
+    activation = "quick_gelu" if model.get("quick_gelu") else "gelu"
+    width = vision["width"]
+    return CLIPConfig(
+        projection_dim=model["embed_dim"],
+        vision_config={
+            "hidden_size": width,
+            "intermediate_size": int(width * vision.get("mlp_ratio", 4.0)),
+            "num_hidden_layers": vision["layers"],
+            "num_attention_heads": width // vision.get("head_width", 64),
+            "image_size": vision["image_size"],
+            "patch_size": vision["patch_size"],
+            "hidden_act": activation,
+        },
+        text_config={
+            "hidden_size": text["width"],
+            "intermediate_size": 4 * text["width"],
+            "num_hidden_layers": text["layers"],
+            "num_attention_heads": text["heads"],
+            "max_position_embeddings": text.get("context_length", 77),
+            "vocab_size": text["vocab_size"],
+            "bos_token_id": text["vocab_size"] - 2,
+            "eos_token_id": text["vocab_size"] - 1,
+            "pad_token_id": 0,
+            "hidden_act": activation,
+        },
+    )
+
+
+def _weights(source: str) -> dict[str, Tensor]:
+    for name in FILES:
+        if path := find_file(source, name):
+            try:
+                return load_file(path)
+            except (OSError, SafetensorError) as error:
+                raise CheckpointError(
+                    f"{path}: damaged or only partly there ({first_line(error)}): fetch it again"
+                ) from error
+    raise CheckpointError(
+        f"{source}: it has no {' or '.join(FILES)}; pickled weights are never read, as they can run code"
+    )
+
+
+def _renamed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    result: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        tensor = tensor.float()
+        if name in PROJECTIONS:
+            result[PROJECTIONS[name]] = tensor.T.contiguous()
+            continue
+        for pattern, replacement in RENAMED:
+            name = re.sub(pattern, replacement, name)
+        if ".attn.in_proj_" in name:
+            for part, rows in zip("qkv", tensor.chunk(3), strict=True):
+                result[name.replace(".attn.in_proj_", f".self_attn.{part}_proj.")] = rows.contiguous()
+        elif name not in ("attn_mask", "text.attn_mask"):
+            result[name] = tensor.reshape(()) if name == "logit_scale" else tensor
+    return result
+
+
+def _pictures(source: str, raw: Mapping[str, Any], config: CLIPConfig) -> PictureRules:
+    """What open_clip's own transform does: torchvision's resize and centre crop of a PIL image."""
+    prepared = raw.get("preprocess_cfg", {})
+    side = int(config.vision_config.image_size)
+    mode = prepared.get("resize_mode") or "shortest"
+    filter_: Any = prepared.get("interpolation") or "bicubic"
+    if mode not in ("shortest", "squash") or filter_ not in ("bicubic", "bilinear"):
+        raise CheckpointError(
+            f"{source}: pictures prepared by resize_mode={mode}, interpolation={filter_} are not supported"
+        )
+    if "mean" not in prepared or "std" not in prepared:
+        raise CheckpointError(
+            f"{source}: its {CONFIG} does not say with which mean and std it was trained: put them into "
+            "preprocess_cfg"
+        )
+    resize = ExactResize(side, side, mode == "shortest", filter_, "round")
+    return PictureRules(side, resize, tuple(prepared["mean"]), tuple(prepared["std"]))

@@ -1,15 +1,14 @@
 """Pretrained pairs (CLIP, SigLIP, ...) as two towers with their own heads, temperature and preparation.
 
 One adapter for all families over transformers' own feature functions: a pair's halves become towers, and what
-these make is held against `get_image_features` and `get_text_features` whenever a pair is read, so that a family
-which does not fit is refused and never silently wrong.
+these make is held against `get_image_features` and `get_text_features` whenever a pair is read, so that a
+family which does not fit is refused and never silently wrong.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,24 +19,7 @@ from unicross.config import Pooling
 from unicross.data.preparation import PictureRules, TextRules
 from unicross.errors import CheckpointError
 from unicross.model.pooling import FIRST_TOKEN
-from unicross.model.processors import picture_rules
-from unicross.model.tokenizer import load_tokenizer
-from unicross.model.weights import (
-    PICKLES,
-    find_file,
-    load,
-    model_class,
-    read_config,
-    read_json,
-    require_source,
-)
 
-FILES = (
-    *("config.json", "model.safetensors", "model.safetensors.index.json", "preprocessor_config.json"),
-    *("processor_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
-    *("vocab.json", "merges.txt", "vocab.txt", "spiece.model", *PICKLES[:1]),
-)
-"""What is read of a pair that lies in a folder of a sentence-transformers model."""
 SEES_PADDING = frozenset({"siglip_text_model", "siglip2_text_model"})
 """Halves that were trained on texts padded to their full length, without a mask."""
 TOLERANCE = 1e-4
@@ -67,40 +49,6 @@ class Pair:
     texts: TextRules
 
 
-def is_pair(config: PreTrainedConfig) -> bool:
-    """Whether a configuration is of a model with features of pictures and of texts."""
-    kind = model_class(config)
-    return hasattr(kind, "get_image_features") and hasattr(kind, "get_text_features")
-
-
-def load_pair(name: str) -> Pair:
-    """A pair from a Hugging Face, sentence-transformers or open_clip folder, or a hub name.
-
-    Raises CheckpointError where it is none, cannot be read, or does not fit.
-    """
-    require_source(name)
-    source = _inner_folder(name)
-    if find_file(source, "open_clip_config.json") and not _has_model_type(source):
-        from unicross.model.open_clip import load_open_clip
-
-        return load_open_clip(source)
-    config = read_config(source)
-    if not is_pair(config):
-        raise CheckpointError(
-            f"{name}: model_type {config.model_type!r} is no pair of an image and a text tower: give it as "
-            "model.image or model.text, or take a pair (CLIP, SigLIP, ...)"
-        )
-    half = getattr(config, "vision_config", None)
-    if half is not None and half.model_type == "siglip2_vision_model":
-        raise CheckpointError(
-            f"{name}: this SigLIP 2 sees pictures in their own proportions (NaFlex), which is not supported: take "
-            "one of a fixed size, such as google/siglip2-base-patch16-224"
-        )
-    model = load(source, config).eval()
-    pair = pair_of(name, model, load_tokenizer(source), picture_rules(source), pad_left=_pads_left(source))
-    return pair
-
-
 def pair_of(
     name: str,
     model: PreTrainedModel,
@@ -113,7 +61,8 @@ def pair_of(
     parts: Any = model
     if not hasattr(parts, "vision_model") or not hasattr(parts, "text_model"):
         raise CheckpointError(
-            f"{name}: pairs of model_type {model.config.model_type!r} are not supported: their halves are not apart"
+            f"{name}: pairs of model_type {model.config.model_type!r} are not supported: their halves are "
+            f"not apart"
         )
     text_kind = parts.text_model.config.model_type
     limit = _most_tokens(parts.text_model.config, tokenizer)
@@ -163,7 +112,8 @@ def _check_equal(name: str, model: Any, pair: Pair) -> None:
     ours = pair.image_head(image.pooler_output.flatten(1)), pair.text_head(text_pooled)
     if ours[0].shape != ours[1].shape:
         raise CheckpointError(
-            f"{name}: its pictures have vectors of {ours[0].shape[1]} numbers, its texts of {ours[1].shape[1]}: "
+            f"{name}: its pictures have vectors of {ours[0].shape[1]} numbers, its texts of "
+            f"{ours[1].shape[1]}: "
             "they cannot be compared"
         )
     for a, b in zip(ours, theirs, strict=True):
@@ -172,7 +122,8 @@ def _check_equal(name: str, model: Any, pair: Pair) -> None:
         )
         if not same:
             raise CheckpointError(
-                f"{name}: pairs of model_type {model.config.model_type!r} are not supported: their features are "
+                f"{name}: pairs of model_type {model.config.model_type!r} are not supported: their features "
+                f"are "
                 "not those of their halves"
             )
 
@@ -187,33 +138,3 @@ def _most_tokens(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast) -
     if "roberta" in config.model_type or getattr(config, "model_type", "") == "camembert":
         positions -= 2  # their positions begin after that of the padding
     return int(min(positions, tokenizer.model_max_length, LONGEST))
-
-
-def _pads_left(source: str) -> bool:
-    """On which side the tokenizer's own file wants padding; right where it does not say."""
-    path = find_file(source, "tokenizer_config.json")
-    return path is not None and read_json(path).get("padding_side") == "left"
-
-
-def _has_model_type(source: str) -> bool:
-    path = find_file(source, "config.json")
-    return path is not None and "model_type" in read_json(path)
-
-
-def _inner_folder(name: str) -> str:
-    """The folder of the pair within one of sentence-transformers; else the name."""
-    path = find_file(name, "modules.json")
-    if path is None:
-        return name
-    import json
-
-    try:
-        modules = json.loads(path.read_text(encoding="utf-8"))
-        inner = next(module["path"] for module in modules if module["type"].endswith("CLIPModel"))
-    except (ValueError, KeyError, TypeError, StopIteration):
-        return name  # of texts alone, or a plain folder of transformers' (path "")
-    if not inner:
-        return name
-    for file in FILES:
-        find_file(name, f"{inner}/{file}")
-    return str(Path(path).parent / inner)

@@ -20,7 +20,7 @@ from unicross.errors import CheckpointError, RecipeError
 from unicross.losses import Objective
 from unicross.model.backbones import backbone_from_folder, image_backbone, text_backbone
 from unicross.model.kernels import patches_as_products
-from unicross.model.pairs import load_pair
+from unicross.model.pair_sources import load_pair
 from unicross.model.pooling import fit_image, fit_text
 from unicross.model.processors import mean_std
 from unicross.model.tokenizer import load_tokenizer, train_tokenizer
@@ -96,7 +96,8 @@ def _from_pair(config: ModelConfig, max_tokens: int | None) -> Parts:
     pair = load_pair(config.pair)
     if max_tokens is not None and max_tokens > pair.max_tokens:
         raise RecipeError(
-            f"{config.pair} reads {pair.max_tokens} tokens of a text at most: lower data.max_tokens, or leave it out"
+            f"{config.pair} reads {pair.max_tokens} tokens of a text at most: lower data.max_tokens, or "
+            f"leave it out"
         )
     resolved = config.model_copy(update={"image_pool": pair.image_pool, "text_pool": pair.text_pool})
     parts = _assembled(
@@ -124,7 +125,8 @@ def from_checkpoint(
 ) -> tuple[Parts, dict[str, Tensor]]:
     """What `TwoTower.save` wrote, and the weights. `config` and `max_tokens` replace the checkpoint's own.
 
-    Raises CheckpointError where `config` has other towers or heads, and nearly anything where it cannot be read.
+    Raises CheckpointError where `config` has other towers or heads, and nearly anything where it cannot be
+    read.
     """
     settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     weights = load_file(folder / WEIGHTS)
@@ -171,9 +173,8 @@ def _assembled(
     image_tower = Tower(image, of_image, config, heads[0])
     of_text = fit_text(text, config.text_pool, texts.pad_to or max_tokens)
     text_tower = Tower(text, of_text, config, heads[1])
-    dim = of_image.width if isinstance(image_tower.cross, nn.Identity) else image_tower.cross.weight.shape[0]
     brought = {
-        "dim": dim,
+        "dim": image_tower.dim,
         "image_size": pictures.side,
         "image_pool": of_image.pool,
         "text_pool": of_text.pool,
@@ -200,7 +201,8 @@ def _mean_std(config: ModelConfig) -> tuple[tuple[float, ...], tuple[float, ...]
     own = mean_std(config.image)
     if own is None:
         raise RecipeError(
-            f"{config.image}: no processor file says with which mean and deviation of the channels this tower was "
+            f"{config.image}: no processor file says with which mean and deviation of the channels this "
+            f"tower was "
             "trained: give both, for instance those of ImageNet: model.mean=[0.485,0.456,0.406] "
             "model.std=[0.229,0.224,0.225], or [0.5,0.5,0.5] twice as many ViTs have it"
         )

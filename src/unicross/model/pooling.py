@@ -99,7 +99,8 @@ def fit_text(backbone: PreTrainedModel, pool: Pooling | None, max_tokens: int) -
             pool = "last" if causal else "mean"
     if pool == "cls" and causal:
         raise RecipeError(
-            f"text_pool=cls of {kind!r} gives all texts one vector, as its first token sees no other: leave it "
+            f"text_pool=cls of {kind!r} gives all texts one vector, as its first token sees no other: leave "
+            f"it "
             f"out, or set {'pooler' if whole is not None else 'last'}"
         )
     return Fit(pool, _width(kind, pool, hidden, whole))

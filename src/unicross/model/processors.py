@@ -34,10 +34,12 @@ def mean_std(source: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
 
 
 def picture_rules(source: str) -> PictureRules:
-    """What a pair's own processor does, to the pixel. Raises CheckpointError where that cannot be followed."""
+    """What a pair's own processor does, to the pixel. Raises CheckpointError where that cannot be
+    followed."""
     if not any(find_file(source, name) for name in FILES):
         raise CheckpointError(
-            f"{source}: it has no {' or '.join(FILES)}, so nobody knows how its pictures are prepared: add the "
+            f"{source}: it has no {' or '.join(FILES)}, so nobody knows how its pictures are prepared: add "
+            f"the "
             "one of the model that it was made from"
         )
     try:
@@ -55,7 +57,7 @@ def picture_rules(source: str) -> PictureRules:
 def normalised(square: NDArray[np.uint8], rules: PictureRules) -> NDArray[np.float32]:
     """uint8 [S, S, 3] -> what the tower sees of it, float32 [3, S, S]."""
     mean, std = (np.asarray(values, np.float32) for values in (rules.mean, rules.std))
-    values = (square.astype(np.float32) / 255 - mean) / std
+    values: NDArray[np.float32] = (square.astype(np.float32) / np.float32(255) - mean) / std
     return values.transpose(2, 0, 1)
 
 
@@ -69,7 +71,8 @@ def _resize(source: str, processor: Any) -> ExactResize:
     square = cut.get("width", side) == side > 0
     if not processor.do_resize or not square or not (keeps or len(sides) == 1):
         raise CheckpointError(
-            f"{source}: its image processor makes no square of a fixed size (size {size}): only such are supported"
+            f"{source}: its image processor makes no square of a fixed size (size {size}): only such are "
+            f"supported"
         )
     return ExactResize(
         side=side,

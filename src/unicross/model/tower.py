@@ -34,7 +34,8 @@ class Tower(nn.Module):
     def __init__(
         self, backbone: PreTrainedModel, fit: Fit, config: ModelConfig, cross: nn.Module | None = None
     ) -> None:
-        """`fit`: what was found out about the encoder. `cross`: a head that is there; None makes a new one."""
+        """`fit`: what was found out about the encoder. `cross`: a head that is there; None makes a new
+        one."""
         super().__init__()
         if fit.pool != "pooler":
             drop_unused_pooler(backbone)
@@ -50,6 +51,7 @@ class Tower(nn.Module):
             cross = nn.Linear(width, config.dim, bias=False)
             nn.init.normal_(cross.weight, std=width**-0.5)
         self.cross = cross
+        self.dim = cross.weight.shape[0] if isinstance(cross, nn.Linear) else width
         self.uni: nn.Module | None = None
         if config.uni_heads == "own":
             self.uni = nn.Sequential(

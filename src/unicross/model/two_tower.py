@@ -56,8 +56,8 @@ class TwoTower(nn.Module):
         self.config = parts.config
         self.tokenizer = parts.tokenizer
         self.max_tokens = parts.max_tokens
-        self.pictures = parts.pictures
-        self.texts = parts.texts
+        self.picture_rules = parts.pictures
+        self.text_rules = parts.texts
         self.max_scale = parts.max_scale
         """Largest 1 / temperature."""
         self.image = parts.image
@@ -97,8 +97,8 @@ class TwoTower(nn.Module):
         config: ModelConfig | None = None,
         max_tokens: int | None = None,
     ) -> Self:
-        """A model in eval mode: from a checkpoint folder, from the best checkpoint of a run folder, or a pretrained
-        pair from a folder or hub name (`openai/clip-vit-base-patch32`).
+        """A model in eval mode: from a checkpoint folder, from the best checkpoint of a run folder, or a
+        pretrained pair from a folder or hub name (`openai/clip-vit-base-patch32`).
 
         `config` and `max_tokens` replace a checkpoint's own, for training that begins with its weights.
         Raises CheckpointError where there is none, it cannot be read, or `config` has other towers or heads.
@@ -127,10 +127,11 @@ class TwoTower(nn.Module):
     def _load_pair(cls, path: Path | str, max_tokens: int | None) -> Self:
         if Path(path).is_dir() and not any((Path(path) / name).is_file() for name in OF_A_PAIR):
             raise CheckpointError(
-                f"{path}: not a checkpoint (no {SETTINGS} in it), nor a run folder with a best one, nor a pretrained "
+                f"{path}: not a checkpoint (no {SETTINGS} in it), nor a run folder with a best one, nor a "
+                f"pretrained "
                 f"pair (no {' or '.join(OF_A_PAIR)})"
             )
-        return cls.create(ModelConfig(pair=str(path)), max_tokens=max_tokens)
+        return cls.create(ModelConfig(pair=str(path), uni_heads="shared"), max_tokens=max_tokens)
 
     def save(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
         """Write the checkpoint into an existing folder. The caller makes it whole by renaming the folder.
@@ -155,15 +156,16 @@ class TwoTower(nn.Module):
             "max_tokens": self.max_tokens,
             "objective": self.objective,
             "max_scale": self.max_scale if math.isfinite(self.max_scale) else None,
-            "pictures": asdict(self.pictures),
-            "texts": asdict(self.texts),
+            "pictures": asdict(self.picture_rules),
+            "texts": asdict(self.text_rules),
         }
 
     def preparation(self) -> list[str]:
         """How pictures and texts are prepared, as sentences for the user."""
         return [
-            f"pictures: {self.pictures}",
-            f"texts: at most {self.max_tokens} tokens, {self.texts}; pooling: {self.image.pool} of pictures, "
+            f"pictures: {self.picture_rules}",
+            f"texts: at most {self.max_tokens} tokens, {self.text_rules}; pooling: {self.image.pool} of "
+            f"pictures, "
             f"{self.text.pool} of texts",
         ]
 
@@ -226,7 +228,7 @@ class TwoTower(nn.Module):
         if isinstance(images, str | Path):
             raise DataError("encode_images takes a list of pictures: put the one picture into a list")
         parts = []
-        for batch in decode_batches(images, self.pictures.side, self.pictures.resize, batch_size):
+        for batch in decode_batches(images, self.picture_rules.side, self.picture_rules.resize, batch_size):
             squares = [_readable(square) for square in batch]
             parts.append(self.encode_pixels(np.stack(squares)))
         return np.concatenate(parts) if parts else np.zeros((0, self.dim), np.float32)
@@ -250,7 +252,7 @@ class TwoTower(nn.Module):
         if strange := [text for text in texts if not isinstance(text, str)]:
             raise DataError(f"encode_texts takes texts, got {strange[0]!r}")
         vectors = np.zeros((len(texts), self.dim), np.float32)
-        tokens = TokenizedTexts(strings(texts), self.tokenizer, self.max_tokens, self.texts)
+        tokens = TokenizedTexts(strings(texts), self.tokenizer, self.max_tokens, self.text_rules)
         for rows in tokens.batches(np.arange(len(texts)), batch_size):
             padded = tokens.tokens(rows)
             vectors[rows] = self.encode_tokens(padded.ids, padded.mask)

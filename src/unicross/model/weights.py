@@ -1,6 +1,7 @@
 """Configurations and weights from Hugging Face folders and hub names, and plain words where they fail.
 
-Loading never runs code from a checkpoint: safetensors and JSON only, and of the JSON nothing that chooses code.
+Loading never runs code from a checkpoint: safetensors and JSON only, and of the JSON nothing that chooses
+code.
 """
 
 from __future__ import annotations
@@ -34,9 +35,16 @@ CHOOSES_CODE = frozenset(
     }
     | {"_experts_implementation", "torch_dtype", "dtype"}
 )
-"""What a configuration may not decide: which kernels run (a hub name would fetch one), and in what precision."""
+"""What a configuration may not decide: which kernels run (a hub name would fetch one), and in what
+precision."""
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "open_clip_pytorch_model.bin")
 """Weights that are never read: unpickling runs code."""
+CONVERT = (
+    'python -c "import torch; from safetensors.torch import save_file; '
+    "weights = torch.load('{}', weights_only=True); save_file({{name: tensor.clone().contiguous() "
+    "for name, tensor in weights.items()}}, 'model.safetensors', metadata={{'format': 'pt'}})\""
+)
+"""How pickled weights become safetensors."""
 NAMED = 3
 """So many weights are named in a message, and the rest counted."""
 
@@ -102,7 +110,8 @@ def read_config(source: str | Path) -> PreTrainedConfig:
     if kind not in CONFIG_MAPPING:
         if "auto_map" in raw:
             raise CheckpointError(
-                f"{source}: this model brings Python code of its own (model_type {kind!r}), which is never run: "
+                f"{source}: this model brings Python code of its own (model_type {kind!r}), which is never "
+                f"run: "
                 "take a model of a kind that transformers knows (clip, siglip, vit, bert, ...)"
             )
         raise CheckpointError(
@@ -152,8 +161,8 @@ def build(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def load(source: str, config: PreTrainedConfig, kind: type[PreTrainedModel] | None = None) -> PreTrainedModel:
-    """A model with the weights of a folder or hub name, all of them; only a pooler may be missing, and is then
-    left out.
+    """A model with the weights of a folder or hub name, all of them; only a pooler may be missing, and is
+    then left out.
 
     Prefixes that wrapping leaves on names (`module.`, `vision_model.`, `bert.`) are understood. Raises
     CheckpointError, which names what is missing or does not fit.
@@ -164,8 +173,10 @@ def load(source: str, config: PreTrainedConfig, kind: type[PreTrainedModel] | No
         model, report = _load(source, config, kind, {f"^{re.escape(prefix)}": ""})
     if missing := _lacking(report):
         raise CheckpointError(
-            f"{source}: {len(missing)} of the {len(model.state_dict())} weights that {config.model_type!r} needs "
-            f"are not in its files: {_some(missing)}. They would be random: give the folder of a trained model "
+            f"{source}: {len(missing)} of the {len(model.state_dict())} weights that {config.model_type!r} "
+            f"needs "
+            f"are not in its files: {_some(missing)}. They would be random: give the folder of a trained "
+            f"model "
             "of this kind"
         )
     if report["mismatched_keys"]:
@@ -218,10 +229,8 @@ def _why_not(source: str) -> str | None:
         return None
     if pickled := next((name for name in PICKLES if find_file(source, name)), None):
         return (
-            f"only pickled ones are there ({pickled}), which can run code and are never read. Convert them once, "
-            'if you trust them: python -c "import torch; from safetensors.torch import save_file; '
-            f"save_file({{k: v.contiguous().clone() for k, v in torch.load('{pickled}', weights_only=True).items()}}, "
-            "'model.safetensors', metadata={'format': 'pt'})\""
+            f"only pickled ones are there ({pickled}), which can run code and are never read. If you trust "
+            f"them, convert them once, in the folder: {CONVERT.format(pickled)}"
         )
     if Path(source).is_dir():
         return "there is no model.safetensors in the folder; is it only partly fetched?"

@@ -41,8 +41,8 @@ class BatchedEncoder:
         return self._inner.dim
 
     @property
-    def pictures(self) -> PictureRules:
-        return self._inner.pictures
+    def picture_rules(self) -> PictureRules:
+        return self._inner.picture_rules
 
     def fingerprint(self) -> str:
         return self._inner.fingerprint()

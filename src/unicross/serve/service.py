@@ -106,7 +106,7 @@ class Service:
         }
 
     def _query(self, parameters: SearchParameters, upload: bytes | None) -> Query:
-        side = 2 * self.searcher.model.pictures.side
+        side = 2 * self.searcher.model.picture_rules.side
         max_pixels = self.settings.max_pixels
         return Query(
             parameters.q or None,

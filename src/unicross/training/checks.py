@@ -39,7 +39,8 @@ def check_recipe_fits(recipe: Recipe, data: Dataset, val: Dataset | None, model:
     for stage in recipe.stages:
         if stage.losses.objective == "sigmoid" and model.bias is None:
             raise RecipeError(
-                f"stage {stage.name!r}: the sigmoid loss has a bias and this pair has none: set model.bias=-10"
+                f"stage {stage.name!r}: the sigmoid loss has a bias and this pair has none: set "
+                f"model.bias=-10"
             )
         missing = _unfed(stage.losses, data)
         if missing:

@@ -44,7 +44,7 @@ def tower_cost(model: TwoTower, text_tokens: float) -> TowerCost:
     if model.image.prefix is None:
         of_image = _counted(model)
     else:
-        tokens = (model.pictures.side // model.image.patch) ** 2 + model.image.prefix
+        tokens = (model.picture_rules.side // model.image.patch) ** 2 + model.image.prefix
         of_image = 2e-9 * layer_weights(model.image) * tokens
     return TowerCost(
         image=of_image,
@@ -53,8 +53,9 @@ def tower_cost(model: TwoTower, text_tokens: float) -> TowerCost:
 
 
 def _counted(model: TwoTower) -> float:
-    """GFLOP of one forward of a picture through a tower without patches, whose weights meet no fixed tokens."""
-    side = model.pictures.side
+    """GFLOP of one forward of a picture through a tower without patches, whose weights meet no fixed
+    tokens."""
+    side = model.picture_rules.side
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model.image(pixel_values=torch.zeros(1, 3, side, side, device=model.device))
     return 1e-9 * counter.get_total_flops()

@@ -70,7 +70,7 @@ def make_dataset(
     on_progress: OnProgress,
 ) -> tuple[Dataset, list[Problem]]:
     """Decode (or find decoded) the pictures and tokenise the captions of items; also what was skipped."""
-    resize, on_error = model.pictures.resize, data.on_error
+    resize, on_error = model.picture_rules.resize, data.on_error
     pixels: PixelCache | LazyPixels
     if data.cache == "none":
         pixels = LazyPixels.build(items, side, resize, on_error=on_error, progress=on_progress)
@@ -81,7 +81,7 @@ def make_dataset(
     if pixels.bad_items:
         kept = np.setdiff1d(np.arange(len(items)), pixels.bad_items)
         items, pixels = items.select(kept), pixels.select(kept)
-    captions = CaptionTokens(items, model.tokenizer, model.max_tokens, model.texts)
+    captions = CaptionTokens(items, model.tokenizer, model.max_tokens, model.text_rules)
     return Dataset(items, pixels, captions, captions.draw_beginnings(rng)), problems
 
 

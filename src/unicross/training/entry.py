@@ -95,7 +95,7 @@ def _train(
         on_progress=on_progress,
     )
     data, bad_train = build(train_items, side=cached_side(recipe.data, model.config))
-    val, bad_val = build(val_items, side=model.pictures.side) if val_items else (None, [])
+    val, bad_val = build(val_items, side=model.picture_rules.side) if val_items else (None, [])
     ids = [part.items.ids.to_pylist() for part in (data, val) if part is not None]
     check_same(list(chain.from_iterable(ids)), recipe.data.root)
     check_recipe_fits(recipe, data, val, model)
@@ -137,7 +137,7 @@ def _elsewhere(recipe: Recipe, model: TwoTower) -> dict[str, Dataset]:
             load_items(root, val, on_error=data.on_error).items,
             model,
             data,
-            side=model.pictures.side,
+            side=model.picture_rules.side,
             where=None,
             rng=stream(recipe.seed, "captions"),
             on_progress=lambda *_: None,

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unicross.batches import Indices
@@ -52,7 +52,9 @@ def fit_heads(model: TwoTower, data: Dataset, rng: np.random.Generator) -> dict[
     text = embed_item_captions(model, data, captions, pooled=True)
     first = np.searchsorted(data.captions.item[captions], pairs)
     reshard(model)
-    moved = {
+    assert isinstance(model.image.cross, nn.Linear)  # a pair's heads are there and are not fitted
+    assert isinstance(model.text.cross, nn.Linear)
+    moved: dict[str, Tensor] = {
         "image": model.image.cross.weight,
         "text": model.text.cross.weight,
         "log_scale": model.log_scale,

@@ -1,0 +1,91 @@
+"""Where pretrained pairs are read from: folders and hub names of transformers, sentence-transformers,
+open_clip."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from transformers import PreTrainedConfig
+
+from unicross.errors import CheckpointError
+from unicross.model.open_clip import load_open_clip
+from unicross.model.pairs import Pair, pair_of
+from unicross.model.processors import picture_rules
+from unicross.model.tokenizer import load_tokenizer
+from unicross.model.weights import (
+    PICKLES,
+    find_file,
+    load,
+    model_class,
+    read_config,
+    read_json,
+    require_source,
+)
+
+FILES = (
+    *("config.json", "model.safetensors", "model.safetensors.index.json", "preprocessor_config.json"),
+    *("processor_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+    *("vocab.json", "merges.txt", "vocab.txt", "spiece.model", *PICKLES[:1]),
+)
+"""What is read of a pair that lies in a folder of a sentence-transformers model."""
+
+
+def is_pair(config: PreTrainedConfig) -> bool:
+    """Whether a configuration is of a model with features of pictures and of texts."""
+    kind = model_class(config)
+    return hasattr(kind, "get_image_features") and hasattr(kind, "get_text_features")
+
+
+def load_pair(name: str) -> Pair:
+    """A pair from a Hugging Face, sentence-transformers or open_clip folder, or a hub name.
+
+    Raises CheckpointError where it is none, cannot be read, or does not fit.
+    """
+    require_source(name)
+    source = _inner_folder(name)
+    if find_file(source, "open_clip_config.json") and not _has_model_type(source):
+        return load_open_clip(source)
+    config = read_config(source)
+    if not is_pair(config):
+        raise CheckpointError(
+            f"{name}: model_type {config.model_type!r} is no pair of an image and a text tower: give it as "
+            "model.image or model.text, or take a pair (CLIP, SigLIP, ...)"
+        )
+    half = getattr(config, "vision_config", None)
+    if half is not None and half.model_type == "siglip2_vision_model":
+        raise CheckpointError(
+            f"{name}: this SigLIP 2 sees pictures in their own proportions (NaFlex), which is not "
+            f"supported: take "
+            "one of a fixed size, such as google/siglip2-base-patch16-224"
+        )
+    model = load(source, config).eval()
+    return pair_of(name, model, load_tokenizer(source), picture_rules(source), pad_left=_pads_left(source))
+
+
+def _pads_left(source: str) -> bool:
+    """On which side the tokenizer's own file wants padding; right where it does not say."""
+    path = find_file(source, "tokenizer_config.json")
+    return path is not None and read_json(path).get("padding_side") == "left"
+
+
+def _has_model_type(source: str) -> bool:
+    path = find_file(source, "config.json")
+    return path is not None and "model_type" in read_json(path)
+
+
+def _inner_folder(name: str) -> str:
+    """The folder of the pair within one of sentence-transformers; else the name."""
+    path = find_file(name, "modules.json")
+    if path is None:
+        return name
+    try:
+        modules = json.loads(path.read_text(encoding="utf-8"))
+        inner = next(module["path"] for module in modules if module["type"].endswith("CLIPModel"))
+    except (ValueError, KeyError, TypeError, StopIteration):
+        return name  # of texts alone, or a plain folder of transformers' (path "")
+    if not inner:
+        return name
+    for file in FILES:
+        find_file(name, f"{inner}/{file}")
+    return str(Path(path).parent / inner)
