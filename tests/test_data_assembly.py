@@ -16,8 +16,9 @@ def both_ways(root: Path, split: str | None = None) -> tuple[str, list[str], lis
         load_items(root, split)
     assert "data.on_error=skip" in str(error.value)
     loaded = load_items(root, split, on_error="skip")
-    assert all(str(problem) in str(error.value) for problem in loaded.problems[:3])
-    return str(error.value), ids(loaded.items), [problem.kind for problem in loaded.problems]
+    problems = [problem for problem in loaded.problems if problem.stops]
+    assert all(str(problem) in str(error.value) for problem in problems[:3])
+    return str(error.value), ids(loaded.items), [problem.kind for problem in problems]
 
 
 def table(root: Path, *rows: str, header: str = "image,caption") -> Path:

@@ -11,9 +11,11 @@ from unicross.errors import DataError
 
 def test_columns_are_known_by_their_usual_names_in_any_case() -> None:
     assert find_columns(["Sentence", " File_Name ", "SPLIT", "width"]) == ColumnNames(
-        " File_Name ", "Sentence", "SPLIT", None
+        " File_Name ", ("Sentence",), "SPLIT", None
     )
-    assert find_columns(["text", "path", "caption", "image"]) == ColumnNames("image", "caption", None, None)
+    assert find_columns(["text", "path", "caption", "image"]) == ColumnNames(
+        "image", ("caption",), None, None
+    )
     assert find_columns(["image", "Image"]).image == "image"  # the first of two that are spelled alike
 
 
@@ -31,7 +33,7 @@ def test_text_is_utf8_with_or_without_a_mark(tmp_path: Path) -> None:
     file.write_bytes("\ufeffKäfer\n\nb\n".encode())
     assert read_lines(file) == ["Käfer", "", "b"]
     file.write_bytes(b"\xff")
-    with pytest.raises(DataError, match=r"x\.txt: not UTF-8 \(byte 0\): save it as UTF-8"):
+    with pytest.raises(DataError, match=r"x\.txt:1: not UTF-8 \(byte 0\): save it as UTF-8"):
         read_lines(file)
     with pytest.raises(DataError, match=r"gone\.txt: cannot be read: No such file"):
         read_lines(tmp_path / "gone.txt")

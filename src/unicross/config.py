@@ -7,6 +7,7 @@ what it changes. Nothing here knows the name of a method: CLIP, SLIP, LiT and th
 
 from __future__ import annotations
 
+import codecs
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -113,6 +114,14 @@ class SplitConfig(Strict):
     val: Annotated[str | float | int | None, BeforeValidator(_aside)] = "val"
 
 
+def _encoding(name: Any) -> Any:
+    try:
+        codecs.lookup(name)
+    except (LookupError, TypeError):
+        raise ValueError(f"no encoding that Python knows, such as utf-8 or cp1252 (got {name!r})") from None
+    return name
+
+
 class DataConfig(Strict):
     """Which items a run reads, and how: `data: {root: photos, split: {val: 0.1}, cache: disk}`."""
 
@@ -120,6 +129,18 @@ class DataConfig(Strict):
     """A folder, or a captions file."""
     format: str | None = None
     """A name in `data.formats.FORMATS`, which reading the data checks; None: detected from the path."""
+    image: str | None = None
+    """The column with the pictures or their paths; None: known by its usual name. A dot enters nested
+    data."""
+    caption: str | tuple[str, ...] | None = None
+    """The column with the captions, or several; None: known by its usual name. An empty list reads pictures
+    without words."""
+    split_column: str | None = None
+    """The column that says which split a row is in; None: `split`, where there is one."""
+    item: str | None = None
+    """The column that tells items apart; None: `image_id` where there is one, else the picture."""
+    encoding: Annotated[str, BeforeValidator(_encoding)] | None = None
+    """Of text files; None: UTF-8, or UTF-16 with its mark."""
     split: SplitConfig = SplitConfig()
     max_tokens: int | None = Field(None, ge=3)
     """Tokens of a caption, special ones included; what is longer is cut. None: all that a pair was trained

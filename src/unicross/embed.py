@@ -7,6 +7,7 @@ N is a number of pictures, S the side of the model's square in pixels, D the vec
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from unicross.data.images import IMAGE_SUFFIXES, IMAGES_AT_ONCE, AnyImage, Pixels, decode_batches
+from unicross.data.images import (
+    IMAGE_SUFFIXES,
+    IMAGES_AT_ONCE,
+    UNREAD_SUFFIXES,
+    AnyImage,
+    Pixels,
+    decode_batches,
+)
 from unicross.data.preparation import PictureRules
 from unicross.data.walk import walk
 from unicross.errors import DataError
@@ -71,6 +79,7 @@ def find_pictures(folder: Path) -> tuple[list[FoundFile], list[Failure]]:
         raise DataError(f"{folder} is not a folder: give the folder that holds the pictures")
     files: list[FoundFile] = []
     failures: list[Failure] = []
+    not_read: Counter[str] = Counter()
 
     def unreadable(path: str, error: OSError) -> None:
         reason = f"the folder cannot be read: {error.strerror}"
@@ -79,7 +88,9 @@ def find_pictures(folder: Path) -> tuple[list[FoundFile], list[Failure]]:
         failures.append(Failure(_printable(path), reason))
 
     for entry in walk(root, unreadable):
-        if Path(entry.name).suffix.lower() not in IMAGE_SUFFIXES:
+        suffix = Path(entry.name).suffix.lower()
+        if suffix not in IMAGE_SUFFIXES:
+            not_read.update([suffix] if suffix in UNREAD_SUFFIXES else [])
             continue
         match _look(entry, root):
             case FoundFile() as file:
@@ -87,6 +98,9 @@ def find_pictures(folder: Path) -> tuple[list[FoundFile], list[Failure]]:
             case failure:
                 failures.append(failure)
     files.sort(key=lambda file: file.path)
+    for suffix, count in not_read.items():
+        reason = f"{count} of a kind of picture that is not read: save as JPEG"
+        failures.append(Failure(f"{root}/*{suffix}", reason))
     return files, failures
 
 

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json as json_module
-from pathlib import Path
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
     from unicross.data.items import Items
+    from unicross.data.load import Survey
+
+READING_KEYS = ("data.image=", "data.caption=", "data.split_column=", "data.item=", "data.encoding=")
+"""Overrides that say how data are read."""
 
 
 def data(
-    root: Annotated[Path, typer.Argument(help="What `data.root` would be: a folder or a captions file.")],
+    root: Annotated[str, typer.Argument(help="What `data.root` would be: a folder or a captions file.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="How it is read: data.caption=COLUMN data.encoding=cp1252 ..."
+        ),
+    ] = None,
     format: Annotated[
         str | None, typer.Option(help="What `data.format` would be; else it is detected.")
     ] = None,
@@ -21,25 +31,41 @@ def data(
 ) -> None:
     """Read and check data without training: its splits, pairs and captions, and what is wrong with it.
 
-    Pictures are looked at by their headers only. Problems exit with 1, as they would stop training.
+    Pictures are looked at by their headers only. It ends with what can be trained on, what lay there and
+    was not read, and the command to train. Problems exit with 1, as they would stop training.
     """
     from unicross.data.formats import FORMATS
-    from unicross.data.load import survey
+    from unicross.data.load import read_options, survey
     from unicross.data.records import describe
+    from unicross.recipe import load_recipe
 
     if format is not None and format not in FORMATS:
         raise typer.BadParameter(f"--format is one of {', '.join(FORMATS)}")
-    found = survey(root, format=format)
+    for text in overrides or ():
+        if not text.startswith(READING_KEYS):
+            raise typer.BadParameter(
+                f"{text!r} says nothing of how data are read: give {', '.join(READING_KEYS)}"
+            )
+    recipe = load_recipe("clip", ["data.root=x", *(overrides or ())])
+    found = survey(root, format=format, options=read_options(recipe.data))
     figures = {name: _figures(items) for name, items in found.splits.items()}
+    problems = [problem for problem in found.problems if problem.stops]
+    unread = [f"{problem.where}: {problem.what}" for problem in found.problems if not problem.stops]
+    command = _command(root, format, overrides or (), found, bool(problems))
     if json:
         about = {"format": found.format, "path": str(found.path), "splits": figures}
-        typer.echo(json_module.dumps(about | {"problems": [str(p) for p in found.problems]}, indent=2))
+        about |= {"problems": [str(problem) for problem in problems], "not read": unread, "train": command}
+        typer.echo(json_module.dumps(about, indent=2))
     else:
         typer.echo(f"{found.path}, read as {found.format}")
         _print(figures, found.splits)
-        if found.problems:
-            typer.echo(f"problems: {describe(found.problems)}")
-    if found.problems:
+        if problems:
+            typer.echo(f"problems: {describe(problems)}")
+        typer.echo(_verdict(figures))
+        typer.echo("".join(f"not read: {line}\n" for line in unread), nl=False)
+        if any(values["pairs"] for values in figures.values()):
+            typer.echo(f"to train: {command}")
+    if problems:
         raise typer.Exit(1)
 
 
@@ -77,3 +103,32 @@ def _print(figures: dict[str, dict[str, float]], splits: dict[str, Items]) -> No
     for item in next(iter(splits.values()))[:3]:
         first = item.captions[0] if item.captions else "(no caption)"
         console.print(f"{item.image_id}: {first}", markup=False)
+
+
+def _verdict(figures: dict[str, dict[str, float]]) -> str:
+    """What there is of all splits together, in a sentence."""
+    pairs, images, texts = (
+        int(sum(values[name] for values in figures.values()))
+        for name in ("pairs", "images alone", "texts alone")
+    )
+    alone = f"{images:,} pictures without words, {texts:,} texts without a picture"
+    if not pairs:
+        return f"NO PAIRS of a picture and its words: {alone}"
+    return f"{pairs:,} pairs of a picture and its words; {alone}"
+
+
+def _command(
+    root: str, format: str | None, overrides: list[str] | tuple[str, ...], found: Survey, bad: bool
+) -> str:
+    """How to train on these data."""
+    from unicross.data.load import NO_SPLITS, SAME_SPLIT
+
+    words = ["unicross", "train", "clip", f"data.root={root}", *([f"data.format={format}"] if format else [])]
+    words += overrides
+    names = [name for name in found.splits if name != NO_SPLITS]
+    if names and "train" not in names:
+        words.append(f"data.split.train={names[0]}")
+    validation = [name for name in names if name in SAME_SPLIT]
+    words.append(f"data.split.val={validation[0] if validation else 0.1}")
+    words += ["data.on_error=skip"] if bad else []
+    return shlex.join(words)

@@ -28,16 +28,32 @@ try:
     import simplejpeg
 except ImportError:
     simplejpeg = None
+try:
+    import pillow_heif
+except ImportError:
+    pillow_heif = None
+else:
+    pillow_heif.register_heif_opener()
 
 Pixels = NDArray[np.uint8]
 AnyImage = ImageSource | Path | str | Image.Image | Pixels
 """An image source, a path, a PIL image, or a uint8 array [H, W, 3]."""
 Fault = Literal["empty", "no image", "too large", "damaged"]
 
-_SUFFIXES = "jpg jpeg jpe jfif png webp gif bmp tif tiff avif jp2 ppm pgm heic heif"
+_SUFFIXES = "jpg jpeg jpe jfif png webp gif bmp tif tiff avif jp2 ppm pgm heic heif hif"
 IMAGE_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
 """Files whose names end so, in any case, are taken for pictures; those that cannot be decoded (Pillow has no
 HEIC by itself) are reported, never passed over."""
+
+_NOT_READ = (
+    "jxl jxr wdp svg psd psb eps ico tga xcf exr hdr dds "  # and cameras' raw files:
+    "dng cr2 cr3 crw nef nrw arw srf sr2 orf rw2 raf pef srw x3f 3fr erf kdc dcr mrw raw rwl iiq"
+)
+UNREAD_SUFFIXES = frozenset(f".{suffix}" for suffix in _NOT_READ.split())
+"""Pictures of kinds that are not read: they are counted where a folder is walked, never taken."""
+
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
+NO_HEIF = "a HEIC picture, for which pillow-heif is needed: pip install 'unicross[photos]'"
 
 EMPTY = "the file is empty"
 IMAGES_AT_ONCE = 64
@@ -67,7 +83,7 @@ class ImageError(DataError):
 def image_kinds() -> tuple[str, ...]:
     """The kinds of images that are decoded, by Pillow's names, where this Pillow can."""
     Image.init()
-    kinds = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
+    kinds = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "HEIF")
     return tuple(kind for kind in kinds if kind in Image.OPEN)  # no EPS: it would run Ghostscript
 
 
@@ -105,7 +121,7 @@ def decode(
     except ImageError:
         raise
     except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
-        fault, reason = _fault(error) if data else ("empty", EMPTY)
+        fault, reason = _fault(error, data[:12]) if data else ("empty", EMPTY)
         raise ImageError(name, fault, reason) from error
 
 
@@ -216,9 +232,10 @@ def decode_batches(
 
 def check_header(path: Path) -> str | None:
     """What is wrong with an image file as far as its header tells; None where nothing is. Reads no pixels."""
+    start = b""
     try:
         with path.open("rb") as file:
-            if not file.read(1):
+            if not (start := file.read(12)):
                 return EMPTY
             with Image.open(file, formats=image_kinds()) as image:  # Pillow rewinds
                 _refuse_huge(image.width, image.height, str(path), None)
@@ -227,7 +244,7 @@ def check_header(path: Path) -> str | None:
     except ImageError as error:
         return str(error).removeprefix(f"{path}: ")
     except Exception as error:  # as in decode
-        return _fault(error)[1]
+        return _fault(error, start)[1]
     return None
 
 
@@ -270,6 +287,7 @@ def _upright(image: Image.Image) -> Image.Image:
 def _eight_bits(image: Image.Image) -> Image.Image:
     """16-bit grey by its upper byte; wider integers and floats stretched from least to greatest value."""
     values = np.asarray(image).astype(np.float64)
+    values = np.nan_to_num(values, nan=0.0)  # what is no number is black, what is infinite the extreme
     low, high = float(values.min()), float(values.max())
     if image.mode != "F" and low >= 0 and high <= 65535:
         values /= 257
@@ -290,9 +308,11 @@ def _refuse_huge(width: int, height: int, name: str, max_pixels: int | None) -> 
         raise ImageError(name, "too large", f"{width}×{height} pixels, above {whose} of {limit:.0f}")
 
 
-def _fault(error: Exception) -> tuple[Fault, str]:
-    """What a failure of Pillow's says about an image, in short and in words."""
+def _fault(error: Exception, start: bytes) -> tuple[Fault, str]:
+    """What a failure of Pillow's says about an image that begins so, in short and in words."""
     match error:
+        case UnidentifiedImageError() if start[4:8] == b"ftyp" and start[8:12] in HEIF_BRANDS:
+            return "no image", NO_HEIF if pillow_heif is None else "a HEIC picture that cannot be read"
         case UnidentifiedImageError():
             return "no image", "not an image, or of a kind that Pillow does not know"
         case Image.DecompressionBombError() | Image.DecompressionBombWarning():

@@ -6,6 +6,9 @@ A format (`formats/`) turns files into records; `assembly.py` makes items of the
 from __future__ import annotations
 
 import hashlib
+import os
+import re
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +22,17 @@ from unicross.config import DataConfig
 from unicross.data.assembly import assemble
 from unicross.data.formats import FORMATS, detect
 from unicross.data.items import Item, Items
-from unicross.data.records import Problem, describe, problems_error
+from unicross.data.records import BY_NAME, Problem, ReadOptions, Records, describe, problems_error
+from unicross.data.walk import walk
 from unicross.errors import DataError
 
 SAME_SPLIT = frozenset({"val", "dev", "valid", "validation"})
 """Names of the same split: one may be asked for by another."""
 
 NO_SPLITS = "(no splits)"
+
+COMPANIONS = re.compile(r"(?i)(readme|licen[sc]e|citation|thumbs\.db|desktop\.ini)|.*\.md$")
+"""Names of files that hold no data, wherever they lie."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,29 +49,83 @@ def load_items(
     *,
     format: str | None = None,
     on_error: Literal["raise", "skip"] = "raise",
+    options: ReadOptions = BY_NAME,
 ) -> Loaded:
     """Read and check the items of one split, of several joined by `+` (`train+restval`), or of all (None).
 
-    `root` is a folder or a captions file; `format` is a name in `FORMATS`, or None to detect it. Raises
-    DataError where nothing can be read, for a format or a split that does not exist, and for problems unless
-    `on_error` is "skip".
+    `root` is a folder or a captions file; `format` is a name in `FORMATS`, or None to detect it; `options`
+    says what the names of columns do not. Raises DataError where nothing can be read, for a format or a split
+    that does not exist, and for problems unless `on_error` is "skip".
     """
+    return open_source(root, format, options).items(split, on_error)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source that was read: what it says, before it is grouped and checked."""
+
+    root: Path
+    format: str
+    """A name in `FORMATS`."""
+    path: Path
+    """What of `root` was read."""
+    records: Records
+    problems: list[Problem]
+
+    def items(self, split: str | None, on_error: Literal["raise", "skip"]) -> Loaded:
+        """As load_items."""
+        asked = _asked_splits(split, self.records.splits, self.root)
+        problems = [p for p in self.problems if asked is None or p.split is None or p.split in asked]
+        items, of_items = assemble(self.records, asked)
+        problems += of_items
+        pa.default_memory_pool().release_unused()  # columns in between took several times what is kept
+        stopping = [problem for problem in problems if problem.stops]
+        if stopping and on_error == "raise":
+            raise problems_error(str(self.root), stopping)
+        if not items:
+            reason = f"all of it has problems: {describe(stopping)}" if stopping else "the files hold none"
+            unread = "".join(f"\nnot read: {p.where}: {p.what}" for p in problems if not p.stops)
+            in_split = f" in split {split!r}" if split else ""
+            raise DataError(f"{self.root}: no items{in_split}: {reason}{unread}")
+        return Loaded(items, problems)
+
+
+def open_source(root: Path | str, format: str | None = None, options: ReadOptions = BY_NAME) -> Source:
+    """Read what a source says. Raises DataError where nothing can be read."""
     root = Path(root)
-    name, source = detect(root, format)
-    records, problems = FORMATS[name].read(source)
-    asked = _asked_splits(split, records.splits, root)
-    if asked is not None:
-        problems = [problem for problem in problems if problem.split is None or problem.split in asked]
-    items, of_items = assemble(records, asked)
-    problems += of_items
-    del records
-    pa.default_memory_pool().release_unused()  # columns in between took several times what is kept
-    if problems and on_error == "raise":
-        raise problems_error(str(root), problems)
-    if not items:
-        reason = f"all of it has problems: {describe(problems)}" if problems else "the files hold none"
-        raise DataError(f"{root}: no items{f' in split {split!r}' if split else ''}: {reason}")
-    return Loaded(items, problems)
+    name, path = detect(root, format)
+    records, problems = FORMATS[name].read(path, options)
+    if root.is_dir():
+        problems += _unread_files(root, records)
+    return Source(root, name, path, records, problems)
+
+
+def _unread_files(root: Path, records: Records) -> list[Problem]:
+    """What lies in a folder and was not read: one problem that counts it by suffix; none where all was."""
+    rows = records.picture[records.picture >= 0]
+    used = {*records.read_from, *(os.path.normpath(path) for path in records.pictures.files(rows))}
+    counts: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    for entry in walk(root, lambda *_: None):
+        if entry.path not in used and not COMPANIONS.match(entry.name):
+            suffix = Path(entry.name).suffix.lower() or "without a suffix"
+            counts[suffix] += 1
+            examples.setdefault(suffix, os.path.relpath(entry.path, root))
+    if not counts:
+        return []
+    listed = ", ".join(f"{count} {suffix} ({examples[suffix]})" for suffix, count in counts.most_common(12))
+    more = f" and {len(counts) - 12} more kinds" if len(counts) > 12 else ""
+    return [
+        Problem(
+            "not read", str(root), f"{counts.total()} file{'s' if counts.total() > 1 else ''}: {listed}{more}"
+        )
+    ]
+
+
+def read_options(data: DataConfig) -> ReadOptions:
+    """What a recipe says of its data's columns and encoding."""
+    captions = (data.caption,) if isinstance(data.caption, str) else data.caption
+    return ReadOptions(data.image, captions, data.split_column, data.item, data.encoding)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +140,15 @@ class Survey:
     problems: list[Problem]
 
 
-def survey(root: Path | str, *, format: str | None = None) -> Survey:
+def survey(root: Path | str, *, format: str | None = None, options: ReadOptions = BY_NAME) -> Survey:
     """Read and check all splits. Raises DataError where nothing can be read."""
-    name, source = detect(Path(root), format)
-    records, problems = FORMATS[name].read(source)
+    source = open_source(root, format, options)
+    records, problems = source.records, list(source.problems)
     splits = {}
     for split in records.splits or (NO_SPLITS,):
         splits[split], of_items = assemble(records, {split} if records.splits else None)
         problems += of_items
-    return Survey(name, source, splits, list(dict.fromkeys(problems)))
+    return Survey(source.format, source.path, splits, list(dict.fromkeys(problems)))
 
 
 def set_aside(items: Sequence[Item], amount: int | float, seed: int) -> tuple[Items, Items]:
@@ -139,9 +200,10 @@ def _asked_splits(split: str | None, splits: Collection[str], root: Path) -> set
 def read_splits(data: DataConfig) -> tuple[Items, Items, list[Problem]]:
     """Training items, validation items (perhaps none) and what was skipped. Raises DataError."""
     val = data.split.val
-    train = load_items(data.root, data.split.train, format=data.format, on_error=data.on_error)
+    source = open_source(data.root, data.format, read_options(data))
+    train = source.items(data.split.train, data.on_error)
     if isinstance(val, str):
-        loaded = load_items(data.root, val, format=data.format, on_error=data.on_error)
+        loaded = source.items(val, data.on_error)
         problems = list(dict.fromkeys(train.problems + loaded.problems))  # some belong to no split
         return train.items, loaded.items, problems
     if val is None:
@@ -154,7 +216,7 @@ def read_validation(data: DataConfig) -> Items:
     """The validation items alone. Raises DataError, also where the recipe names none."""
     val = data.split.val
     if isinstance(val, str):
-        return load_items(data.root, val, format=data.format, on_error=data.on_error).items
+        return open_source(data.root, data.format, read_options(data)).items(val, data.on_error).items
     items = read_splits(data)[1]
     if not items:
         raise DataError("the recipe has no validation split: name one, for instance data.split.val=test")

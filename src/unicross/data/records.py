@@ -8,7 +8,7 @@ once.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -28,13 +28,30 @@ ProblemKind = Literal[
     "split overlap",
     "bad line",
     "damaged shard",
+    "not read",
 ]
+"""What is "not read" is said and stops nothing; all others stop a run, or are skipped."""
 
 LISTS = pa.large_list(pa.large_string())
 """The type of a column of captions."""
 
 SHOWN_PER_KIND = 3
 """Problems of a kind that a message quotes; the others are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """What a user says of data whose names do not say it. None: by the usual names."""
+
+    image: str | None = None
+    captions: tuple[str, ...] | None = None
+    """Columns; none at all reads pictures without words."""
+    split: str | None = None
+    item: str | None = None
+    encoding: str | None = None
+
+
+BY_NAME = ReadOptions()
 
 
 class Record(NamedTuple):
@@ -66,9 +83,11 @@ class Records:
     """The split among `splits` [R]; -1 for none."""
     where: Callable[[int], str]
     """The place of a record, for messages."""
+    read_from: frozenset[str] = frozenset()
+    """The files that it was all read from, but for pictures."""
 
     @classmethod
-    def of(cls, records: Sequence[Record]) -> Records:
+    def of(cls, records: Sequence[Record], read_from: Iterable[Path] = ()) -> Records:
         """Records of text files as columns."""
         # The numbers are given in the order of first sight; None, which is there first, has -1.
         paths: dict[Path | None, int] = {None: -1}
@@ -85,6 +104,7 @@ class Records:
             tuple(name for name in splits if name is not None),
             np.array(split, dtype=np.int64),
             lambda row: records[row].where,
+            frozenset(map(str, read_from)),
         )
 
 
@@ -108,6 +128,11 @@ class Problem:
     what: str
     split: str | None = None
     """The split that it concerns; None where it concerns them all."""
+
+    @property
+    def stops(self) -> bool:
+        """Whether a run stops for it, unless it is to be skipped."""
+        return self.kind != "not read"
 
     def __str__(self) -> str:
         return f"{self.where}: {self.kind}: {self.what}"

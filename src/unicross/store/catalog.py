@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unicross.data.formats.rows import read_lines
+from unicross.data.formats.rows import read_lines, require_columns
 from unicross.data.formats.table import SUFFIXES, cell, is_text_table, read_table
 from unicross.data.formats.table import captions as captions_of
 from unicross.data.items import as_unicode
@@ -171,8 +171,9 @@ def _table(path: Path) -> list[Caption]:
     table = read_table(path)
     if table.problems:
         raise DataError(f"{table.problems[0]}: correct the line")
-    image, text = table.columns.image, table.columns.caption
-    user = [name for name in table.names if name not in (image, text)]
+    require_columns(path, table.columns, table.names)
+    image, texts = table.columns.image, table.columns.captions
+    user = [name for name in table.names if name not in (image, *texts)]
     columns = {name: _column_name(path, name) for name in user}
     types = {name: _common_type(record.get(name) for _, record in table.lines) for name in user}
     return [
@@ -186,7 +187,7 @@ def _table(path: Path) -> list[Caption]:
             },
         )
         for _, record in table.lines
-        for caption in captions_of(record, text)
+        for caption in captions_of(record, texts)
     ]
 
 

@@ -116,9 +116,13 @@ class Loop:
     def tell_notes(self, problems: list[Problem]) -> None:
         for note in notes_before(self.recipe, self.model, self.data.captions, size()):
             self.emit("note", text=note)
-        if problems and self.log is not None:
+        skipped = [problem for problem in problems if problem.stops]
+        for problem in problems:
+            if not problem.stops:
+                self.emit("note", text=f"not read: {problem.where}: {problem.what}")
+        if skipped and self.log is not None:
             path = self.run.write_skipped([str(problem) for problem in problems])
-            self.emit("note", text=f"{len(problems)} problems in the data were skipped; {path} lists them")
+            self.emit("note", text=f"{len(skipped)} problems in the data were skipped; {path} lists them")
 
     def _epoch(self, stage: Stage) -> None:
         """The rest of the epoch where the run stands, with validation and a checkpoint at its end."""

@@ -6,8 +6,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from unicross.data.formats import arrow, flickr, folder, karpathy, parquet, table, tar
-from unicross.data.records import Problem, Records
+from unicross.data.formats import (
+    arrow,
+    coco,
+    flickr,
+    folder,
+    imagefolder,
+    karpathy,
+    label_studio,
+    parquet,
+    photos,
+    table,
+    tar,
+)
+from unicross.data.records import Problem, ReadOptions, Records
 from unicross.errors import DataError
 
 
@@ -19,25 +31,50 @@ class Format:
     """What it is known by, for people."""
     find: Callable[[Path], Sequence[Path]]
     """What there is of it at a path (a file or a folder); each one is a source of its own."""
-    read: Callable[[Path], tuple[Records, list[Problem]]]
+    read: Callable[[Path, ReadOptions], tuple[Records, list[Problem]]]
     """Reads one source. Raises DataError where nothing of it can be read."""
     order: int = 1
     """Formats are looked for from the least order on, until there are sources: what an earlier one knows is
     never taken for a later one's."""
+    any_folder: bool = False
+    """Whether it reads any folder that is said to be of this format, whatever is in it."""
 
 
 FORMATS: dict[str, Format] = {
     "flickr": Format("Flickr8k.token.txt or results_20130124.token", flickr.find, flickr.read),
     "karpathy": Format("dataset*.json", karpathy.find, karpathy.read),
-    "table": Format("one .csv, .tsv or .jsonl file, or a captions.txt with a header", table.find, table.read),
+    "table": Format(
+        "one .csv, .tsv, .jsonl or .json table, or several called train, val, test; "
+        "a captions.txt with a header",
+        table.find,
+        table.read,
+    ),
+    "label_studio": Format("a JSON export of Label Studio with texts", label_studio.find, label_studio.read),
     "tar": Format(".tar shards of samples KEY.jpg, KEY.txt, KEY.json", tar.find, tar.read),
     "parquet": Format(".parquet files with an image and a caption column", parquet.find, parquet.read),
     # Saved folders hold JSON and Arrow files of their own, which are no sources of another format.
     "arrow": Format(
         "a folder that Hugging Face datasets saved (save_to_disk)", arrow.find, arrow.read, order=0
     ),
+    # These two keep tables, too, which are theirs.
+    "coco": Format("annotations/captions_*.json as COCO has them", coco.find, coco.read, order=0),
+    "imagefolder": Format(
+        "metadata.csv, .jsonl or .parquet with a column file_name",
+        imagefolder.find,
+        imagefolder.read,
+        order=0,
+    ),
     # Most other formats keep their images in folders too.
-    "folder": Format("images, and .txt files of the same names", folder.find, folder.read, order=2),
+    "folder": Format(
+        "images, and .txt files of the same names", folder.find, folder.read, order=2, any_folder=True
+    ),
+    "photos": Format(
+        "captions inside photographs or their sidecars; only where data.format=photos",
+        photos.find,
+        photos.read,
+        order=3,
+        any_folder=True,
+    ),
 }
 """By the name that `data.format` says."""
 
@@ -49,11 +86,11 @@ def detect(root: Path, format: str | None) -> tuple[str, Path]:
         raise DataError(f"{root}: no such file or folder{where}: give an existing one as data.root")
     if format is not None and format not in FORMATS:
         raise DataError(f"no data format {format!r}: data.format is one of {', '.join(FORMATS)}, or null")
-    if format is not None and root.is_dir() == (format == "folder"):
+    if format is not None and root.is_dir() == FORMATS[format].any_folder:
         return format, root  # whatever its name
     sources = [(name, path) for name, path in _sources(root) if format in (None, name)]
     if not sources:
-        known_by = "\n".join(f"  {f'{name}:':<9} {kind.looked_for}" for name, kind in FORMATS.items())
+        known_by = "\n".join(f"  {f'{name}:':<13} {kind.looked_for}" for name, kind in FORMATS.items())
         raise DataError(
             f"{root}: no data{f' of format {format!r}' if format else ''} found. Looked for\n{known_by}"
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pyarrow as pa
 from unicross.data.formats.columnar import leaf_of, read_files
 from unicross.data.formats.shards import ShardRows
 from unicross.data.items import Mask
-from unicross.data.records import Problem, Records
+from unicross.data.records import Problem, ReadOptions, Records
 from unicross.errors import DataError
 
 SAVED_SET, SAVED_SPLITS = "state.json", "dataset_dict.json"
@@ -28,7 +29,7 @@ def find(root: Path) -> list[Path]:
     return [root] if (root / SAVED_SPLITS).is_file() or (root / SAVED_SET).is_file() else []
 
 
-def read(root: Path) -> tuple[Records, list[Problem]]:
+def read(root: Path, options: ReadOptions) -> tuple[Records, list[Problem]]:
     """Records of a saved folder; damaged files are problems. Raises DataError for columns that do not do."""
     states = sorted(root.glob(f"*/{SAVED_SET}")) or [root / SAVED_SET]
     try:
@@ -39,7 +40,9 @@ def read(root: Path) -> tuple[Records, list[Problem]]:
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{root}: not a folder that `datasets` saved ({error}): save it again") from error
-    return read_files(root, paths, _ArrowFile, ArrowPictures)
+    records, problems = read_files(root, paths, _ArrowFile, ArrowPictures, options)
+    # All that `datasets` wrote belongs to it.
+    return replace(records, read_from=frozenset(str(path) for path in root.rglob("*"))), problems
 
 
 class _ArrowFile:

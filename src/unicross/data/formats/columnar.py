@@ -10,6 +10,7 @@ A leaf is a column or a field of one, `image.bytes` for instance.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -17,13 +18,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from unicross.data.formats.downloads import SUCCESS
 from unicross.data.formats.rows import (
-    CAPTION_COLUMNS,
-    IMAGE_COLUMNS,
+    SAMPLE,
     ColumnNames,
+    Content,
+    check_columns,
+    content_of,
     find_columns,
     find_image,
     image_folders,
+    unread_columns,
 )
 from unicross.data.formats.shards import (
     FileRecords,
@@ -35,8 +40,11 @@ from unicross.data.formats.shards import (
     split_of,
 )
 from unicross.data.items import Files, Mask
-from unicross.data.records import LISTS, Problem, Records, as_lists
+from unicross.data.records import LISTS, Problem, ReadOptions, Records, as_lists
 from unicross.errors import DataError
+
+STATUS = "status"
+"""The column in which img2dataset says whether a picture could be downloaded."""
 
 
 class ColumnFile(Protocol):
@@ -63,6 +71,7 @@ def read_files(
     paths: Sequence[Path],
     open_: Callable[[Path], F],
     embedded: Callable[[Sequence[Path], Sequence[F], Sequence[str]], ShardRows],
+    options: ReadOptions,
 ) -> tuple[Records, list[Problem]]:
     """Records of some files; damaged ones are problems. Raises DataError for columns that do not do.
 
@@ -78,20 +87,26 @@ def read_files(
     for path in paths:
         try:
             file = open_(path)
-            columns = _find(path, file.schema)
+            columns = _find(path, file, options)
             leaf, pointer = _image_leaves(path, file.schema, columns.image)
             has_image = file.present(leaf) if leaf else np.zeros(file.rows, bool)
             if pointer and not has_image.any():
                 leaf = None
             pointer = None if leaf else pointer
-            small = (columns.caption, columns.split, columns.image_id, pointer)
-            table = file.columns([name for name in small if name is not None])
+            small = (*columns.captions, columns.split, columns.image_id)
+            names = [_top(name) for name in small if name is not None and _top(name) in file.schema.names]
+            noted = [STATUS] if leaf and STATUS in file.schema.names else []
+            table = file.columns([*names, *([pointer] if pointer else []), *noted])
             file.close()
         except (OSError, pa.ArrowException) as error:
             what = f"cannot be read ({error}): copy or download it again"
             problems.append(Problem("damaged shard", str(path), what, split_of(relative_name(path, root))))
             continue
+        if not problems or problems[-1].kind != "not read":  # all files have the same ones
+            problems += unread_columns(path, file.schema.names, columns)
         of_file, paths_of_file = _records(path, root, table, columns, has_image, pointer)
+        if noted:
+            of_file = _downloaded(path, of_file, table, problems)
         sound.append(path)
         files.append(file)
         records.append(of_file)
@@ -99,16 +114,49 @@ def read_files(
         leaves.append(leaf or "")
     rows = embedded(sound, files, leaves)
     if not image_paths:
-        return join(records, rows, rows.name), problems
+        return join(records, rows, rows.name, paths), problems
     if any(leaves) or len(image_paths) < sum(file.rows for file in files):
         raise DataError(f"{root}: some files hold paths of pictures and others do not: read them one by one")
-    return join(records, Files(image_paths), rows.name), problems
+    return join(records, Files(image_paths), rows.name, paths), problems
 
 
 def leaf_of(table: Any, leaf: str) -> Any:
-    """A column, or a field of one."""
-    name, _, inner = leaf.partition(".")
-    return pc.struct_field(table.column(name), inner) if inner else table.column(name)
+    """A column, or a field of one: of its structs, or of the structs in its lists."""
+    if leaf in table.column_names:
+        return table.column(leaf)
+    name, *inner = leaf.split(".")
+    column = table.column(name)
+    for field in inner:
+        try:
+            column = (
+                pc.struct_field(column, field)
+                if pa.types.is_struct(column.type)
+                else _in_lists(column, field)
+            )
+        except pa.ArrowException:
+            raise DataError(f"no field {field!r} in the column {name!r}, which holds {column.type}") from None
+    return column
+
+
+def _in_lists(column: Any, field: str) -> Any:
+    lists = column.to_pylist()
+    return pa.chunked_array(
+        [
+            [
+                None
+                if one is None
+                else [part.get(field) if isinstance(part, dict) else None for part in one]
+                if isinstance(one, list)
+                else None
+                for one in lists
+            ]
+        ],
+        LISTS,
+    )
+
+
+def _top(name: str) -> str:
+    return name.partition(".")[0]
 
 
 def _records(
@@ -126,23 +174,60 @@ def _records(
         by_name = {image: find_image(image, folders) for image in pc.unique(names).to_pylist()}
         image_paths = [by_name[image.as_py()] for image in names]
         ids = pc.if_else(pa.array(has_image), names, ids)
-    if columns.split is not None:
+    if columns.split is not None and _top(columns.split) in table.column_names:
         split = pc.coalesce(_text(path, table, columns.split), split)
-    if columns.image_id is not None:
+    if columns.image_id is not None and _top(columns.image_id) in table.column_names:
         ids = pc.coalesce(_text(path, table, columns.image_id), ids)
-    captions = pa.nulls(count, LISTS)
-    if columns.caption is not None:
-        captions = _captions(path, table, columns.caption)
+    captions = _joined([_captions(path, table, name) for name in columns.captions], count)
     return FileRecords(ids, captions, has_image, split), image_paths
 
 
-def _find(path: Path, schema: Any) -> ColumnNames:
-    columns = find_columns(schema.names)
-    if columns.image is None and columns.caption is None:
-        raise DataError(
-            f"{path}: no image and no caption column among {', '.join(schema.names)}. Call them "
-            f"{' or '.join(IMAGE_COLUMNS)}; {' or '.join(CAPTION_COLUMNS)}"
-        )
+def _joined(columns: Sequence[Any], count: int) -> Any:
+    """The captions of several columns, row by row; what is empty in one of them is left out."""
+    if len(columns) < 2:
+        return columns[0] if columns else pa.nulls(count, LISTS)
+    rows = []
+    for lists in zip(*(column.to_pylist() for column in columns), strict=True):
+        there = [text for texts in lists if texts is not None for text in texts]
+        said = [text for text in there if text and text.strip()]
+        rows.append(said or there or None)
+    return pa.array(rows, LISTS)
+
+
+def _downloaded(path: Path, records: FileRecords, table: Any, problems: list[Problem]) -> FileRecords:
+    """Without the rows of img2dataset whose picture could not be downloaded, which are counted."""
+    status = table.column(STATUS)
+    if not (pa.types.is_string(status.type) or pa.types.is_large_string(status.type)):
+        return records
+    failed = ~records.has_image & np.asarray(pc.fill_null(pc.not_equal(status, SUCCESS), False))
+    if not failed.any():
+        return records
+    what = f"{int(failed.sum())} of {len(failed)} pictures were not downloaded"
+    problems.append(Problem("not read", str(path), what))
+    return replace(records, dropped=failed)
+
+
+def _is_text(kind: Any) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _find(path: Path, file: ColumnFile, options: ReadOptions) -> ColumnNames:
+    columns = find_columns(file.schema.names, options)
+    known = {_top(name) for name in columns.known()}
+    contents: dict[str, Content] = {}
+    for name in file.schema.names:
+        kind = file.schema.field(name).type
+        if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            contents[name] = "texts" if pa.types.is_string(kind.value_type) else "numbers"
+        elif _is_text(kind) and (
+            name == columns.image or (name not in known and not (columns.image and columns.captions))
+        ):
+            contents[name] = content_of(file.columns([name]).column(name)[:SAMPLE].to_pylist())
+        else:
+            contents[name] = "numbers"  # or lists and the like, or known: nothing that would be passed over
+    check_columns(path, columns, contents, options)
     return columns
 
 
@@ -172,7 +257,10 @@ def _text(path: Path, table: Any, leaf: str) -> Any:
 
 def _captions(path: Path, table: Any, name: str) -> Any:
     """A column of texts or of lists of texts as LISTS."""
-    column = table.column(name)
+    try:
+        column = leaf_of(table, name)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
     if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
         texts = _text(path, table, name)
         return as_lists(texts.drop_null(), np.asarray(texts.is_valid()))

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from unicross.data.formats.rows import find_image, image_folders, read_lines
-from unicross.data.records import Problem, Record, Records
+from unicross.data.records import Problem, ReadOptions, Record, Records
 
 TOKEN_FILES = ("Flickr8k.token.txt", "results_20130124.token", "Flickr30k.token.txt")
 SPLIT_LISTS = {
@@ -29,10 +29,11 @@ def find(root: Path) -> list[Path]:
     return (named or sorted(root.glob("*.token")))[:1]
 
 
-def read(tokens: Path) -> tuple[Records, list[Problem]]:
+def read(tokens: Path, options: ReadOptions) -> tuple[Records, list[Problem]]:
     """Records of a token file, split by the lists beside it. Raises DataError for an unreadable file."""
-    captions, problems = _captions(tokens)
+    captions, problems = _captions(tokens, options.encoding)
     splits, listed_twice = _splits(tokens.parent, known=captions.keys())
+    lists = [tokens.parent / name for names in SPLIT_LISTS.values() for name in names]
     folders = image_folders(tokens.parent)
     records: list[Record] = []
     for name, lines in captions.items():
@@ -42,14 +43,14 @@ def read(tokens: Path) -> tuple[Records, list[Problem]]:
     for name in (name for name in splits if name not in captions):
         image = find_image(name, folders)
         records += [Record(where, name, image, "", split) for split, where in splits[name].items()]
-    return Records.of(records), problems + listed_twice
+    return Records.of(records, [tokens, *lists]), problems + listed_twice
 
 
-def _captions(tokens: Path) -> tuple[dict[str, list[tuple[str, str]]], list[Problem]]:
+def _captions(tokens: Path, encoding: str | None) -> tuple[dict[str, list[tuple[str, str]]], list[Problem]]:
     """Name of the image -> its captions, each with its place."""
     captions: dict[str, list[tuple[str, str]]] = {}
     problems = []
-    for number, line in enumerate(read_lines(tokens), start=1):
+    for number, line in enumerate(read_lines(tokens, encoding), start=1):
         where = f"{tokens}:{number}"
         key, tab, caption = line.partition("\t")
         name, mark, _ = key.rpartition("#")

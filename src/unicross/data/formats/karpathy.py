@@ -6,12 +6,12 @@ the usual training set is `train+restval`. Images lie beside the file, in `image
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from unicross.data.formats.rows import find_image, image_folders, read_text
-from unicross.data.records import Problem, Record, Records
+from unicross.data.formats.json_file import json_kind, load_json
+from unicross.data.formats.rows import find_image, image_folders
+from unicross.data.records import Problem, ReadOptions, Record, Records
 from unicross.errors import DataError
 
 OF_HUGGING_FACE = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json")
@@ -21,16 +21,14 @@ OF_HUGGING_FACE = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json
 def find(root: Path) -> list[Path]:
     """Files that may be Karpathy's: `root` itself, or `dataset*.json` in it."""
     if root.is_file():
-        return [root] if root.suffix == ".json" else []
-    return sorted(path for path in root.glob("dataset*.json") if path.name not in OF_HUGGING_FACE)
+        return [root] if root.suffix == ".json" and json_kind(root) in ("karpathy", None) else []
+    named = sorted(path for path in root.glob("dataset*.json") if path.name not in OF_HUGGING_FACE)
+    return [path for path in named if json_kind(path) in ("karpathy", None)]
 
 
-def read(path: Path) -> tuple[Records, list[Problem]]:
+def read(path: Path, options: ReadOptions) -> tuple[Records, list[Problem]]:
     """Records of a Karpathy JSON file. Raises DataError where it is not one."""
-    try:
-        content = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
+    content = load_json(path, options.encoding)
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, list):
         raise DataError(f"{path}: not Karpathy's JSON: no list of `images` in it")
@@ -52,7 +50,7 @@ def read(path: Path) -> tuple[Records, list[Problem]]:
         first_place[name] = f"images[{number}]"
         image = find_image(name, [f / folder for f in folders] + folders if folder else folders)
         records += [Record(where, name, image, caption, split) for caption in captions or [""]]
-    return Records.of(records), problems
+    return Records.of(records, [path]), problems
 
 
 def _fields(entry: Any) -> tuple[str, str, str, list[str]] | None:

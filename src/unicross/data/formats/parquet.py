@@ -18,9 +18,12 @@ import pyarrow.parquet as pq
 
 from unicross.data.formats import tar
 from unicross.data.formats.columnar import leaf_of, read_files
+from unicross.data.formats.downloads import is_note
 from unicross.data.formats.shards import ShardRows, find_files
+from unicross.data.images import IMAGE_SUFFIXES
 from unicross.data.items import Mask
-from unicross.data.records import Problem, Records
+from unicross.data.records import Problem, ReadOptions, Records
+from unicross.data.walk import walk
 
 CACHED_GROUPS = 2
 """Row groups kept in memory, however many threads ask."""
@@ -28,14 +31,26 @@ CACHED_GROUPS = 2
 
 def find(root: Path) -> list[Path]:
     """`root` where it is a Parquet file, or a folder with such files in it or in its folders."""
-    if not find_files(root, ".parquet") or tar.find(root):  # those beside shards are the downloader's notes
+    files = find_files(root, ".parquet")
+    if not files or tar.find(root):  # those beside shards are the downloader's notes
         return []
-    return [root]
+    return [] if all(map(is_note, files)) and _has_pictures(root) else [root]
 
 
-def read(root: Path) -> tuple[Records, list[Problem]]:
+def _files(root: Path) -> list[Path]:
+    """Those with pictures; notes of a downloader only where there is nothing else."""
+    files = find_files(root, ".parquet")
+    return [path for path in files if not is_note(path)] or files
+
+
+def _has_pictures(root: Path) -> bool:
+    entries = walk(root, lambda *_: None) if root.is_dir() else ()
+    return any(Path(entry.name).suffix.lower() in IMAGE_SUFFIXES for entry in entries)
+
+
+def read(root: Path, options: ReadOptions) -> tuple[Records, list[Problem]]:
     """Records of Parquet files; damaged ones are problems. Raises DataError for columns that do not do."""
-    return read_files(root, find_files(root, ".parquet"), _ParquetFile, ParquetPictures)
+    return read_files(root, _files(root), _ParquetFile, ParquetPictures, options)
 
 
 class _ParquetFile:

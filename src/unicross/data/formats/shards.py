@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from unicross.batches import Indices
-from unicross.data.formats.rows import SPLIT_NAMES
-from unicross.data.items import Mask, Pictures
+from unicross.data.formats.rows import CAPTION_COLUMNS, SPLIT_NAMES, is_picture_name
+from unicross.data.items import Mask, Pictures, as_unicode
 from unicross.data.records import LISTS, Records, number_ids
 from unicross.data.walk import walk
 
@@ -85,10 +85,17 @@ class FileRecords:
     has_image: Mask
     split: Any
     """Arrow strings; null for none."""
+    dropped: Mask | None = None
+    """Rows that make no record; None: all of them do."""
 
 
-def join(files: Sequence[FileRecords], pictures: Pictures, where: Callable[[int], str]) -> Records:
-    """The records of all files; the picture of a record is the one of the same number.
+def join(
+    files: Sequence[FileRecords],
+    pictures: Pictures,
+    where: Callable[[int], str],
+    read_from: Iterable[Path],
+) -> Records:
+    """The records of all files, whose paths `read_from` gives; the picture of a record is that of its number.
 
     Of records with one id the first picture counts: tables with a row for each caption repeat it.
     """
@@ -99,15 +106,46 @@ def join(files: Sequence[FileRecords], pictures: Pictures, where: Callable[[int]
     _, first = np.unique(number_ids(ids)[with_image], return_index=True)
     picture = np.full(len(ids), -1, dtype=np.int64)
     picture[with_image[first]] = with_image[first]
+    captions = concat([file.captions for file in files], LISTS)
+    number = np.asarray(pc.fill_null(split.indices, -1), dtype=np.int64)
+    if any(file.dropped is not None for file in files):
+        dropped = [
+            np.zeros(len(file.has_image), bool) if file.dropped is None else file.dropped for file in files
+        ]
+        rows = np.flatnonzero(~np.concatenate(dropped))
+        ids, captions, picture, number = ids.take(rows), captions.take(rows), picture[rows], number[rows]
+        place = where
+
+        def where(row: int) -> str:
+            return place(int(rows[row]))
+
     return Records(
         ids,
-        concat([file.captions for file in files], LISTS),
+        captions,
         pictures,
         picture,
         tuple(split.dictionary.to_pylist()),
-        np.asarray(pc.fill_null(split.indices, -1), dtype=np.int64),
+        number,
         where,
+        frozenset(map(str, read_from)),
     )
+
+
+def described(content: Any, captions: Sequence[str] | None = None) -> list[str] | None:
+    """The captions of a sample's JSON, by their usual names or by those given; None where it has none.
+
+    Names of pictures are none: Takeout's `title` is one. Raises ValueError for what is no JSON object.
+    """
+    if not isinstance(content, dict):
+        raise ValueError("not a JSON object")
+    names = CAPTION_COLUMNS if captions is None else captions
+    values = [content[name] for name in names if content.get(name) is not None]
+    values = [value for value in values if not (isinstance(value, str) and is_picture_name(value))]
+    if not values:
+        return None
+    chosen = values[:1] if captions is None else values
+    texts = [text for value in chosen for text in (value if isinstance(value, list) else [value])]
+    return ["" if text is None else as_unicode(str(text)) for text in texts]
 
 
 def concat(columns: Sequence[Any], kind: Any) -> Any:

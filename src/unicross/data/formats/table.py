@@ -1,9 +1,10 @@
-"""CSV, TSV and JSONL with an image column, a caption column or both.
+"""CSV, TSV, JSONL and JSON with an image column, a caption column or both.
 
-Several rows of one image are several captions of it; in JSONL a caption may be a list. Optional columns:
-`split` and `image_id`. An empty image cell makes a text alone. Kaggle's `captions.txt` (Flickr8k) and
-`results.csv` (Flickr30k, separated by `|`) are such tables. `image_id` is that column, or
-the image as written.
+Several rows of one image are several captions of it; in JSON a caption may be a list. Optional columns:
+`split` and `image_id`. An empty image cell makes a text alone. JSON is a list of objects, or one object of
+captions by picture. Kaggle's `captions.txt` (Flickr8k) and `results.csv` (Flickr30k, separated by `|`) are
+such tables. `image_id` is that column, or the image as written. Tables that are called after splits, side by
+side or in folders of that name, are one data set.
 """
 
 from __future__ import annotations
@@ -11,109 +12,209 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from unicross.data.formats.json_file import json_files, json_kind, load_json
 from unicross.data.formats.rows import (
-    CAPTION_COLUMNS,
-    IMAGE_COLUMNS,
+    SAMPLE,
+    SPLIT_NAMES,
     ColumnNames,
+    check_columns,
+    content_of,
     find_columns,
     find_image,
     image_folders,
     read_text,
+    unread_columns,
 )
-from unicross.data.records import Problem, Record, Records, describe
+from unicross.data.formats.shards import split_of
+from unicross.data.records import BY_NAME, Problem, ReadOptions, Record, Records, describe
 from unicross.errors import DataError
 
-SUFFIXES = (".csv", ".tsv", ".jsonl")
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
 DELIMITERS = (",", "\t", "|", ";")
 
 
+class Part(NamedTuple):
+    """One of the tables of a data set."""
+
+    path: Path
+    split: str | None
+    """Of rows that do not say it themselves."""
+    prefix: str = ""
+    """What ids begin with: pictures in the folders of two tables may have the same name."""
+
+
 def find(root: Path) -> list[Path]:
-    """Tables at `root`: the file itself, or those in the folder, Kaggle's `captions.txt` among them."""
+    """Tables at `root`: the file itself, or `root` where they make splits, or those in the folder."""
     if root.is_file():
-        return [root] if root.suffix.lower() in SUFFIXES or is_text_table(root) else []
-    files = [path for path in sorted(root.iterdir()) if path.suffix.lower() in SUFFIXES and path.is_file()]
-    return files + [path for path in [root / "captions.txt"] if path.is_file() and is_text_table(path)]
+        return [root] if _is_table(root) else []
+    return [root] if split_tables(root) else _tables(root)
+
+
+def split_tables(root: Path) -> list[Part]:
+    """The tables in a folder, or one in each of its folders, that are called after splits; [] for fewer than
+    two."""
+    beside = {path: split_of(path.stem) for path in _tables(root)}
+    named = [Part(path, split) for path, split in beside.items() if split]
+    if len(named) > 1 and len({part.split for part in named}) == len(named):
+        return named
+    folders = sorted(path for path in root.iterdir() if path.name in SPLIT_NAMES and path.is_dir())
+    inside = {folder: _tables(folder) for folder in folders}
+    if beside or len(folders) < 2 or any(len(tables) != 1 for tables in inside.values()):
+        return []
+    return [Part(tables[0], folder.name, f"{folder.name}/") for folder, tables in inside.items()]
+
+
+def _tables(folder: Path) -> list[Path]:
+    files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES and path.is_file()]
+    files = [path for path in files if not path.name.startswith(".")]
+    files += [path for path in json_files(folder) if _is_table(path)]
+    return files + [path for path in [folder / "captions.txt"] if path.is_file() and is_text_table(path)]
+
+
+def _is_table(path: Path) -> bool:
+    match path.suffix.lower():
+        case ".json":
+            return json_kind(path) in ("objects", "by picture")
+        case ".txt":
+            return is_text_table(path)
+        case suffix:
+            return suffix in SUFFIXES
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
     """What a file says, before it is made records."""
 
+    path: Path
     columns: ColumnNames
     names: Sequence[str]
     """All columns, in the order of the file."""
-    lines: Sequence[tuple[int, dict[str, Any]]]
-    """Cells by column, with the number of the line."""
+    lines: Sequence[tuple[str, dict[str, Any]]]
+    """Cells by column, with the place of the line in the file: `:7`, or `[7]` in a list."""
     problems: list[Problem]
 
 
-def read(path: Path) -> tuple[Records, list[Problem]]:
-    """Records of a table. Raises DataError where no column is known or the file cannot be parsed."""
-    table = read_table(path)
-    columns = table.columns
+def read(root: Path, options: ReadOptions) -> tuple[Records, list[Problem]]:
+    """Records of a table, or of all that make splits. Raises DataError for one that cannot be used."""
+    return read_parts(split_tables(root) if root.is_dir() else [Part(root, None)], options)
+
+
+def read_parts(parts: Sequence[Part], options: ReadOptions) -> tuple[Records, list[Problem]]:
+    """Records of some tables. Raises DataError where one of them cannot be used."""
+    records: list[Record] = []
+    problems: list[Problem] = []
+    for part in parts:
+        table = read_table(part.path, options)
+        contents = {
+            name: content_of(cells.get(name) for _, cells in table.lines[:SAMPLE]) for name in table.names
+        }
+        check_columns(part.path, table.columns, contents, options)
+        records += _records(table, part)
+        problems += table.problems + unread_columns(part.path, table.names, table.columns)
+    return Records.of(records, [part.path for part in parts]), problems
+
+
+def _records(table: Table, part: Part) -> Iterator[Record]:
+    columns, path = table.columns, part.path
     folders = image_folders(path.parent)
     images: dict[str, Path] = {}
-    records: list[Record] = []
-    for number, cells in table.lines:
+    for place, cells in table.lines:
         image_name = cell(cells, columns.image)
         if image_name and image_name not in images:
             images[image_name] = find_image(image_name, folders)
-        for caption in captions(cells, columns.caption):
-            image_id = cell(cells, columns.image_id) or image_name or f"{path.name}:{number}"
-            split = cell(cells, columns.split) or None
-            records.append(Record(f"{path}:{number}", image_id, images.get(image_name), caption, split))
-    return Records.of(records), table.problems
+        image_id = cell(cells, columns.image_id)
+        image_id = image_id or f"{part.prefix}{image_name or path.name + place}"
+        split = cell(cells, columns.split) or part.split
+        for caption in captions(cells, columns.captions):
+            yield Record(f"{path}{place}", image_id, images.get(image_name), caption, split)
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path, options: ReadOptions = BY_NAME) -> Table:
     """The lines of a table. Raises DataError where no column is known or the file cannot be parsed."""
     problems: list[Problem] = []
-    read_cells = _json_lines if path.suffix.lower() == ".jsonl" else _csv_lines
-    lines = list(read_cells(path, problems))
+    match path.suffix.lower():
+        case ".jsonl" | ".ndjson":
+            lines = list(_json_lines(path, options, problems))
+        case ".json":
+            lines = list(_json_objects(path, options, problems))
+        case ".parquet":
+            lines = list(_parquet_rows(path))
+        case _:
+            lines = list(_csv_lines(path, options, problems))
     names = list(dict.fromkeys(name for _, cells in lines for name in cells))
     if not lines:
         raise DataError(f"{path}: no rows that can be read{f': {describe(problems)}' if problems else ''}")
-    columns = find_columns(names)
-    texts = [name for name in (columns.image, columns.caption) if name is not None]
-    if not texts:
-        raise DataError(
-            f"{path}: no image and no caption column among {', '.join(names)}. Name them in the "
-            f"first line: {' or '.join(IMAGE_COLUMNS)}; {' or '.join(CAPTION_COLUMNS)}"
-        )
+    columns = find_columns(names, options)
+    texts = [name for name in (columns.image, *columns.captions) if name is not None]
     sound = []
-    for number, cells in lines:
-        objects = [name for name in texts if isinstance(cells.get(name), dict)]
+    for place, cells in lines:
+        objects = [name for name in texts if _has_object(value_of(cells, name), nested=name != columns.image)]
         if objects:
             what = f"{objects[0]} must be text (a caption may be a list of texts), not an object"
-            problems.append(Problem("bad line", f"{path}:{number}", what))
+            problems.append(Problem("bad line", f"{path}{place}", what))
         else:
-            sound.append((number, cells))
-    return Table(columns, names, sound, problems)
+            sound.append((place, cells))
+    return Table(path, columns, names, sound, problems)
+
+
+def _has_object(value: Any, nested: bool) -> bool:
+    inner = value if isinstance(value, list) and nested else [value]
+    return any(isinstance(one, dict | list) for one in inner)
+
+
+def value_of(cells: dict[str, Any], name: str | None) -> Any:
+    """The value of a column, or where dots lead to in nested data: `sentences.raw` is that of each
+    sentence."""
+    if name is None or name in cells:
+        return cells.get(name) if name is not None else None
+    value: Any = cells
+    for part in name.split("."):
+        if isinstance(value, list):
+            value = [one.get(part) if isinstance(one, dict) else None for one in value]
+        elif isinstance(value, dict):
+            value = value.get(part)
+        else:
+            return None
+    return value
 
 
 def cell(cells: dict[str, Any], column: str | None) -> str:
     """A cell as text, "" where there is none."""
-    value = cells.get(column) if column is not None else None
+    value = value_of(cells, column)
     return "" if value is None else str(value).strip()
 
 
-def captions(cells: dict[str, Any], column: str | None) -> list[str | None]:
-    """One entry a caption, "" for an empty one; [None] where JSON has none (null, or no such key)."""
-    value = cells.get(column) if column is not None else None
-    if value is None:
+def captions(cells: dict[str, Any], columns: Sequence[str]) -> list[str | None]:
+    """One entry a caption, "" for an empty one; [None] where JSON has none (null, or no such key).
+
+    Of several columns, those that are empty are left out unless all are.
+    """
+    texts: list[str] = []
+    is_said = False
+    for column in columns:
+        value = value_of(cells, column)
+        if value is None:
+            continue
+        is_said = True
+        entries = value if isinstance(value, list) else [value]
+        texts += ["" if entry is None else str(entry).strip() for entry in entries]
+    if not is_said:
         return [None]
-    if isinstance(value, list):
-        return ["" if caption is None else str(caption) for caption in value] or [""]
-    return [cell(cells, column)]
+    if len(columns) > 1 and any(texts):
+        texts = [text for text in texts if text]
+    return list(texts) or [""]
 
 
-def _json_lines(path: Path, problems: list[Problem]) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
+def _json_lines(
+    path: Path, options: ReadOptions, problems: list[Problem]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, line in enumerate(read_text(path, options.encoding).split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -121,15 +222,50 @@ def _json_lines(path: Path, problems: list[Problem]) -> Iterator[tuple[int, dict
         except json.JSONDecodeError as error:
             problems.append(Problem("bad line", f"{path}:{number}", f"not JSON: {error.msg}"))
             continue
+        except (ValueError, RecursionError) as error:
+            problems.append(Problem("bad line", f"{path}:{number}", f"not JSON that can be read: {error}"))
+            continue
         if isinstance(cells, dict):
-            yield number, cells
+            yield f":{number}", cells
         else:
             problems.append(Problem("bad line", f"{path}:{number}", "not a JSON object"))
 
 
-def _csv_lines(path: Path, problems: list[Problem]) -> Iterator[tuple[int, dict[str, Any]]]:
-    text = read_text(path)
-    delimiter = _delimiter(text.partition("\n")[0])
+def _json_objects(
+    path: Path, options: ReadOptions, problems: list[Problem]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    content = load_json(path, options.encoding)
+    if isinstance(content, dict):
+        content = [
+            {"image": name, **(value if isinstance(value, dict) else {"caption": value})}
+            for name, value in content.items()
+        ]
+    if not isinstance(content, list):
+        raise DataError(f"{path}: neither a list of objects nor an object of captions by picture")
+    for number, cells in enumerate(content):
+        if isinstance(cells, dict):
+            yield f"[{number}]", cells
+        else:
+            problems.append(Problem("bad line", f"{path}[{number}]", "not a JSON object"))
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        rows = pq.read_table(path).to_pylist()
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error}): write it again") from error
+    for number, cells in enumerate(rows):
+        yield f": row {number}", cells
+
+
+def _csv_lines(
+    path: Path, options: ReadOptions, problems: list[Problem]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    text = read_text(path, options.encoding)
+    delimiter = _delimiter(text.partition("\n")[0], options)
     lines = _parse(path, text, delimiter)
     header = [name.strip() for name in lines[0][1]] if lines else []
     if twice := [name for name in header if name and header.count(name) > 1]:
@@ -137,11 +273,20 @@ def _csv_lines(path: Path, problems: list[Problem]) -> Iterator[tuple[int, dict[
     for number, cells in lines[1:]:
         if not any(cell.strip() for cell in cells):
             continue
+        cells = _mended(cells, header)
         if len(cells) == len(header):
-            yield number, dict(zip(header, cells, strict=True))
-        else:
-            what = f"{len(cells)} cells, the header has {len(header)}: put cells with {delimiter!r} in quotes"
-            problems.append(Problem("bad line", f"{path}:{number}", what))
+            yield f":{number}", dict(zip(header, cells, strict=True))
+            continue
+        what = f"{len(cells)} cells, the header has {len(header)}: "
+        what += f"put cells with {delimiter!r} in quotes" if len(cells) > len(header) else "some are missing"
+        problems.append(Problem("bad line", f"{path}:{number}", what))
+
+
+def _mended(cells: list[str], header: Sequence[str]) -> list[str]:
+    """Flickr30k's `results.csv` lacks a separator in one row: `name| 4   A dog ...`."""
+    is_short = header == ["image_name", "comment_number", "comment"] and len(cells) == 2
+    match = re.fullmatch(r"\s*(\d+)\s+(\S.*)", cells[1]) if is_short else None
+    return [cells[0], match[1], match[2]] if match else cells
 
 
 def _parse(path: Path, text: str, delimiter: str) -> list[tuple[int, list[str]]]:
@@ -149,9 +294,13 @@ def _parse(path: Path, text: str, delimiter: str) -> list[tuple[int, list[str]]]
     try:
         return _cells(text, delimiter, csv.QUOTE_MINIMAL)
     except csv.Error as error:
-        if delimiter in "\t|":  # such files often carry bare quotes
+        reason = str(error)
+    if delimiter in "\t|":  # such files often carry bare quotes
+        try:
             return _cells(text, delimiter, csv.QUOTE_NONE)
-        raise DataError(f"{path}: quotes do not match ({error}): double the quotes inside a cell") from None
+        except csv.Error as error:
+            raise DataError(f"{path}: not a table that can be read: {error}") from None
+    raise DataError(f"{path}: quotes do not match ({reason}): double the quotes inside a cell")
 
 
 def _cells(text: str, delimiter: str, quoting: Any) -> list[tuple[int, list[str]]]:
@@ -164,14 +313,13 @@ def _cells(text: str, delimiter: str, quoting: Any) -> list[tuple[int, list[str]
     return lines
 
 
-def _delimiter(header: str) -> str:
-    """The delimiter under which the header has the most columns that we know."""
+def _delimiter(header: str, options: ReadOptions = BY_NAME) -> str:
+    """The delimiter under which the header has the most columns that we know, of several the most columns."""
 
-    def known(delimiter: str) -> int:
-        columns = find_columns(header.replace('"', "").split(delimiter))
-        return sum(
-            name is not None for name in (columns.image, columns.caption, columns.split, columns.image_id)
-        )
+    def known(delimiter: str) -> tuple[int, int]:
+        names = [name.strip() for name in header.replace('"', "").split(delimiter)]
+        columns = find_columns(names, options)
+        return sum(name in names for name in columns.known()), len(names)
 
     return max(DELIMITERS, key=known)
 
@@ -180,7 +328,10 @@ def is_text_table(path: Path) -> bool:
     """Whether a `.txt` file begins with a header of an image and a caption column."""
     if path.suffix.lower() != ".txt":
         return False
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        header = file.readline(1000)
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            header = file.readline(1000)
+    except OSError:
+        return False
     columns = find_columns(header.strip().split(_delimiter(header.strip())))
-    return columns.image is not None and columns.caption is not None
+    return columns.image is not None and bool(columns.captions)

@@ -3,8 +3,13 @@
 Pictures are read where they lie, by an index of offsets that is made once for a shard and kept beside it
 (`.NAME.tar.index`) or, where that cannot be written, in the user's cache folder; it is made anew when the
 shard's size or time changes. Captions: `KEY.txt`, one a line, else `caption` (or another usual name) in
-`KEY.json`, a text or a list. A key without a caption is an image alone, one without an image is a text alone.
-`image_id` is the shard's path and the key. Compressed tar files are not read: they have no random access.
+`KEY.json`, a text or a list.
+
+WebDataset's key ends at the first dot, and what follows is the kind of the member, `left.jpg` for instance.
+Many names have dots of their own (`2021.05.01.jpg`), so the last dot counts here, unless the members up to
+the first dot are a sample of their own: then `KEY.left.jpg` is one of the members that are not read, which
+are counted. A key without a caption is an image alone, one without an image is a text alone. `image_id` is
+the shard's path and the key. Compressed tar files are not read: they have no random access.
 """
 
 from __future__ import annotations
@@ -13,6 +18,8 @@ import hashlib
 import json
 import os
 import tarfile
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,11 +29,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unicross.batches import Indices
-from unicross.data.formats.rows import CAPTION_COLUMNS
+from unicross.data.formats.downloads import failed_downloads
 from unicross.data.formats.shards import (
     FileRecords,
     ShardRows,
     concat,
+    described,
     file_stamp,
     find_files,
     join,
@@ -37,12 +45,12 @@ from unicross.data.formats.shards import (
 )
 from unicross.data.images import IMAGE_SUFFIXES
 from unicross.data.items import as_unicode
-from unicross.data.records import LISTS, Problem, Records
+from unicross.data.records import LISTS, Problem, ReadOptions, Records
 from unicross.files import beside
 
-LAYOUT = 1
+LAYOUT = 2
 """Part of the stamp of an index: raise it when the same shard would give another one."""
-STAMP = b"unicross"
+STAMP, UNREAD = b"unicross", b"unread"
 SCHEMA = pa.schema({"key": pa.large_string(), "captions": LISTS, "offset": pa.int64(), "size": pa.int64()})
 
 
@@ -51,22 +59,35 @@ def find(root: Path) -> list[Path]:
     return [root] if _shards(root) else []
 
 
-def read(root: Path) -> tuple[Records, list[Problem]]:
+def read(root: Path, options: ReadOptions) -> tuple[Records, list[Problem]]:
     """Records of the shards. Damaged ones are problems; what is sound of them is read."""
-    problems: list[Problem] = []
+    problems, notes = failed_downloads(root if root.is_dir() else root.with_suffix(".parquet"))
     paths = _shards(root)
+    unread: Counter[str] = Counter()
     files, indices = [], []
     for path in paths:
         name = relative_name(path, root)
-        table = _index(path, split_of(name), problems)
+        table = _index(path, split_of(name), options.captions, problems)
+        members = Counter(json.loads((table.schema.metadata or {}).get(UNREAD, b"{}")))
+        unread += members
+        if members and not table.num_rows:
+            what = f"nothing in it is read, no KEY.jpg, KEY.txt or KEY.json: it holds {_listed(members)}"
+            problems.append(Problem("damaged shard", str(path), what, split_of(name)))
         column = {key: concat(table.column(key).chunks, table.schema.field(key).type) for key in SCHEMA.names}
         has_image = np.asarray(column["offset"]) >= 0
         ids = numbered(name, "/", column["key"])
         split = same_split(split_of(name), len(has_image))
         files.append(FileRecords(ids, column["captions"], has_image, split))
         indices.append(column)
+    if unread:
+        what = f"{unread.total()} members that are no KEY.jpg, KEY.txt or KEY.json: {_listed(unread)}"
+        problems.append(Problem("not read", str(root), what))
     pictures = TarPictures(paths, indices)
-    return join(files, pictures, pictures.name), problems
+    return join(files, pictures, pictures.name, [*paths, *notes]), problems
+
+
+def _listed(members: Counter[str]) -> str:
+    return ", ".join(f"{count} {suffix}" for suffix, count in members.most_common(12))
 
 
 def _shards(root: Path) -> list[Path]:
@@ -95,9 +116,10 @@ class TarPictures(ShardRows):
             return file.read(int(self._size[row]))
 
 
-def _index(path: Path, split: str | None, problems: list[Problem]) -> Any:
+def _index(path: Path, split: str | None, captions: Sequence[str] | None, problems: list[Problem]) -> Any:
     """The index of a shard as a table of SCHEMA: kept from before, or made now and kept if it is sound."""
-    stamp = f"{LAYOUT} {file_stamp(path)}".encode()
+    named = "" if captions is None else f" {json.dumps(captions)}"
+    stamp = f"{LAYOUT} {file_stamp(path)}{named}".encode()
     hashed = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:24]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unicross" / "tar"
     candidates = (path.with_name(f".{path.name}.index"), cache / f"{hashed}.index")
@@ -109,7 +131,8 @@ def _index(path: Path, split: str | None, problems: list[Problem]) -> Any:
         if (table.schema.metadata or {}).get(STAMP) == stamp:
             return table
     damage: list[Problem] = []
-    table = _scan(path, split, damage).replace_schema_metadata({STAMP: stamp})
+    table, unread = _scan(path, split, captions, damage)
+    table = table.replace_schema_metadata({STAMP: stamp, UNREAD: json.dumps(unread).encode()})
     problems += damage
     if not damage:
         for candidate in candidates:
@@ -143,8 +166,12 @@ class _Scan:
 
     path: Path
     split: str | None
+    captions: Sequence[str] | None
+    """Names of the captions in JSON members; None: the usual ones."""
     problems: list[Problem]
     samples: dict[str, _Sample] = field(default_factory=dict)
+    unread: Counter[str] = field(default_factory=Counter)
+    """Members that are not read, by the end of their name."""
 
     def damaged(self, what: str) -> None:
         advice = "copy or download the shard again"
@@ -172,11 +199,12 @@ class _Scan:
 
     def member(self, member: tarfile.TarInfo, file: BinaryIO) -> None:
         folder, _, base = as_unicode(member.name).rpartition("/")
-        key, _, suffix = base.partition(".")
-        if not key:
+        if base.startswith("."):
             return  # hidden files
+        key, dot, suffix = base.rpartition(".")
         key, suffix = f"{folder}/{key}".lstrip("/").removeprefix("./"), f".{suffix.lower()}"
-        if suffix not in IMAGE_SUFFIXES and suffix not in (".txt", ".json"):
+        if not dot or (suffix not in IMAGE_SUFFIXES and suffix not in (".txt", ".json")):
+            self.unread[suffix if dot else "without a suffix"] += 1
             return
         sample = self.samples.setdefault(key, _Sample())
         if suffix in IMAGE_SUFFIXES:
@@ -193,34 +221,41 @@ class _Scan:
                 lines = data.decode("utf-8-sig").split("\n")
                 sample.text = [line for line in lines if line.strip()]
             else:
-                sample.described = _described(json.loads(data))
-        except ValueError as error:
+                sample.described = described(json.loads(data), self.captions)
+        except (ValueError, RecursionError) as error:
             where = f"{self.path}: {member.name}"
             self.problems.append(Problem("bad line", where, f"cannot be read: {error}", self.split))
 
+    def put_right(self) -> None:
+        """Take members like `KEY.left.jpg` from the samples where KEY is one: they are fields of it, not
+        read."""
+        for key in [key for key in self.samples if "." in key.rpartition("/")[2]]:
+            sample = self.samples[key]
+            folder, slash, base = key.rpartition("/")
+            first, _, rest = base.partition(".")
+            is_pair = sample.image is not None and (sample.text is not None or sample.described is not None)
+            if not is_pair and f"{folder}{slash}{first}" in self.samples:
+                suffix = sample.image[0] if sample.image else ".txt" if sample.text is not None else ".json"
+                self.unread[f".{rest}{suffix}"] += 1
+                del self.samples[key]
 
-def _scan(path: Path, split: str | None, problems: list[Problem]) -> Any:
-    scan = _Scan(path, split, problems)
+
+def _scan(
+    path: Path, split: str | None, captions: Sequence[str] | None, problems: list[Problem]
+) -> tuple[Any, dict[str, int]]:
+    """The index of a shard, and how many members are not read by the end of their name."""
+    scan = _Scan(path, split, captions, problems)
     try:
         with path.open("rb") as file:
             scan.members(file)
     except OSError as error:
         scan.damaged(f"cannot be read ({error.strerror or error})")
+    scan.put_right()
     samples = scan.samples.values()
     images = [sample.image or ("", -1, 0) for sample in samples]
-    captions = [s.text if s.text is not None else s.described for s in samples]
-    return pa.table(
-        [list(scan.samples), captions, [image[1] for image in images], [image[2] for image in images]],
+    texts = [s.text if s.text is not None else s.described for s in samples]
+    table = pa.table(
+        [list(scan.samples), texts, [image[1] for image in images], [image[2] for image in images]],
         schema=SCHEMA,
     )
-
-
-def _described(content: Any) -> list[str] | None:
-    """The captions of a sample's JSON; None where it has none."""
-    if not isinstance(content, dict):
-        raise ValueError("not a JSON object")
-    value = next((content[name] for name in CAPTION_COLUMNS if content.get(name) is not None), None)
-    if value is None:
-        return None
-    texts = value if isinstance(value, list) else [value]
-    return ["" if text is None else as_unicode(str(text)) for text in texts]
+    return table, dict(scan.unread)
