@@ -180,7 +180,7 @@ def _leaves(recipe: Mapping[str, Any], stages: int | None = None) -> dict[str, A
 
     def add(node: Mapping[str, Any], prefix: str) -> None:
         for key, value in node.items():
-            if isinstance(value, Mapping) and f"{prefix}{key}" not in ("model.image", "model.text"):
+            if isinstance(value, Mapping) and value and f"{prefix}{key}" not in ("model.image", "model.text"):
                 add(value, f"{prefix}{key}.")
             else:
                 leaves[f"{prefix}{key}"] = value

@@ -143,8 +143,8 @@ def test_data_are_looked_at_without_training(run, photos, tmp_path):
             "device 'toaster' cannot be used",
         ),
         (["train", "--resume", "RUN"], "nothing to resume"),
-        (["evaluate", "RUN"], "no recipe in it"),
-        (["index", "RUN", "RUN", "--store", "STORE"], "not a checkpoint"),
+        (["evaluate", "RUN"], "say which with data.root="),
+        (["index", "RUN", "RUN", "--store", "STORE"], "RUN: no such folder"),
         (["search", "STORE", "a dog"], "STORE"),
     ],
 )

@@ -9,7 +9,8 @@ import pytest
 import tiny
 from training_parts import Killed
 from unicross.errors import CheckpointError, DataError, RecipeError
-from unicross.run import EventLog, RunFolder, Summary, checkpoint_at, recipe_of, write_recipe
+from unicross.run import RunFolder, Summary, checkpoint_at, recipe_of, write_recipe
+from unicross.training.event_log import EventLog
 
 
 @pytest.fixture
@@ -108,11 +109,14 @@ def test_a_new_checkpoint_takes_the_place_of_the_old_one_under_its_link(run):
     run.publish(run.best, "best-1", fill("best"))
     run.publish(run.last, "step-2", fill("two"))
     assert (held(run.last), held(run.best)) == ({"two"}, {"best"})
-    assert names(run) == ["best-1", "step-2"]
+    assert held(run.previous) == {"one"}
+    run.publish(run.last, "step-3", fill("three"))
+    assert (held(run.last), held(run.previous)) == ({"three"}, {"two"})
+    assert names(run) == ["best-1", "step-2", "step-3"]
     assert not os.path.isabs(os.readlink(run.last))  # a run may be moved
-    run.publish(run.last, "step-2", fill("again"))
-    assert held(run.last) == {"again"}
-    assert len(names(run)) == 2
+    run.publish(run.last, "step-3", fill("again"))  # of a run that was killed after this and is here again
+    assert (held(run.last), held(run.previous)) == ({"again"}, {"three"})
+    assert len(names(run)) == 3
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(run):
@@ -164,8 +168,8 @@ def test_a_kill_at_any_moment_leaves_the_checkpoint_before_or_the_one_after(run,
         (value,) = held(run.last)
         after.append(value)
         run.publish(run.last, "step-3", fill("three"))  # and the run goes on, of which nothing is left over
-        assert held(run.last) == {"three"}
-        assert names(run) == ["step-3"]
+        assert (held(run.last), held(run.previous)) == ({"three"}, {value})
+        assert len(names(run)) == 2
     assert after == sorted(after)  # "one" until it is "two"
     assert {*after} == {"one", "two"}
     assert moment > 10
@@ -222,8 +226,11 @@ def test_events_are_picked_by_kind_and_a_torn_last_line_is_dropped(run):
     assert [event["step"] for event in run.events()] == [0, 1, 2, 3]
 
 
-def test_tensorboard_shows_each_step_once(run):
+def test_tensorboard_shows_each_step_once(run, monkeypatch):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    from tensorboard.summary.writer import event_file_writer as writer
+
+    monkeypatch.setattr(writer, "_global_uid", writer.AtomicCounter(0))  # .10 would be read before .9
     write(run, None, range(1, 6), 1.0)
     write(run, 3, range(4, 7), 2.0)
     board = accumulator.EventAccumulator(str(run.path / "tensorboard"))

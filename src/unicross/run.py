@@ -222,9 +222,11 @@ class RunFolder:
         for line in path.read_bytes().splitlines() if path.is_file() else ():
             try:
                 event = json.loads(line)
-                events.append({"kind": event["kind"], "step": int(event["step"]), **event})
-            except (ValueError, TypeError, KeyError):  # torn, or nobody's of ours
+            except ValueError:  # torn
                 break
+            if not isinstance(event, dict) or "kind" not in event:  # not ours
+                break
+            events.append(event)
         return [event for event in events if not kinds or event["kind"] in kinds]
 
     def open_events(self, resume_at: int | None) -> TextIO:
@@ -316,4 +318,5 @@ def model_address(path: Path) -> str:
 
 
 def _is_before(event: Event, step: int) -> bool:
-    return event["step"] < step or (event["step"] == step and event["kind"] not in OF_STEPS_TO_COME)
+    at = event.get("step", 0)
+    return at < step or (at == step and event["kind"] not in OF_STEPS_TO_COME)

@@ -51,8 +51,10 @@ def train(
     except TrainingStopped as stopped:
         typer.echo(str(stopped), err=True)
         raise typer.Exit(128 + stopped.signal) from None
-    except KeyboardInterrupt:  # before the first step
-        typer.echo("stopped before the first step: begin again", err=True)
+    except KeyboardInterrupt:  # before the first step, or a second one
+        is_begun = RunFolder(folder).has_begun
+        how = f"go on with: unicross train --resume {folder}" if is_begun else "begin again"
+        typer.echo(f"stopped; {how}", err=True)
         raise typer.Exit(130) from None
     best = summary["metrics"]
     found = f"best rSum {best['rsum']:.1f}, " if best else ""
