@@ -38,7 +38,7 @@ def evaluate(
     from unicross.evaluation import evaluate as run
     from unicross.model import TwoTower
     from unicross.recipe import with_overrides
-    from unicross.run import RunFolder, checkpoint_at, has_recipe, recipe_of
+    from unicross.run import RunFolder, checkpoint_at, has_recipe, located, recipe_of
 
     folder = checkpoint if has_recipe(checkpoint) else checkpoint_at(checkpoint)
     if not has_recipe(folder):
@@ -48,7 +48,7 @@ def evaluate(
             raise typer.BadParameter(
                 f"{text!r} changes nothing in an evaluation: give {', '.join(DATA_KEYS)}"
             )
-    trained = recipe_of(folder)
+    trained = located(folder, recipe_of(folder))
     recipe = with_overrides(trained, overrides or ())
     model = TwoTower.load(checkpoint, device)
     items = read_validation(recipe.data)

@@ -25,6 +25,7 @@ from unicross.data.records import Problem
 from unicross.device import autocast
 from unicross.errors import TrainingError, UnicrossError
 from unicross.model import TwoTower
+from unicross.model.backbones import require_source
 from unicross.prefetch import prefetch
 from unicross.run import EventLog, Listener, RunFolder, Summary
 from unicross.stage import Stage
@@ -32,7 +33,7 @@ from unicross.streams import stream
 from unicross.training.batch import Batch, Sender, make_batch
 from unicross.training.checks import check_recipe_fits, notes_before, nothing_learned
 from unicross.training.cost import step_forwards, tower_cost
-from unicross.training.dataset import Dataset, cached_side, make_dataset
+from unicross.training.dataset import Dataset, cached_side, choose_cache, make_dataset
 from unicross.training.distributed import broadcast_object, check_same, is_first, joined, size
 from unicross.training.embedding import validate
 from unicross.training.head_fitting import fit_heads
@@ -55,7 +56,7 @@ def train(
     """Train a recipe into a run folder, together with the other processes where torchrun started several.
 
     Args:
-        recipe: what to train; on resuming, equal to that of the run.
+        recipe: what to train; on resuming, equal to that of the run but for the place of the data.
         run: a new or empty folder, or with `resume` one of a run that was cut short; the first process's.
         listener: hears every event (see `run.Event`) of the first process.
         device: `cpu`, `cuda`, ...; None picks.
@@ -96,24 +97,30 @@ def _train(
 ) -> dict[str, Any]:
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
+    for source in (recipe.model.image, recipe.model.text):
+        require_source(source)  # it costs nothing, and reading the data may take minutes
     train_items, val_items, problems = read_splits(recipe.data)
     if resume:
         broadcast_object(lambda: run.check_data(train=train_items, val=val_items))
+        broadcast_object(lambda: run.move_data(recipe))
     model = make_model(recipe, train_items, device)
 
     def on_progress(what: str, done: int, total: int) -> None:
         if listener is not None:
             listener({"kind": what, "done": done, "total": total})
 
+    side = cached_side(recipe.data, recipe.model)
+    pictures = int(train_items.has_image.sum()) + int(val_items.has_image.sum())
+    cached, note = broadcast_object(lambda: choose_cache(recipe.data, pictures, side, run.path, size()))
     build = partial(
         make_dataset,
         model=model,
-        data=recipe.data,
+        data=cached,
         where=run.cache,
         rng=stream(recipe.seed, "captions"),
         progress=on_progress,
     )
-    data, bad_train = build(train_items, side=cached_side(recipe.data, recipe.model))
+    data, bad_train = build(train_items, side=side)
     val, bad_val = build(val_items, side=recipe.model.image_size) if val_items else (None, [])
     ids = [part.items.ids.to_pylist() for part in (data, val) if part is not None]
     check_same(list(chain.from_iterable(ids)), recipe.data.root)
@@ -128,7 +135,7 @@ def _train(
     try:
         loop = _Loop(run, state, data, val, log, partial(make_model, recipe, train_items, device))
         if not goes_on:
-            loop.tell_notes(problems + bad_train + bad_val)
+            loop.tell_notes(problems + bad_train + bad_val, [note] if note else [])
         return loop.go().model_dump()
     finally:
         if log is not None:
@@ -199,8 +206,8 @@ class _Loop:
         where = {"step": progress.step, "epoch": progress.turn, "stage": stage.name}
         self.log.emit({"kind": kind, **where, **values})
 
-    def tell_notes(self, problems: list[Problem]) -> None:
-        for note in notes_before(self.recipe, self.data.captions.lengths(), size()):
+    def tell_notes(self, problems: list[Problem], notes: list[str]) -> None:
+        for note in notes + notes_before(self.recipe, self.data.captions.lengths(), size()):
             self.emit("note", text=note)
         skipped = [problem for problem in problems if problem.stops]
         for problem in problems:
