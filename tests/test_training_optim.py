@@ -5,7 +5,7 @@ import math
 import pytest
 
 import tiny
-from unicross.stage import Optim
+from unicross.stage import FrozenLayers, Optim
 from unicross.training.optim import (
     freeze,
     make_optimizer,
@@ -81,7 +81,7 @@ def test_a_schedule_of_warm_up_alone_is_defined():
 @pytest.mark.parametrize("part", ["image", "text", "image_head", "text_head", "temperature"])
 def test_parts_are_disjoint_and_whole(part):
     model = tiny.model()
-    freeze(model, [part])
+    freeze(model, [part], FrozenLayers())
     still = {name for name, p in model.named_parameters() if not p.requires_grad}
     wanted = {id(p) for p in parameters_of(model, part)}
     assert {id(model.get_parameter(name)) for name in still} == wanted
@@ -89,7 +89,7 @@ def test_parts_are_disjoint_and_whole(part):
     if part.endswith("_head"):
         prefix = (f"{part[:-5]}.cross", f"{part[:-5]}.uni")
     assert all(name.startswith(prefix or (f"{part}.backbone",)) for name in still)
-    freeze(model, [])
+    freeze(model, [], FrozenLayers())
     assert all(p.requires_grad for p in model.parameters())
 
 

@@ -22,6 +22,7 @@ from training_parts import (
 )
 from unicross.device import autocast
 from unicross.model import packing
+from unicross.stage import FrozenLayers
 from unicross.training import step
 from unicross.training.optim import freeze
 from unicross.training.step import Features, backward, batch_losses
@@ -134,7 +135,7 @@ def test_gradients_in_micro_batches_with_dropout_equal_one_graph_with_the_same_d
 def test_frozen_towers_pass_in_micro_batches_too(photos):
     recipe, model, data = prepared(photos, tiny.ALIGN | {"freeze": ["image", "text"]})
     batch = batch_of(data, np.arange(6), recipe.stages[0])
-    freeze(model, ["image", "text"])
+    freeze(model, ["image", "text"], FrozenLayers())
     backward(model, batch, recipe.stages[0], PLAIN, 2)
     assert set(gradients(model)) == {"image.cross.weight", "text.cross.weight", "log_scale"}
 

@@ -55,7 +55,7 @@ def dataset_of(items, model, recipe, side=36):
         side=side,
         where=None,
         rng=stream(recipe.seed, "captions"),
-        progress=lambda *_: None,
+        on_progress=lambda *_: None,
     )[0]
 
 

@@ -147,8 +147,9 @@ class DataConfig(Strict):
     with, or 40."""
     on_error: Literal["raise", "skip"] = "raise"
     """Whether items with problems stop the run, or are left out, counted and listed."""
-    cache: Literal["none", "memory", "disk"] = "memory"
-    """Where decoded pictures are kept: nowhere, in memory, or in a memory-mapped file under the run."""
+    cache: Literal["auto", "none", "memory", "disk"] = "auto"
+    """Where decoded pictures are kept: nowhere, in memory, or in a memory-mapped file under the run; `auto`:
+    in memory where they leave most of it free, else on the disk where there is room, and says so."""
     cache_size: int | None = Field(None, ge=8)
     """Side of the cached square in pixels; None: 8/7 of the model's image size."""
 

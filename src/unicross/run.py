@@ -1,6 +1,7 @@
 """The run folder: what lies in it, how a run begins, what it tells, and how it is gone on with.
 
     RUN/recipe.yaml          the recipe, every value written out
+    RUN/data_root.txt        where the data were, where the recipe says it by a relative path
     RUN/data.json            digests of the items, by which a resumed run knows its data again
     RUN/metrics.jsonl        one line an event
     RUN/skipped.txt          problems in the data that were skipped
@@ -50,6 +51,8 @@ OF_STEPS_TO_COME = ("heads", "round")
 """Kinds that speak of the steps to come: a run that resumes at their step tells them again."""
 
 RECIPE, METRICS, DATA, LOCK = "recipe.yaml", "metrics.jsonl", "data.json", ".lock"
+DATA_ROOT = "data_root.txt"
+"""Beside every recipe whose `data.root` is a relative path: that path from the root of the file system."""
 
 
 class Summary(BaseModel):
@@ -134,8 +137,8 @@ class RunFolder:
 
     def discard(self) -> None:
         """Remove the folder of a run that could not begin, unless there is something in it."""
-        (self.path / LOCK).unlink(missing_ok=True)
         with suppress(OSError):
+            (self.path / LOCK).unlink(missing_ok=True)
             self.path.rmdir()
 
     def check_free(self) -> None:
@@ -152,14 +155,23 @@ class RunFolder:
             raise CheckpointError(f"{self.path}: cannot be used as a run folder: {error}") from error
 
     def check_resumable(self, recipe: Recipe) -> None:
-        """Raise CheckpointError where there is no run, RecipeError where it was begun with another recipe."""
+        """Raise CheckpointError where there is no run, RecipeError where it was begun with another recipe.
+
+        The data may lie elsewhere now: `check_data` knows them by their content.
+        """
         begun_with = recipe_of(self.last) if (self.last / RECIPE).is_file() else self.recipe()
+        begun_with = with_root(begun_with, recipe.data.root)
         if begun_with != recipe:
             changed = "; ".join(differences(begun_with, recipe))
             raise RecipeError(
                 f"{self.path} was begun with another recipe; these differ: {changed}. "
-                "Resume without overrides, or begin a new run"
+                "Resume without overrides but data.root, or begin a new run"
             )
+
+    def move_data(self, recipe: Recipe) -> None:
+        """Note that the data of the run lie elsewhere now, once `check_data` found them to be the same."""
+        if recipe != self.recipe():
+            write_recipe(self.path, recipe)
 
     def create(self, recipe: Recipe, **splits: Items) -> None:
         """Make the folder that of a run, once all else fits: write what its data are, and its recipe."""
@@ -188,7 +200,7 @@ class RunFolder:
         if changed:
             raise CheckpointError(
                 f"{self.path}: the data are not those that the run was begun with: {'; '.join(changed)}. "
-                "Put them back as they were, or begin a new run"
+                "Give their place as data.root=PATH, put them back as they were, or begin a new run"
             )
 
     def data_digests(self) -> str | None:
@@ -302,8 +314,27 @@ def has_recipe(folder: Path) -> bool:
 
 
 def write_recipe(folder: Path, recipe: Recipe) -> None:
-    """Write a recipe into a run or checkpoint folder."""
+    """Write a recipe into a run or checkpoint folder, and where its data are if it says that relatively."""
     write_text(folder / RECIPE, dump_recipe(recipe))
+    if not Path(recipe.data.root).is_absolute() and "://" not in recipe.data.root:
+        write_text(folder / DATA_ROOT, str(Path(recipe.data.root).resolve()))
+    else:
+        (folder / DATA_ROOT).unlink(missing_ok=True)
+
+
+def with_root(recipe: Recipe, root: str) -> Recipe:
+    """The recipe with its data elsewhere."""
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": root})})
+
+
+def located(folder: Path, recipe: Recipe) -> Recipe:
+    """The recipe of a folder with the place where its data were, from whichever folder one looks."""
+    try:
+        noted = (folder / DATA_ROOT).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return recipe
+    is_here = str(Path(recipe.data.root).resolve()) == noted
+    return recipe if is_here or Path(recipe.data.root).is_absolute() else with_root(recipe, noted)
 
 
 def checkpoint_at(folder: Path) -> Path:

@@ -68,12 +68,12 @@ def _items(checkpoint: Path, overrides: list[str]) -> Items:
     """What to evaluate on: the data of the checkpoint's recipe, or, of an untrained pair, those given."""
     from unicross.data.load import read_untrained, read_validation, seen_in_training
     from unicross.recipe import data_config, with_overrides
-    from unicross.run import checkpoint_at, has_recipe, recipe_of
+    from unicross.run import checkpoint_at, has_recipe, located, recipe_of
 
     folder = checkpoint if has_recipe(checkpoint) else checkpoint_at(checkpoint)
     if not has_recipe(folder):
         return read_untrained(data_config(overrides))
-    trained = recipe_of(folder)
+    trained = located(folder, recipe_of(folder))
     recipe = with_overrides(trained, overrides)
     items = read_validation(recipe.data)
     if overrides and (seen := seen_in_training(trained.data, recipe.data, items)):

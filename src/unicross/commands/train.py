@@ -26,18 +26,26 @@ def train(
     from unicross.commands.show import Listening
     from unicross.errors import TrainingStopped
     from unicross.recipe import load_recipe
-    from unicross.run import RunFolder
+    from unicross.run import RunFolder, located, with_root
     from unicross.training import train as run
     from unicross.training.distributed import is_first
 
+    root = None
     if resume is not None and recipe is not None and "=" in recipe:
-        raise typer.BadParameter("--resume takes no overrides: a run goes on with its own recipe")
+        key, _, root = recipe.partition("=")
+        if key != "data.root" or overrides:
+            raise typer.BadParameter(
+                "--resume takes no overrides but data.root=PATH, where the data moved: a run goes on with "
+                "its own recipe"
+            )
+        recipe = None
     if (recipe is None) == (resume is None):
         raise typer.BadParameter("give either a recipe or --resume RUN")
     if resume is not None:
         if out is not None:
             raise typer.BadParameter("--out goes with a recipe: --resume goes on in its own folder")
-        loaded, folder = RunFolder(resume).recipe(), resume
+        loaded, folder = located(resume, RunFolder(resume).recipe()), resume
+        loaded = with_root(loaded, root) if root else loaded
     else:
         assert recipe is not None
         loaded = load_recipe(recipe, overrides or ())

@@ -5,6 +5,8 @@ N: items.
 
 from __future__ import annotations
 
+import os
+import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +21,11 @@ from unicross.data.records import Problem
 from unicross.data.tokens import CaptionTokens
 from unicross.model import TwoTower
 from unicross.prefetch import OnProgress
+
+MEMORY_SHARE, DISK_SHARE = 1 / 3, 0.9
+"""Of what is free, so much may be taken by decoded pictures."""
+ASSUMED_MEMORY = 8 * 2**30
+"""Bytes; where the system does not say how much is free."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,10 @@ def make_dataset(
     rng: np.random.Generator,
     on_progress: OnProgress,
 ) -> tuple[Dataset, list[Problem]]:
-    """Decode (or find decoded) the pictures and tokenise the captions of items; also what was skipped."""
+    """Decode (or find decoded) the pictures and tokenise the captions of items; also what was skipped.
+
+    `data.cache` is as `choose_cache` gives it; `auto` keeps the pictures in memory.
+    """
     resize, on_error = model.picture_rules.resize, data.on_error
     pixels: PixelCache | LazyPixels
     if data.cache == "none":
@@ -83,6 +93,56 @@ def make_dataset(
         items, pixels = items.select(kept), pixels.select(kept)
     captions = CaptionTokens(items, model.tokenizer, model.max_tokens, model.text_rules)
     return Dataset(items, pixels, captions, captions.draw_beginnings(rng)), problems
+
+
+def choose_cache(
+    data: DataConfig, pictures: int, side: int, folder: Path, processes: int
+) -> tuple[DataConfig, str | None]:
+    """With `data.cache=auto` made one of the others, and a sentence where it is not `memory`.
+
+    `pictures`: how many squares of `side` pixels are to be kept by each of the processes; `folder`: the run's.
+    """
+    if data.cache != "auto":
+        return data, None
+    size = pictures * side * side * 3  # bytes
+    memory = available_memory()
+    if size * processes <= MEMORY_SHARE * memory:
+        return data.model_copy(update={"cache": "memory"}), None
+    fits_disk = size <= DISK_SHARE * _free_disk(folder)
+    cache = "disk" if fits_disk else "none"
+    where = (
+        f"kept on the disk in {folder}" if fits_disk else "decoded anew each time, as the disk has no room"
+    )
+    note = (
+        f"{pictures:,} decoded pictures are {size / 2**30:.1f} GiB, more than {MEMORY_SHARE:.0%} of the "
+        f"{memory / 2**30:.1f} GiB of memory that are free: they are {where} (data.cache={cache})"
+    )
+    return data.model_copy(update={"cache": cache}), note
+
+
+def available_memory() -> int:
+    """Bytes of memory that may be taken now: of the machine, and of the container where that is less."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        free = next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError):  # no Linux: half of what there is
+        try:
+            free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+        except (AttributeError, ValueError):
+            return ASSUMED_MEMORY
+    try:
+        group = Path("/sys/fs/cgroup")
+        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+    except (OSError, ValueError):  # none, or "max"
+        return free
+    return min(free, max(limit - used, 0))
+
+
+def _free_disk(folder: Path) -> int:
+    existing = next(
+        (parent for parent in (folder, *folder.absolute().parents) if parent.exists()), Path.cwd()
+    )
+    return shutil.disk_usage(existing).free
 
 
 def cached_side(data: DataConfig, model: ModelConfig) -> int:

@@ -14,11 +14,12 @@ from unicross.config import Recipe, SplitConfig
 from unicross.data.load import load_items, read_splits, survey
 from unicross.errors import TrainingError, UnicrossError
 from unicross.model import TwoTower
+from unicross.model.weights import require_source
 from unicross.run import Listener, RunFolder
 from unicross.streams import stream
 from unicross.training.checks import check_recipe_fits
-from unicross.training.dataset import Dataset, cached_side, make_dataset
-from unicross.training.distributed import broadcast_object, check_same, is_first, joined
+from unicross.training.dataset import Dataset, cached_side, choose_cache, make_dataset
+from unicross.training.distributed import broadcast_object, check_same, is_first, joined, size
 from unicross.training.event_log import EventLog
 from unicross.training.loop import Loop
 from unicross.training.signals import stop_requests
@@ -36,7 +37,7 @@ def train(
     """Train a recipe into a run folder, together with the other processes where torchrun started several.
 
     Args:
-        recipe: what to train; on resuming, equal to that of the run.
+        recipe: what to train; on resuming, equal to that of the run but for the place of the data.
         run: a new or empty folder, or with `resume` one of a run that was cut short; the first process's.
         listener: hears every event (see `run.Event`) of the first process.
         device: `cpu`, `cuda`, ...; None picks.
@@ -77,24 +78,31 @@ def _train(
 ) -> dict[str, Any]:
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
+    for source in (recipe.model.pair, recipe.model.image, recipe.model.text):
+        if isinstance(source, str):
+            require_source(source)  # it costs nothing, and reading the data may take minutes
     train_items, val_items, problems = read_splits(recipe.data)
     if resume:
         broadcast_object(lambda: run.check_data(train=train_items, val=val_items))
+        broadcast_object(lambda: run.move_data(recipe))
     model = make_model(recipe, train_items, device)
 
     def on_progress(done: int, total: int) -> None:
         if listener is not None:
             listener({"kind": "decoding", "done": done, "total": total})
 
+    side = cached_side(recipe.data, model.config)
+    pictures = int(train_items.has_image.sum()) + int(val_items.has_image.sum())
+    cached, note = broadcast_object(lambda: choose_cache(recipe.data, pictures, side, run.path, size()))
     build = partial(
         make_dataset,
         model=model,
-        data=recipe.data,
+        data=cached,
         where=run.cache,
         rng=stream(recipe.seed, "captions"),
         on_progress=on_progress,
     )
-    data, bad_train = build(train_items, side=cached_side(recipe.data, model.config))
+    data, bad_train = build(train_items, side=side)
     val, bad_val = build(val_items, side=model.picture_rules.side) if val_items else (None, [])
     ids = [part.items.ids.to_pylist() for part in (data, val) if part is not None]
     check_same(list(chain.from_iterable(ids)), recipe.data.root)
@@ -117,7 +125,7 @@ def _train(
             for note in notes:
                 loop.emit("note", text=note)
             if not goes_on:
-                loop.tell_notes(problems + bad_train + bad_val)
+                loop.tell_notes(problems + bad_train + bad_val, [note] if note else [])
             return loop.go().model_dump()
     finally:
         if log is not None:

@@ -113,8 +113,8 @@ class Loop:
         where = {"step": progress.step, "epoch": progress.turn, "stage": stage.name}
         self.log.emit({"kind": kind, **where, **values})
 
-    def tell_notes(self, problems: list[Problem]) -> None:
-        for note in notes_before(self.recipe, self.model, self.data.captions, size()):
+    def tell_notes(self, problems: list[Problem], notes: list[str]) -> None:
+        for note in notes + notes_before(self.recipe, self.data.captions.lengths(), size()):
             self.emit("note", text=note)
         skipped = [problem for problem in problems if problem.stops]
         for problem in problems:
