@@ -253,7 +253,7 @@ def test_a_folder_of_nothing(tmp_path):
     assert "not a checkpoint (no model.json in it)" in refused(tmp_path)
 
 
-def test_a_configuration_chooses_no_kernels(copied, monkeypatch):
+def test_a_configuration_chooses_no_kernels(copied):
     config = json.loads((copied / "config.json").read_text())
     config["attn_implementation"] = config["_attn_implementation"] = "someone/evil-kernels"
     config["text_config"]["attn_implementation"] = "someone/evil-kernels"
