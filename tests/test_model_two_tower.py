@@ -220,7 +220,7 @@ def test_a_run_folder_loads_its_best(model, tmp_path):
 
 
 def test_a_folder_without_a_checkpoint(tmp_path):
-    with pytest.raises(CheckpointError, match=r"not a checkpoint \(no model\.json in it\) nor a run folder"):
+    with pytest.raises(CheckpointError, match=r"not a checkpoint \(no model\.json in it\), nor a run folder"):
         TwoTower.load(tmp_path)
 
 

@@ -21,6 +21,7 @@ from unicross.losses import Objective
 from unicross.model.backbones import backbone_from_folder, image_backbone, text_backbone
 from unicross.model.kernels import patches_as_products
 from unicross.model.pair_sources import load_pair
+from unicross.model.pairs import SEES_PADDING
 from unicross.model.pooling import fit_image, fit_text
 from unicross.model.processors import mean_std
 from unicross.model.tokenizer import load_tokenizer, train_tokenizer
@@ -81,13 +82,14 @@ def _from_towers(config: ModelConfig, max_tokens: int | None, captions: Iterable
     image = image_backbone(config.image, config.image_size)
     text = text_backbone(config.text, len(tokenizer))
     mean, std = _mean_std(config)
+    fixed = text.config.max_position_embeddings if text.config.model_type in SEES_PADDING else None
     return _assembled(
         config,
         (image, text),
         tokenizer,
-        max_tokens or MAX_TOKENS,
+        min(max_tokens or MAX_TOKENS, fixed or max_tokens or MAX_TOKENS),
         PictureRules(config.image_size, config.resize, mean, std),
-        TextRules(prefix=config.text_prefix),
+        TextRules(config.text_prefix, fixed),
     )
 
 
@@ -145,7 +147,7 @@ def from_checkpoint(
         max_tokens or settings["max_tokens"],
         pictures,
         texts,
-        heads=(_head(weights, "image"), _head(weights, "text")),
+        heads=(None, None) if saved.pair is None else (_head(weights, "image"), _head(weights, "text")),
     )
     bias = float(weights["bias"]) if "bias" in weights else None
     scale = settings.get("max_scale", MAX_SCALE)
@@ -218,11 +220,13 @@ def _head(weights: Mapping[str, Tensor], tower: str) -> nn.Module:
 
 
 def _pictures(settings: Mapping[str, Any], saved: ModelConfig) -> PictureRules:
-    if "pictures" not in settings:  # of a checkpoint from before there were pairs
-        return PictureRules(saved.image_size, saved.resize, tuple(settings["mean"]), tuple(settings["std"]))
-    raw = settings["pictures"]
-    resize = ExactResize(**raw["resize"]) if isinstance(raw["resize"], dict) else raw["resize"]
-    return PictureRules(raw["side"], resize, tuple(raw["mean"]), tuple(raw["std"]))
+    resize = settings.get("resize", saved.resize)  # not in checkpoints from before there were pairs
+    return PictureRules(
+        settings.get("side", saved.image_size),
+        ExactResize(**resize) if isinstance(resize, dict) else resize,
+        tuple(settings["mean"]),
+        tuple(settings["std"]),
+    )
 
 
 def _check_fits(folder: Path, saved: ModelConfig, config: ModelConfig) -> None:

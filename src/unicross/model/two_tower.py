@@ -156,7 +156,7 @@ class TwoTower(nn.Module):
             "max_tokens": self.max_tokens,
             "objective": self.objective,
             "max_scale": self.max_scale if math.isfinite(self.max_scale) else None,
-            "pictures": asdict(self.picture_rules),
+            **asdict(self.picture_rules),
             "texts": asdict(self.text_rules),
         }
 

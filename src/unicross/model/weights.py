@@ -100,7 +100,8 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_config(source: str | Path) -> PreTrainedConfig:
     """The configuration of a folder or hub name, as far as it is data. Raises CheckpointError."""
     try:
-        raw, _ = PreTrainedConfig.get_config_dict(str(source))
+        with quiet_transformers():
+            raw, _ = PreTrainedConfig.get_config_dict(str(source))
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{source}: neither a folder with a Hugging Face model nor a hub name that can be reached "

@@ -1,0 +1,44 @@
+"""A pretrained pair wherever the command line takes a model: no training, no recipe, no flags."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from pretrained import make_pair
+from unicross.cli import app
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    return make_pair("clip", tmp_path_factory.mktemp("pair") / "clip")
+
+
+def run(*arguments, code=0):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    return result
+
+
+def test_a_pair_is_evaluated_on_all_items_or_a_split(pair, photos):
+    result = run("evaluate", pair, f"data.root={photos}", "--json")
+    assert json.loads(result.stdout)["n_images"] == 32
+    assert "shorter edge" in result.stderr
+    split = run("evaluate", pair, f"data.root={photos}", "data.split.val=val", "--json")
+    assert json.loads(split.stdout)["n_images"] == 8
+    assert "say which with data.root=" in str(run("evaluate", pair, code=1).exception or "")
+
+
+def test_a_pair_indexes_and_its_store_is_searched(pair, photos, tmp_path):
+    store = tmp_path / "store"
+    run("index", pair, photos, "--store", store)
+    by_words = json.loads(run("search", store, "a red square", "-k", "3", "--json").stdout)
+    assert len(by_words) == 3
+    picture = photos / "images" / "000.png"
+    (itself,) = json.loads(run("search", store, "--image", picture, "-k", "1", "--json").stdout)
+    assert itself["path"] == str(picture)
+    assert itself["score"] == pytest.approx(1, abs=1e-5)
+    run("embed", pair, photos, "--out", tmp_path / "vectors")
+    run("store", "rebuild", tmp_path / "vectors", tmp_path / "again")
+    again = run("search", tmp_path / "again", "a red square", "-k", "3", "--json")
+    assert json.loads(again.stdout) == by_words
