@@ -100,7 +100,7 @@ def choose_cache(
 ) -> tuple[DataConfig, str | None]:
     """With `data.cache=auto` made one of the others, and a sentence where it is not `memory`.
 
-    `pictures`: how many squares of `side` pixels are to be kept by each of the processes; `folder`: the run's.
+    `pictures`: how many squares of `side` pixels each process is to keep; `folder`: the run's.
     """
     if data.cache != "auto":
         return data, None

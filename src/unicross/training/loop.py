@@ -114,7 +114,7 @@ class Loop:
         self.log.emit({"kind": kind, **where, **values})
 
     def tell_notes(self, problems: list[Problem], notes: list[str]) -> None:
-        for note in notes + notes_before(self.recipe, self.data.captions.lengths(), size()):
+        for note in notes + notes_before(self.recipe, self.model, self.data.captions, size()):
             self.emit("note", text=note)
         skipped = [problem for problem in problems if problem.stops]
         for problem in problems:
