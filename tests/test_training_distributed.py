@@ -11,7 +11,7 @@ import ranks
 import tiny
 from training_parts import ALL, batch_of, prepared, run_python
 from unicross.errors import DataError, RecipeError, UnicrossError
-from unicross.training import distributed, loop, train
+from unicross.training import distributed, entry, train
 from unicross.training.distributed import check_same, gather, rank_slice, scale_gradient, sum_gradients
 
 # -- shares of a batch ------------------------------------------------------------------------------
@@ -124,7 +124,7 @@ def by_two(photos, tmp_path_factory):
     """The folder with the runs of two processes; one of them was begun by one, one is left to one."""
     folder = tmp_path_factory.mktemp("by_two")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "read_splits", ranks.with_items_alone)
+        patch.setattr(entry, "read_splits", ranks.with_items_alone)
         for name in ranks.BEGUN:
             with pytest.raises(UnicrossError, match="cut short"):
                 ranks.run(name, folder, photos, cut=ranks.CUT)
@@ -138,7 +138,7 @@ def by_one(photos, tmp_path_factory):
     """The folders of one process's runs, of all stages and of the one that is sharded."""
     folder = tmp_path_factory.mktemp("by_one")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "read_splits", ranks.with_items_alone)
+        patch.setattr(entry, "read_splits", ranks.with_items_alone)
         for name in ("whole", "sharded"):
             ranks.run(name, folder, photos)
     return folder
@@ -179,7 +179,7 @@ def test_a_run_is_resumed_by_another_number_of_processes(by_two, by_one, photos,
     assert_alike(by_two / "sharded-begun-by-one", by_one / "sharded")
     begun = by_two / ranks.BEGUN_BY_TWO
     assert len(tiny.events(begun, "step")) == ranks.CUT
-    monkeypatch.setattr(loop, "read_splits", ranks.with_items_alone)
+    monkeypatch.setattr(entry, "read_splits", ranks.with_items_alone)
     ranks.run(ranks.BEGUN_BY_TWO, by_two, photos)
     assert_alike(begun, by_one / "whole")
 

@@ -52,4 +52,5 @@ def test_evaluation_batches_as_validation_does():
     """In bf16 a vector depends a little on what else is in its batch."""
     batches = inspect.signature(unicross.evaluate).parameters
     assert batches["batch_size"].default == IMAGES_AT_ONCE
-    assert batches["text_batch"].default == TEXTS_AT_ONCE
+    texts = inspect.signature(TwoTower.encode_texts).parameters
+    assert texts["batch_size"].default == TEXTS_AT_ONCE

@@ -10,7 +10,7 @@ from training_parts import ALL, PLAIN, batch_of, cost, dataset_of, gradients, pr
 from unicross.data.items import Item
 from unicross.training import distributed
 from unicross.training.rounds import Round
-from unicross.training.step import backward, batch_losses
+from unicross.training.step import Contrast, backward, batch_losses
 
 CAPTIONS = (
     ("A red  square", "something on the left"),
@@ -107,7 +107,7 @@ def test_losses_equal_a_slow_loop_that_leaves_equal_captions_out(photos, caption
     batch = batch_of(data, [*PAIRS, ALONE], stage)
     images, _ = random_features(len(PAIRS))
     _, texts = random_features(len(PAIRS) + 1)
-    losses = batch_losses(images, texts, batch, stage, torch.tensor(SCALE))
+    losses = batch_losses(images, texts, batch, stage, Contrast(torch.tensor(SCALE)))
     assert_losses(losses, expected(images, texts, captions))
 
 
@@ -116,7 +116,7 @@ def test_two_items_of_the_same_caption_alone_have_no_negative_at_all(photos):
     stage, _, data = equal_data(photos, 1)
     batch = batch_of(data, [0, 1], stage)
     images, texts = random_features(2)
-    losses = batch_losses(images, texts, batch, stage, torch.tensor(SCALE))
+    losses = batch_losses(images, texts, batch, stage, Contrast(torch.tensor(SCALE)))
     assert losses["image_text"].item() == pytest.approx(0)
     assert losses["text_text"].item() > 1e-4  # the second caption of the first is another one
     assert losses["image_image"].item() > 1e-4  # of pictures, captions say nothing
@@ -136,7 +136,7 @@ def test_a_pseudo_pair_says_what_its_captions_item_says(photos):
     batch = batch_of(data, [*PAIRS, 5], stage, Round(captioned_by))
     assert batch.pairs == 5
     images, texts = random_features(5)
-    losses = batch_losses(images, texts, batch, stage, torch.tensor(SCALE))
+    losses = batch_losses(images, texts, batch, stage, Contrast(torch.tensor(SCALE)))
     assert_losses(losses, expected(images, texts, 1, [*PAIRS, ALONE]))
 
 
@@ -178,7 +178,8 @@ def test_neither_equal_captions_nor_presumed_false_negatives_take_the_place_of_t
     only_presumed = dataclasses.replace(both, equal_to_image=None, equal_texts=None)
     features = random_features(4)
     with_both, with_equal, with_presumed = (
-        batch_losses(*features, batch, stage, torch.tensor(SCALE)) for batch in (both, equal, only_presumed)
+        batch_losses(*features, batch, stage, Contrast(torch.tensor(SCALE)))
+        for batch in (both, equal, only_presumed)
     )
     for name in ("image_text", "text_text"):
         assert with_both[name] < min(with_equal[name], with_presumed[name])

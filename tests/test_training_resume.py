@@ -173,7 +173,7 @@ def test_other_recipes_are_refused_with_what_differs(photos, tmp_path):
     assert "train.batch_size was 8, is 6" in message
     assert "stages.2.epochs was 3, is 4" in message
     assert "seed" not in message
-    assert "Resume without overrides, or begin a new run" in message
+    assert "Resume without overrides but data.root, or begin a new run" in message
 
 
 def test_there_must_be_something_to_resume(photos, tmp_path):
@@ -191,7 +191,7 @@ def test_a_damaged_checkpoint_is_a_sentence(photos, tmp_path, name, damage):
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[:20])
-    with pytest.raises(CheckpointError, match="last: cannot resume from this checkpoint"):
+    with pytest.raises(CheckpointError, match="not as it was written, and there is no sound checkpoint"):
         train(recipe(photos, **SAVE_ALWAYS), run, resume=True)
 
 

@@ -25,7 +25,7 @@ from unicross.model import packing
 from unicross.stage import FrozenLayers
 from unicross.training import step
 from unicross.training.optim import freeze
-from unicross.training.step import Features, backward, batch_losses
+from unicross.training.step import Contrast, Features, backward, batch_losses
 
 
 @pytest.mark.parametrize("captions", [1, 2])
@@ -42,7 +42,7 @@ def test_losses_of_a_step_equal_a_slow_loop_over_its_anchors(photos, captions, n
     masked = torch.tensor([[0, 1, 0], [0, 0, 0], [0, 0, 0]], dtype=torch.bool)
     batch = dataclasses.replace(batch, masked=masked, cluster=torch.tensor([4, 2, 4]))
     images, texts = random_features(4)
-    parts = batch_losses(images, texts, batch, recipe.stages[0], torch.tensor(10.0))
+    parts = batch_losses(images, texts, batch, recipe.stages[0], Contrast(torch.tensor(10.0)))
 
     def weight(i, j):
         return 1.0 if {i, j} == {0, 2} else far
@@ -118,7 +118,7 @@ def test_gradients_in_micro_batches_with_dropout_equal_one_graph_with_the_same_d
         Features(torch.cat([part.cross for part in parts]), torch.cat([part.uni for part in parts]))
         for parts in (made[: len(rows)], made[len(rows) :])
     )
-    parts = batch_losses(images, texts, batch, stage, model.scale)
+    parts = batch_losses(images, texts, batch, stage, Contrast(model.scale))
     sum(getattr(stage.losses, name) * value for name, value in parts.items()).backward()
     whole = gradients(model)
     model.zero_grad()

@@ -107,6 +107,12 @@ def model(captions: Sequence[str] = ("a red square", "a blue block"), **changes:
     return TwoTower.create(config, max_tokens=24, captions=captions).eval()
 
 
+def notes(run: Path) -> list[str]:
+    """The notes of a run but those on how pictures and texts are prepared."""
+    texts = [event["text"] for event in events(run, "note")]
+    return [text for text in texts if not text.startswith(("pictures: ", "texts: "))]
+
+
 def events(run: Path, kind: str) -> list[Event]:
     """The events of one kind in a run's metrics.jsonl."""
     lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()

@@ -136,6 +136,8 @@ def from_checkpoint(
     if config is not None:
         _check_fits(folder, saved, config)
     pictures = _pictures(settings, saved)
+    if config is not None and saved.pair is None:
+        pictures = dataclasses.replace(pictures, side=config.image_size, resize=config.resize)
     texts = TextRules(**settings.get("texts", {}))
     if config is not None and config.text_prefix:
         texts = dataclasses.replace(texts, prefix=config.text_prefix)
@@ -170,7 +172,8 @@ def _assembled(
     heads: tuple[nn.Module | None, nn.Module | None] = (None, None),
 ) -> Parts:
     image, text = backbones
-    of_image = fit_image(image, config.image_pool, pictures.side)
+    own_side = getattr(image.config, "image_size", None)  # others have its positions interpolated
+    of_image = fit_image(image, config.image_pool, own_side if isinstance(own_side, int) else pictures.side)
     patches_as_products(image)  # after the try, in which a convolution refuses too large patches
     image_tower = Tower(image, of_image, config, heads[0])
     of_text = fit_text(text, config.text_pool, texts.pad_to or max_tokens)
