@@ -44,7 +44,13 @@ WITHIN = {
         {"plan"},
         {"loop"},
     ),
-    "store": ({"cached", "base"}, {"archive", "catalog", "lance", "milvus"}, {"copy", "index"}, {"bulk"}),
+    "store": (
+        {"cached", "base"},
+        {"archive", "catalog", "lance", "milvus"},
+        {"copy", "moved"},
+        {"index"},
+        {"bulk"},
+    ),
     "compare": ({"intervals"}, {"table"}, {"runs"}),
 }
 """The order within packages: a module imports from lower ones of its package only."""

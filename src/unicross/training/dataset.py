@@ -109,7 +109,7 @@ def choose_cache(
 ) -> tuple[DataConfig, str | None]:
     """With `data.cache=auto` made one of the others, and a sentence where it is not `memory`.
 
-    `pictures`: how many squares of `side` pixels are to be kept by each of the processes; `folder`: the run's.
+    `pictures`: how many squares of `side` pixels each of the processes is to keep; `folder`: the run's.
     """
     if data.cache != "auto":
         return data, None
@@ -119,9 +119,7 @@ def choose_cache(
         return data.model_copy(update={"cache": "memory"}), None
     fits_disk = size <= DISK_SHARE * _free_disk(folder)
     cache = "disk" if fits_disk else "none"
-    where = (
-        f"kept on the disk in {folder}" if fits_disk else "decoded anew each time, as the disk has no room"
-    )
+    where = f"kept on the disk in {folder}" if fits_disk else "decoded anew each time: no room on the disk"
     note = (
         f"{pictures:,} decoded pictures are {size / 2**30:.1f} GiB, more than {MEMORY_SHARE:.0%} of the "
         f"{memory / 2**30:.1f} GiB of memory that are free: they are {where} (data.cache={cache})"
