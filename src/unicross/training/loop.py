@@ -20,6 +20,7 @@ from torch import Tensor
 
 from unicross.batches import Plan
 from unicross.config import Recipe
+from unicross.data.formats import require_root
 from unicross.data.load import read_splits
 from unicross.data.records import Problem
 from unicross.device import autocast
@@ -97,8 +98,10 @@ def _train(
 ) -> dict[str, Any]:
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
+    # These cost nothing, and reading the data may take minutes.
+    require_root(Path(recipe.data.root))
     for source in (recipe.model.image, recipe.model.text):
-        require_source(source)  # it costs nothing, and reading the data may take minutes
+        require_source(source)
     train_items, val_items, problems = read_splits(recipe.data)
     if resume:
         broadcast_object(lambda: run.check_data(train=train_items, val=val_items))
