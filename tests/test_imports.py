@@ -56,7 +56,13 @@ WITHIN = {
         {"loop"},
         {"entry"},
     ),
-    "store": ({"cached", "base"}, {"archive", "catalog", "lance", "milvus"}, {"copy", "index"}, {"bulk"}),
+    "store": (
+        {"cached", "base"},
+        {"archive", "catalog", "lance", "milvus"},
+        {"copy", "moved"},
+        {"index"},
+        {"bulk"},
+    ),
     "compare": ({"intervals"}, {"table"}, {"runs"}),
 }
 """The order within packages: a module imports from lower ones of its package only."""

@@ -95,7 +95,7 @@ def test_training_learns_and_tells_what_it_does(photos, tmp_path):
     assert json.loads((run / "summary.json").read_text()) == json.loads(json.dumps(summary))
     assert summary["forwards"] == {"image": 12 * 24 * 3, "text": 12 * 24 * 3}
     assert (run / "best").resolve().name == f"best-{best['step']:08d}"
-    assert len(list((run / "checkpoints").iterdir())) == 3  # last, previous, best  # older ones are gone
+    assert len(list((run / "checkpoints").iterdir())) == 3  # last, previous and best; older ones are gone
 
 
 def test_a_stage_of_each_kind_logs_its_own_losses(photos, tmp_path):

@@ -37,6 +37,9 @@ def index(
         Path | None, typer.Option(help="Texts to add: .csv, .tsv, .jsonl, or .txt (docs/search.md).")
     ] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Remove what is gone from the folder.")] = False,
+    moved_from: Annotated[
+        Path | None, typer.Option(help="Where these pictures were before: they are not embedded again.")
+    ] = None,
     archive: Annotated[
         Path | None,
         typer.Option(
@@ -69,8 +72,16 @@ def index(
     while True:
         with Bar("indexing") as bar:
             report = run(
-                model, folder, target, captions=captions, prune=prune, archive=embeddings, on_progress=bar
+                model,
+                folder,
+                target,
+                captions=captions,
+                prune=prune,
+                moved_from=moved_from,
+                archive=embeddings,
+                on_progress=bar,
             )
+        moved_from = None  # for those that follow
         if not watch or report.changed or not reported.issuperset(report.failed):
             _print(report, store, target.count(), reported, json=json)
         reported.update(report.failed)
@@ -117,8 +128,9 @@ def _print(report: IndexReport, store: str, count: int, reported: set[Failure], 
     if json:
         typer.echo(json_module.dumps({**asdict(report), "rows": count}, indent=2, ensure_ascii=False))
         return
+    moved = f"{report.moved} moved, " if report.moved else ""
     typer.echo(
-        f"{store}: {report.added} added, {report.updated} updated, {report.unchanged} unchanged, "
+        f"{store}: {report.added} added, {moved}{report.updated} updated, {report.unchanged} unchanged, "
         f"{report.removed} removed; {count} rows"
     )
     print_failures([failure for failure in report.failed if failure not in reported])

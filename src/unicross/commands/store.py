@@ -1,4 +1,4 @@
-"""`unicross store`: look into a store, copy it to another engine, rebuild it from its archive."""
+"""`unicross store`: look into a store, drop a folder from it, copy it, rebuild it from its archive."""
 
 from __future__ import annotations
 
@@ -32,6 +32,27 @@ def info(
     else:
         for name, value in about.items():
             typer.echo(f"{name:12} {value}")
+
+
+@app.command()
+def forget(
+    store: Annotated[str, typer.Argument(help="The store.")],
+    root: Annotated[Path, typer.Argument(help="The folder of the pictures to drop; it may be gone.")],
+) -> None:
+    """Drop the rows of all pictures under a folder. The pictures themselves stay as they are."""
+    from unicross.errors import StoreError
+    from unicross.store import open_store
+    from unicross.store.archive import archive_of
+    from unicross.store.moved import forget_root
+
+    target = open_store(store)
+    count = forget_root(target, archive_of(store), root)
+    if not count:
+        raise StoreError(
+            f"{store} has no pictures of {root}, only those of {', '.join(target.info.roots) or 'no folder'}"
+        )
+    typer.echo(f"{store}: {count} rows removed; {target.count()} rows")
+    target.close()
 
 
 @app.command()

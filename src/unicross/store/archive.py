@@ -51,15 +51,15 @@ class EmbeddingArchive:
                 "STORE/embeddings by default"
             ) from None
 
-    def describe(self, info: StoreInfo) -> None:
-        """Note whose embeddings these are, and of which folders besides those noted before.
+    def describe(self, info: StoreInfo, without: Sequence[str] = ()) -> None:
+        """Note whose embeddings these are, and of which folders besides those noted before, `without` some.
 
         Raises StoreError where they are another model's.
         """
         path = self.folder / "store.json"
         if path.exists():
             self.info.check(info.fingerprint, address=str(self.folder))
-            info = self.info.updated(info.roots, info.checkpoint)
+            info = self.info.updated(info.roots, info.checkpoint, without)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_text(path, info.model_dump_json(indent=1))

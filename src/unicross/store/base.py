@@ -105,9 +105,12 @@ class StoreInfo(BaseModel):
                 "store. A run that went on has a new best model"
             )
 
-    def updated(self, roots: Sequence[str] = (), checkpoint: str | None = None) -> StoreInfo:
-        """With these folders besides, and the checkpoint at its new place."""
-        all_roots = tuple(dict.fromkeys((*self.roots, *roots)))  # in the order in which they came
+    def updated(
+        self, roots: Sequence[str] = (), checkpoint: str | None = None, without: Sequence[str] = ()
+    ) -> StoreInfo:
+        """With these folders besides, `without` those, and the checkpoint at its new place."""
+        ordered = dict.fromkeys((*self.roots, *roots))  # in the order in which they came
+        all_roots = tuple(root for root in ordered if root not in without)
         return self.model_copy(update={"roots": all_roots, "checkpoint": checkpoint or self.checkpoint})
 
 
@@ -251,8 +254,10 @@ class Store(Protocol):
     def columns(self) -> ColumnTypes:
         """All columns but the vector, user columns included, with their types."""
 
-    def remember(self, *, roots: Sequence[str] = (), checkpoint: str | None = None) -> None:
-        """Add indexed folders to what the store remembers, and where the checkpoint is now."""
+    def remember(
+        self, *, roots: Sequence[str] = (), checkpoint: str | None = None, without: Sequence[str] = ()
+    ) -> None:
+        """Add indexed folders to what the store remembers, drop those in `without`, note the checkpoint."""
 
     def upsert(self, rows: Sequence[Row]) -> None:
         """Put rows in, in place of those with the same ids. All of them or, when killed, none."""

@@ -16,6 +16,7 @@ from unicross.prefetch import OnProgress
 from unicross.store.archive import EmbeddingArchive
 from unicross.store.base import Row, Store
 from unicross.store.catalog import Catalog, read_catalog
+from unicross.store.moved import find_moved, move_rows
 
 CHUNK = 512
 """Rows that are embedded between two commits to the store."""
@@ -35,11 +36,13 @@ class IndexReport:
     updated: int = 0
     unchanged: int = 0
     removed: int = 0
+    moved: int = 0
+    """Pictures of other folders that lie here now; they were not embedded again."""
     failed: list[Failure] = field(default_factory=list)
 
     @property
     def changed(self) -> bool:
-        return bool(self.added or self.updated or self.removed)
+        return bool(self.added or self.updated or self.removed or self.moved)
 
 
 @dataclass(frozen=True)
@@ -60,13 +63,15 @@ def index(
     *,
     captions: Path | None = None,
     prune: bool = False,
+    moved_from: Path | None = None,
     archive: EmbeddingArchive | None = None,
     on_progress: OnProgress = _silent,
 ) -> IndexReport:
     """Embed what is new or changed under `folder` into `store`.
 
     `captions` adds texts and user columns (see `catalog.py`). `prune` removes pictures of this folder that
-    are gone, and texts that the captions file has no more. `archive` takes the embeddings as Parquet as well.
+    are gone, and texts that the captions file has no more. Pictures moved here, from `moved_from` or
+    from wherever (see `moved.py`), keep their vectors. `archive` takes the embeddings as Parquet as well.
     Raises DataError for a folder or captions file that cannot be used, StoreError for a store that another
     model filled.
     """
@@ -75,11 +80,15 @@ def index(
     store.remember(roots=[catalog.root])
     if archive is not None:
         archive.describe(store.info)
-    stored = _stored(store, catalog.root)
+    stored, elsewhere = _stored(store, catalog.root)
+    moved = _move(store, archive, catalog, stored, elsewhere, moved_from)
+    if moved:
+        stored, _ = _stored(store, catalog.root)
     changes = find_changes(catalog, stored)
     report = IndexReport(
         found=len(catalog.images) + len(catalog.texts or ()),
-        unchanged=changes.unchanged,
+        unchanged=changes.unchanged - moved,
+        moved=moved,
         failed=list(catalog.failures),
     )
     _update(store, archive, changes.to_update, report)
@@ -134,10 +143,45 @@ def embed_rows(
     return embedded, failures
 
 
-def _stored(store: Store, root: str) -> dict[str, Row]:
-    """The rows that lie under a folder, without vectors; texts of no picture count to every folder."""
+def _stored(store: Store, root: str) -> tuple[dict[str, Row], list[Row]]:
+    """The rows that lie under a folder, without vectors, and the pictures of others.
+
+    Texts of no picture count to every folder.
+    """
     folder = Path(root)
-    return {row.id: row for row in store.scan() if not row.path or Path(row.path).is_relative_to(folder)}
+    stored, elsewhere = {}, []
+    for row in store.scan():
+        if not row.path or Path(row.path).is_relative_to(folder):
+            stored[row.id] = row
+        elif row.kind == "image":
+            elsewhere.append(row)
+    return stored, elsewhere
+
+
+def _move(
+    store: Store,
+    archive: EmbeddingArchive | None,
+    catalog: Catalog,
+    stored: Mapping[str, Row],
+    elsewhere: Sequence[Row],
+    moved_from: Path | None,
+) -> int:
+    """Move the rows of pictures that lie here now. Returns how many."""
+    if moved_from is not None and not any(
+        Path(row.path).is_relative_to(moved_from.absolute()) for row in elsewhere
+    ):
+        raise StoreError(
+            f"the store has no pictures of {moved_from}: it has those of {', '.join(store.info.roots)}"
+        )
+    new = [row for row in catalog.images.values() if row.id not in stored]
+    moved = find_moved(new, elsewhere, Path(catalog.root), moved_from)
+    if moved:
+        move_rows(store, archive, catalog.images, moved, catalog.captioned)
+        left = [Path(row.path) for row in elsewhere if row.id not in {old.id for old in moved.values()}]
+        others = [root for root in store.info.roots if root != catalog.root]
+        empty = [root for root in others if not any(path.is_relative_to(root) for path in left)]
+        store.remember(without=empty)
+    return len(moved)
 
 
 def _update(
@@ -195,7 +239,8 @@ def _prune(
     if stored_images and not catalog.images:
         raise StoreError(
             f"{catalog.root} holds no picture any more but the store has {len(stored_images)} of it: nothing "
-            "was removed. Is a disk not mounted? If it is meant, delete the store"
+            "was removed. Is a disk not mounted? If it is meant: unicross store forget "
+            f"{store.address} {catalog.root}"
         )
     paths = {row.path for row in catalog.images.values()}
     unreadable = [failure.path for failure in catalog.failures]  # files, or whole folders

@@ -121,10 +121,12 @@ class LanceStore:
         python = {arrow: kind for kind, arrow in _ARROW.items()}
         return {column.name: python[column.type] for column in self._table.schema if column.name != "vector"}
 
-    def remember(self, *, roots: Sequence[str] = (), checkpoint: str | None = None) -> None:
+    def remember(
+        self, *, roots: Sequence[str] = (), checkpoint: str | None = None, without: Sequence[str] = ()
+    ) -> None:
         self._write_lock()
         old = self._read_info()
-        new = old.updated(roots, checkpoint)
+        new = old.updated(roots, checkpoint, without)
         if new != old:
             write_text(self._description, new.model_dump_json(indent=1))
         self._info.put(new)

@@ -116,9 +116,11 @@ class MilvusStore:
     def columns(self) -> ColumnTypes:
         return {**COLUMNS, **self._about.get()[1]}
 
-    def remember(self, *, roots: Sequence[str] = (), checkpoint: str | None = None) -> None:
+    def remember(
+        self, *, roots: Sequence[str] = (), checkpoint: str | None = None, without: Sequence[str] = ()
+    ) -> None:
         info, user = self._read_about()
-        self._write_about(info.updated(roots, checkpoint), user)
+        self._write_about(info.updated(roots, checkpoint, without), user)
 
     def _read_about(self) -> tuple[StoreInfo, dict[str, type]]:
         """What the store remembers and its user columns, as they are now."""

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from unicross.config import Recipe, SplitConfig
+from unicross.data.formats import require_root
 from unicross.data.load import load_items, read_splits, survey
 from unicross.errors import TrainingError, UnicrossError
 from unicross.model import TwoTower
@@ -78,9 +79,11 @@ def _train(
 ) -> dict[str, Any]:
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
+    # These cost nothing, and reading the data may take minutes.
+    require_root(Path(recipe.data.root))
     for source in (recipe.model.pair, recipe.model.image, recipe.model.text):
         if isinstance(source, str):
-            require_source(source)  # it costs nothing, and reading the data may take minutes
+            require_source(source)
     train_items, val_items, problems = read_splits(recipe.data)
     if resume:
         broadcast_object(lambda: run.check_data(train=train_items, val=val_items))

@@ -79,11 +79,16 @@ FORMATS: dict[str, Format] = {
 """By the name that `data.format` says."""
 
 
-def detect(root: Path, format: str | None) -> tuple[str, Path]:
-    """The format and the source (a file or a folder) to read. Raises DataError where that is not one."""
+def require_root(root: Path) -> None:
+    """Raise DataError where there is nothing at a path."""
     if not root.exists():
         where = "" if root.is_absolute() else f" in {Path.cwd()}"
         raise DataError(f"{root}: no such file or folder{where}: give an existing one as data.root")
+
+
+def detect(root: Path, format: str | None) -> tuple[str, Path]:
+    """The format and the source (a file or a folder) to read. Raises DataError where that is not one."""
+    require_root(root)
     if format is not None and format not in FORMATS:
         raise DataError(f"no data format {format!r}: data.format is one of {', '.join(FORMATS)}, or null")
     if format is not None and root.is_dir() == FORMATS[format].any_folder:

@@ -7,10 +7,10 @@ their languages. Of an XMP packet in several parts only the first one is read.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 from PIL import ExifTags, Image, IptcImagePlugin
@@ -37,45 +37,56 @@ NOTHING_SAID = re.compile(
 )
 """What cameras and programs write where nobody said anything."""
 
-Captions = dict[str, list[str]]
-"""Captions by the place where they lie: EXIF, IPTC, XMP."""
+
+class Said(NamedTuple):
+    """What somebody wrote of a picture."""
+
+    texts: list[str]
+    """Descriptions and titles."""
+    keywords: list[str]
 
 
-def embedded_captions(path: Path) -> Captions:
-    """The captions inside a picture file; none where there are none or it cannot be read."""
+NOTHING = Said([], [])
+
+
+def embedded_captions(path: Path) -> dict[str, Said]:
+    """What is said inside a picture file, by the place where it lies: EXIF, IPTC, XMP.
+
+    Nothing where nothing is said or the file cannot be read.
+    """
     try:
         with Image.open(path, formats=image_kinds()) as image:
-            read = {
-                "EXIF": list(_exif(image)),
-                "IPTC": list(_iptc(image)),
-                "XMP": xmp_captions(_packet(image)),
-            }
+            said = {"EXIF": _exif(image), "IPTC": _iptc(image), "XMP": xmp_captions(_packet(image))}
     except Exception:  # as in images.decode; a file that is no picture is said where its header is checked
         return {}
-    return {place: texts for place, texts in read.items() if texts}
+    return {place: one for place, one in said.items() if one.texts or one.keywords}
 
 
-def xmp_captions(packet: bytes) -> list[str]:
-    """Description, title and subjects of an XMP packet or sidecar; none where it is not XMP.
+def captions_of(said: Iterable[Said]) -> list[str]:
+    """The captions that several places give: all that is described, else the keywords as one."""
+    places = list(said)
+    texts = unique(text for one in places for text in one.texts)
+    return texts or unique([", ".join(unique(word for one in places for word in one.keywords))])
+
+
+def xmp_captions(packet: bytes) -> Said:
+    """Description, title and subjects of an XMP packet or sidecar; nothing where it is not XMP.
 
     Entities are refused: XMP has none, and small files can hold large ones.
     """
     text = _decoded(packet)
     if not text or "<!DOCTYPE" in text or "<!ENTITY" in text:
-        return []
+        return NOTHING
     try:
         root = ElementTree.fromstring(text.strip("\0\ufeff \r\n\t"))
     except (ElementTree.ParseError, ValueError):
-        return []
+        return NOTHING
     texts: list[str] = []
     for name in ("description", "title"):
         for described in root.iter(f"{RDF}Description"):
             texts.append(described.get(f"{DC}{name}", ""))  # the short form, an attribute
         texts += [entry for element in root.iter(f"{DC}{name}") for entry in _entries(element)]
-    if not any(map(is_caption, texts)):
-        subjects = [entry for element in root.iter(f"{DC}subject") for entry in _entries(element)]
-        texts.append(", ".join(subject for subject in subjects if subject))
-    return unique(texts)
+    return Said(unique(texts), unique(w for element in root.iter(f"{DC}subject") for w in _entries(element)))
 
 
 def is_caption(text: str) -> bool:
@@ -93,19 +104,18 @@ def _entries(element: Any) -> list[str]:
     return entries or [element.text or ""]
 
 
-def _exif(image: Image.Image) -> Iterator[str]:
+def _exif(image: Image.Image) -> Said:
     exif = image.getexif()
-    yield from unique(_text(exif.get(tag), encoding) for tag, encoding in EXIF.items())
+    return Said(unique(_text(exif.get(tag), encoding) for tag, encoding in EXIF.items()), [])
 
 
-def _iptc(image: ImageFile) -> Iterator[str]:
+def _iptc(image: ImageFile) -> Said:
     info: Any = IptcImagePlugin.getiptcinfo(image) or {}
-    texts = unique(_text(info.get(place), "utf-8") for place in IPTC)
     keywords = info.get(IPTC_KEYWORDS) or []
-    if not texts and keywords:
-        words = keywords if isinstance(keywords, list) else [keywords]
-        texts = unique([", ".join(_text(word, "utf-8") for word in words)])
-    yield from texts
+    words = keywords if isinstance(keywords, list) else [keywords]
+    return Said(
+        unique(_text(info.get(place), "utf-8") for place in IPTC), unique(_text(w, "utf-8") for w in words)
+    )
 
 
 def _packet(image: Image.Image) -> bytes:

@@ -55,9 +55,8 @@ def _picture(data: dict[str, Any], column: str | None) -> str | None:
     """The path of a task's picture, without what Label Studio puts before it."""
     values = [data.get(column)] if column else [data.get("image"), *data.values()]
     for value in values:
-        if isinstance(value, str) and is_picture_name(value):
-            path = UPLOADED.sub("", unquote(value)).partition("?")[0] or value
-            return path.rpartition("://")[2]
+        if isinstance(value, str) and is_picture_name(path := UPLOADED.sub("", unquote(value))):
+            return path.partition("?")[0].rpartition("://")[2]
     return None
 
 

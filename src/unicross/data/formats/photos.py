@@ -1,10 +1,10 @@
 """Photographs whose captions lie inside them or beside them, as photo programs and Google Takeout write them.
 
 The captions of `a.jpg`, in this order: its sidecars `a.xmp` and `a.jpg.xmp` (Lightroom, darktable), Takeout's
-`a.jpg.json` or `a.jpg.supplemental-metadata.json` (`description`), then what is in the file (see
-`embedded.py`). Equal texts count once. Photographs without any are images alone. First-level folders called
-train, val, dev or test are splits. `image_id` is the path relative to the root. Read only by name:
-`data.format=photos`.
+`a.jpg.json` or `a.jpg.supplemental-metadata.json` (`description`), then what is in the file (`embedded.py`).
+Equal texts count once; keywords are a caption where there is no other. Photographs without any are images
+alone. First-level folders called train, val, dev or test are splits. `image_id` is the path relative to the
+root. Read only by name: `data.format=photos`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from unicross.data.formats.embedded import embedded_captions, unique, xmp_captions
+from unicross.data.formats.embedded import NOTHING, Said, captions_of, embedded_captions, xmp_captions
 from unicross.data.formats.rows import SPLIT_NAMES
 from unicross.data.images import IMAGE_SUFFIXES
 from unicross.data.records import Problem, ReadOptions, Record, Records
@@ -46,12 +46,11 @@ def read(root: Path, options: ReadOptions) -> tuple[Records, list[Problem]]:
     problems: list[Problem] = []
 
     def captions(image: Path) -> list[str]:
-        texts: list[str] = []
-        for path in (sidecars.get(image.with_suffix("")), sidecars.get(image)):
-            texts += _sidecar(path, problems) if path is not None else []
+        beside = (sidecars.get(image.with_suffix("")), sidecars.get(image))
+        said = [_sidecar(path, problems) for path in beside if path is not None]
         if image in takeout:
-            texts += _description(takeout[image], problems)
-        return unique([*texts, *(t for texts in embedded_captions(image).values() for t in texts)])
+            said.append(Said(_description(takeout[image], problems), []))
+        return captions_of([*said, *embedded_captions(image).values()])
 
     with ThreadPoolExecutor(THREADS) as pool:
         found = list(pool.map(captions, images))
@@ -80,12 +79,12 @@ def _takeout(files: Any) -> dict[Path, Path]:
     return by_image
 
 
-def _sidecar(path: Path, problems: list[Problem]) -> list[str]:
+def _sidecar(path: Path, problems: list[Problem]) -> Said:
     try:
         return xmp_captions(path.read_bytes())
     except OSError as error:
         problems.append(Problem("not read", str(path), f"cannot be read ({error.strerror or error})"))
-        return []
+        return NOTHING
 
 
 def _description(path: Path, problems: list[Problem]) -> list[str]:

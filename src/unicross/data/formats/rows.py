@@ -246,21 +246,20 @@ def _advice(data: bytes, encoding: str) -> str:
         )
     if sum(map(len, special)) < FEWEST_TO_GUESS:
         return "save it as UTF-8, or give its encoding as data.encoding"
-    guesses = charset_normalizer.from_bytes(
+    guess = charset_normalizer.from_bytes(
         b"\n".join(special)[:100_000], cp_isolation=list(LIKELY_ENCODINGS)
-    )
-    guess = guesses.best()
+    ).best()
     if guess is None:
         return "save it as UTF-8, or give its encoding as data.encoding"
-    if guess.encoding == "cp1250" and any(other.encoding == "cp1252" for other in guesses):
+    if guess.encoding == "cp1250" and _decodes(data, "cp1252"):
         # Short texts fit both; the languages of Western Europe are the more frequent.
         return "it looks like cp1252 or cp1250: data.encoding=cp1252 reads it so, or save it as UTF-8"
     return f"it looks like {guess.encoding}: data.encoding={guess.encoding} reads it so, or save it as UTF-8"
 
 
-def _decodes(line: bytes) -> bool:
+def _decodes(line: bytes, encoding: str = "utf-8") -> bool:
     try:
-        line.decode()
+        line.decode(encoding)
     except UnicodeDecodeError:
         return False
     return True

@@ -1,0 +1,104 @@
+"""Pictures that lie elsewhere now: their rows get the new path and keep their vectors, or are dropped.
+
+A picture is taken for one that was embedded before where a row of another folder has its file name, size and
+time of change, and its file is gone. Where the user says from which folder the pictures were moved, the path
+below it and the size decide. Vectors are those of the rows that they leave.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from unicross.store.archive import EmbeddingArchive
+from unicross.store.base import Row, Store, make_id
+
+CHUNK = 512
+"""Rows that are moved between two commits to the store."""
+
+
+def forget_root(store: Store, archive: EmbeddingArchive | None, root: Path) -> int:
+    """Drop the rows of all pictures under a folder, which need not be there any more, and their texts.
+
+    Returns how many there were. Files stay as they are.
+    """
+    folder = Path(os.path.abspath(root))
+    ids = [row.id for row in store.scan() if row.path and Path(row.path).is_relative_to(folder)]
+    gone = [noted for noted in store.info.roots if Path(noted).is_relative_to(folder)]
+    if ids and archive is not None:
+        archive.forget(ids)
+    for start in range(0, len(ids), CHUNK):
+        store.delete(ids[start : start + CHUNK])
+    store.remember(without=gone)
+    if archive is not None:
+        archive.describe(store.info, without=gone)
+    if ids:
+        store.optimize()
+    return len(ids)
+
+
+def find_moved(
+    new: Iterable[Row], elsewhere: Sequence[Row], root: Path, moved_from: Path | None
+) -> dict[str, Row]:
+    """The old row of each new picture row that is of a moved file, by the new row's id.
+
+    `new` are rows under `root` that the store does not have, `elsewhere` are picture rows of other folders.
+    """
+    old_root = Path(os.path.abspath(moved_from)) if moved_from is not None else None
+    by_path = {row.path: row for row in elsewhere}
+    by_file: dict[tuple[str, int, float], list[Row]] = {}
+    for row in elsewhere:
+        by_file.setdefault((Path(row.path).name, row.size, row.mtime), []).append(row)
+    moved: dict[str, Row] = {}
+    taken: set[str] = set()
+    for row in new:
+        candidates = by_file.get((Path(row.path).name, row.size, row.mtime), [])
+        candidates = [old for old in candidates if not os.path.exists(old.path)]
+        if old_root is not None:
+            named = by_path.get(str(old_root / Path(row.path).relative_to(root)))
+            candidates = [named] if named is not None and named.size == row.size else []
+        if len(candidates) == 1 and candidates[0].id not in taken:
+            moved[row.id] = candidates[0]
+            taken.add(candidates[0].id)
+    return moved
+
+
+def move_rows(
+    store: Store,
+    archive: EmbeddingArchive | None,
+    new: Mapping[str, Row],
+    moved: Mapping[str, Row],
+    captioned: frozenset[str],
+) -> None:
+    """Give moved pictures and their texts their new paths. `new`: the new rows by id; `moved`: the old ones.
+
+    What is in `captioned` has new captions and columns; the others keep theirs.
+    """
+    texts: dict[str, list[Row]] = {}
+    old_paths = {old.path for old in moved.values()}
+    for row in store.scan(vectors=False):
+        if row.kind == "text" and row.path in old_paths:
+            texts.setdefault(row.path, []).append(row)
+    pairs = [(new[id], old) for id, old in moved.items()]
+    for start in range(0, len(pairs), CHUNK):
+        chunk = pairs[start : start + CHUNK]
+        leaving = [old.id for _, old in chunk] + [
+            text.id for _, old in chunk for text in texts.get(old.path, ())
+        ]
+        vectors = {row.id: row.vector for row in store.get(leaving)}
+        rows = []
+        for row, old in chunk:
+            if row.id not in captioned:
+                row = replace(row, caption=old.caption, extra=old.extra)
+            rows.append(replace(row, vector=vectors[old.id]))
+            for text in texts.get(old.path, ()):
+                id = make_id("text", row.path, text.caption)
+                rows.append(replace(text, id=id, path=row.path, album=row.album, vector=vectors[text.id]))
+        if archive is not None:
+            archive.append(rows)
+        store.upsert(rows)
+        if archive is not None:
+            archive.forget(leaving)
+        store.delete(leaving)
