@@ -19,7 +19,7 @@ FLOORS = (
     {"embed"},
     {"evaluation"},
     {"store", "training"},
-    {"compare", "search"},
+    {"compare", "export", "search"},
     {"contact_sheet", "demo", "report", "serve"},
     {"commands"},
     {"cli"},
@@ -57,6 +57,7 @@ WITHIN = {
         {"entry"},
     ),
     "store": ({"cached", "base"}, {"archive", "catalog", "lance", "milvus"}, {"copy", "index"}, {"bulk"}),
+    "export": ({"huggingface", "card", "push"}, {"open_clip", "sentence_transformers"}),
     "compare": ({"intervals"}, {"table"}, {"runs"}),
 }
 """The order within packages: a module imports from lower ones of its package only."""
