@@ -130,7 +130,7 @@ COLOURS = {"red": (200, 30, 30), "green": (30, 160, 30), "blue": (30, 30, 190), 
 class ColourModel:
     """Embeds a picture as its mean colour, a text as the colour it names; remembers what it was shown."""
 
-    config = SimpleNamespace(image_size=16, resize="squash")
+    picture_rules = SimpleNamespace(side=16, resize="squash")
 
     def __init__(self):
         self.shown = []

@@ -17,7 +17,8 @@ class Target(StrEnum):
 
 def export(
     model: Annotated[
-        Path, typer.Argument(help="The model: a run, a checkpoint, or a pretrained pair (folder or hub name).")
+        Path,
+        typer.Argument(help="The model: a run, a checkpoint, or a pretrained pair (folder or hub name)."),
     ],
     out: Annotated[Path, typer.Argument(help="The folder to write, which must not exist.")],
     to: Annotated[Target, typer.Option(help="The library that shall load it.")] = Target.hf,

@@ -37,7 +37,8 @@ def write_card(model: TwoTower, source: Path, folder: Path, target: str) -> None
     parts = [
         "---\nlicense: other\nlicense_name: fill-in\ntags: [image-text-retrieval, unicross]\n---\n",
         "# An image-text model, trained with unicross\n",
-        "The licence is not known to the exporter: set it in the header, by those of the weights it began with and "
+        "The licence is not known to the exporter: set it in the header, by those of the weights it began "
+        "with and "
         "of the data.\n",
         "## How it is loaded\n",
         f"```python\n{LOADED[target]}\n```\n",
@@ -61,13 +62,15 @@ def _training(source: Path) -> list[str]:
     parts = [f"## What it was trained on\n\nData `{data}`, split `{recipe.data.split.train}`.\n"]
     if run.evaluation.is_file():
         parts += ["## How well it finds\n", _metrics(Result.load(run.evaluation), data)]
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": data})})
     return [*parts, "## Recipe\n", f"```yaml\n{dump_recipe(recipe)}```\n"]
 
 
 def _metrics(result: Result, data: str) -> str:
     """Recalls in percent with their 95 % intervals (Wilson's)."""
     lines = [
-        f"On the validation split of `{data}`, {result.n_images} images and {result.n_captions} captions, in percent, "
+        f"On the validation split of `{data}`, {result.n_images} images and {result.n_captions} captions, "
+        f"in percent, "
         "with 95 % intervals:\n",
         "| | " + " | ".join(f"R@{k}" for k in RECALLS) + " |",
         "|---" * (1 + len(RECALLS)) + "|",

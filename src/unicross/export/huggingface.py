@@ -45,8 +45,10 @@ def write_processors(model: TwoTower, folder: Path) -> None:
     tokenizer = copy.deepcopy(model.tokenizer)
     tokenizer.model_max_length = model.max_tokens
     if model.text.backbone.config.model_type in SEES_PADDING:
-        tokenizer.model_input_names = ["input_ids"]
+        tokenizer.model_input_names = ["input_ids"]  # no mask
         tokenizer.padding_side = "left" if model.text_rules.pad_left else "right"
+        names = ("model_input_names", "padding_side")
+        tokenizer.init_kwargs |= dict.fromkeys(names)  # of what is set, what has a name here is written
     tokenizer.save_pretrained(folder)
     picture_processor(model.picture_rules).save_pretrained(folder)
 
@@ -106,8 +108,11 @@ def _of_family(model: TwoTower, family: type[PreTrainedConfig]) -> PreTrainedMod
         projection_dim=model.dim,
     )
     pair: Any = MODEL_MAPPING[family](config).float()
-    pair.vision_model.load_state_dict(_cpu(model.image.backbone))
-    pair.text_model.load_state_dict(_cpu(model.text.backbone))
+    for half, tower in ((pair.vision_model, model.image), (pair.text_model, model.text)):
+        missing, _ = half.load_state_dict(_cpu(tower.backbone), strict=False)
+        assert all(
+            name.startswith("pooler.") for name in missing
+        )  # of ALIGN's text half, which it never uses
     _check_heads(model, pair)
     made: PreTrainedModel = pair
     return made
@@ -118,7 +123,8 @@ def _dual(model: TwoTower) -> PreTrainedModel:
         kind = tower.backbone.config.model_type
         if tower.pool not in ("pooler", "cls") or not _can_pool(tower):
             raise CheckpointError(
-                f"the {name} tower ({kind}) pools by {tower.pool!r}, which no pair of transformers does: train with "
+                f"the {name} tower ({kind}) pools by {tower.pool!r}, which no pair of transformers does: "
+                f"train with "
                 f"model.{name}_pool=cls to export it so, or export it --to onnx"
             )
     image, text = (copy.deepcopy(tower.backbone).cpu() for tower in (model.image, model.text))
@@ -144,7 +150,7 @@ def _can_pool(tower: Tower) -> bool:
 def _linear_poolers(model: TwoTower, pair: Any) -> PreTrainedModel:
     """Let the poolers of towers that take their first token hand it on; tanh is undone by the projection."""
     if not isinstance(pair, VisionTextDualEncoderModel):
-        return pair  # type: ignore[no-any-return]
+        return pair
     for tower, encoder, projection in (
         (model.image, pair.vision_model, pair.visual_projection),
         (model.text, pair.text_model, pair.text_projection),

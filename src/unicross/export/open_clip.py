@@ -45,7 +45,8 @@ def write_open_clip(model: TwoTower, folder: Path) -> None:
     pair = as_pair(model)
     if not isinstance(pair, CLIPModel):
         raise CheckpointError(
-            f"an open_clip folder holds pairs of CLIP's shape, and this is a {type(pair).__name__}: export it --to hf"
+            f"an open_clip folder holds pairs of CLIP's shape, and this is a {type(pair).__name__}: export "
+            f"it --to hf"
         )
     config = {"model_cfg": _model_cfg(pair), "preprocess_cfg": _preprocess_cfg(model)}
     (folder / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
@@ -84,7 +85,9 @@ def _model_cfg(pair: CLIPModel) -> dict[str, Any]:
         text.eos_token_id in (2, text.vocab_size - 1),  # open_clip takes the greatest id for the end
     )
     if not all(shapes):
-        raise CheckpointError("this CLIP has a text tower of a shape that open_clip's configuration cannot say")
+        raise CheckpointError(
+            "this CLIP has a text tower of a shape that open_clip's configuration cannot say"
+        )
     vision_cfg = {
         "image_size": vision.image_size,
         "layers": vision.num_hidden_layers,
@@ -111,10 +114,13 @@ def _model_cfg(pair: CLIPModel) -> dict[str, Any]:
 
 def _preprocess_cfg(model: TwoTower) -> dict[str, Any]:
     rules = model.picture_rules
-    keeps = rules.resize.keeps_proportions if isinstance(rules.resize, ExactResize) else rules.resize == "crop"
+    keeps = (
+        rules.resize.keeps_proportions if isinstance(rules.resize, ExactResize) else rules.resize == "crop"
+    )
     if isinstance(rules.resize, ExactResize) and rules.resize.first != rules.side:
         raise CheckpointError(
-            f"its pictures are cut out of larger ones ({rules.resize}), which an open_clip folder cannot say: export "
+            f"its pictures are cut out of larger ones ({rules.resize}), which an open_clip folder cannot "
+            f"say: export "
             "it --to hf"
         )
     return {

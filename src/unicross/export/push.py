@@ -22,6 +22,7 @@ def push(folder: Path, name: str) -> str:
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(
-            f"{name}: cannot be uploaded: {reason}. Log in with `hf auth login`; the folder {folder} is written"
+            f"{name}: cannot be uploaded: {reason}. Log in with `hf auth login`; the folder {folder} is "
+            f"written"
         ) from error
     return f"https://huggingface.co/{name}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from unicross.export.huggingface import write_huggingface
 from unicross.model import TwoTower
@@ -30,6 +31,7 @@ def write_sentence_transformers(model: TwoTower, folder: Path) -> None:
             "transformer_task": "feature-extraction",
             "modality_config": features,
             "module_output_name": "sentence_embedding",
+            "processing_kwargs": _processing(model),
         },
         "config_sentence_transformers.json": {
             "model_type": "SentenceTransformer",
@@ -40,3 +42,13 @@ def write_sentence_transformers(model: TwoTower, folder: Path) -> None:
     }
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=2), encoding="utf-8")
+
+
+def _processing(model: TwoTower) -> dict[str, Any]:
+    """Texts that the tower sees with their padding are padded to its full length."""
+    length = model.text_rules.pad_to
+    return (
+        {}
+        if length is None
+        else {"text": {"padding": "max_length", "max_length": length, "truncation": True}}
+    )
