@@ -43,6 +43,9 @@ class FakeModel:
         self.pictures = 0
         """How many pictures were embedded so far."""
 
+    def preparation(self) -> list[str]:
+        return []
+
     def fingerprint(self) -> str:
         return f"{self.name}-1"
 

@@ -29,6 +29,19 @@ def test_a_pair_is_evaluated_on_all_items_or_a_split(pair, photos):
     assert "say which with data.root=" in str(run("evaluate", pair, code=1).exception or "")
 
 
+def test_one_command_indexes_and_serves(pair, photos, tmp_path, monkeypatch):
+    served = []
+    monkeypatch.setattr("unicross.commands.serve.serve", served.append)
+    run("index", pair, photos, "--store", tmp_path / "store", "--serve")
+    assert served == [str(tmp_path / "store")]
+
+
+def test_a_pair_is_exported(pair, tmp_path):
+    said = run("export", pair, tmp_path / "out", "--to", "sentence-transformers")
+    assert "README.md says how to load it" in said.stdout
+    assert (tmp_path / "out" / "modules.json").is_file()
+
+
 def test_a_pair_indexes_and_its_store_is_searched(pair, photos, tmp_path):
     store = tmp_path / "store"
     run("index", pair, photos, "--store", store)

@@ -19,7 +19,7 @@ FLOORS = (
     {"embed"},
     {"evaluation"},
     {"store", "training"},
-    {"compare", "search"},
+    {"compare", "export", "search"},
     {"contact_sheet", "demo", "report", "serve"},
     {"commands"},
     {"cli"},
@@ -63,6 +63,7 @@ WITHIN = {
         {"index"},
         {"bulk"},
     ),
+    "export": ({"huggingface", "card", "push"}, {"open_clip", "sentence_transformers"}),
     "compare": ({"intervals"}, {"table"}, {"runs"}),
 }
 """The order within packages: a module imports from lower ones of its package only."""

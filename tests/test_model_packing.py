@@ -18,7 +18,7 @@ ENDS = {"bos_token_id": 1, "eos_token_id": 2}
 def tower(model_type, pool="mean", **config):
     torch.manual_seed(0)
     backbone = text_backbone({"model_type": model_type} | (config or SMALL), 100)
-    return Tower(backbone, Fit(pool, SMALL["hidden_size"]), ModelConfig(image="", text="", dim=8)).eval()
+    return Tower(backbone, Fit(pool, width=32), ModelConfig(image="", text="", dim=8)).eval()
 
 
 @pytest.mark.parametrize("pool", ["mean", "cls"])

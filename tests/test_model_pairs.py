@@ -145,14 +145,15 @@ def test_a_pair_trains_and_its_run_is_a_model(pairs, photos, tmp_path):
     raw["data"] = {"root": str(photos)}
     recipe = tiny.make_recipe(raw)
     before = TwoTower.load(pairs("clip"))
-    train(recipe, tmp_path / "run")
+    heard = []
+    train(recipe, tmp_path / "run", listener=heard.append)
     model = TwoTower.load(tmp_path / "run")
     assert model.max_tokens == 77
     assert isinstance(model.picture_rules.resize, ExactResize)
     same = [torch.equal(a, b) for a, b in zip(before.parameters(), model.parameters(), strict=True)]
     assert not all(same)
-    notes = [event["text"] for event in tiny.events(tmp_path / "run", "note")]
-    assert any("shorter edge" in note for note in notes)
+    (start,) = [event for event in heard if event["kind"] == "start"]
+    assert "shorter edge" in start["preparation"][0]
 
 
 @pytest.mark.parametrize("family", ["siglip", "chinese_clip", "blip", "metaclip_2", "align", "dual"])

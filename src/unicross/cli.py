@@ -12,6 +12,7 @@ from unicross.commands.data import data
 from unicross.commands.demo import demo
 from unicross.commands.embed import embed
 from unicross.commands.evaluate import evaluate
+from unicross.commands.export import export
 from unicross.commands.index import index
 from unicross.commands.report import report
 from unicross.commands.search import search
@@ -27,7 +28,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (data, train, evaluate, compare, report, index, embed, search, serve, demo):
+for command in (data, train, evaluate, compare, report, index, embed, search, serve, export, demo):
     app.command()(command)
 app.add_typer(store, name="store")
 

@@ -48,6 +48,9 @@ def index(
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Keep going: look again and again.")] = False,
     every: Annotated[float, typer.Option(min=0, help="With --watch: seconds between two looks.")] = 10,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Serve the search page then, as `unicross serve STORE` does.")
+    ] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; the best there is by default.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
@@ -91,6 +94,10 @@ def index(
             break
         time.sleep(every)
     target.close()
+    if serve:
+        from unicross.commands.serve import serve as run_server
+
+        run_server(store)
 
 
 class Bar:

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ class Listening:
             case "decoding":
                 self._advance("decoding", event["done"], event["total"], "")
             case "start":
+                for sentence in event.get("preparation", ()):
+                    self._console.print(f"[dim]{escape(sentence)}[/]")
                 self._tasks.clear()
                 self._losses.clear()
                 self._epochs = event["epochs"]

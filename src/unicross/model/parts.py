@@ -135,9 +135,7 @@ def from_checkpoint(
     saved = ModelConfig.model_validate(settings["model"])
     if config is not None:
         _check_fits(folder, saved, config)
-    pictures = _pictures(settings, saved)
-    if config is not None and saved.pair is None:
-        pictures = dataclasses.replace(pictures, side=config.image_size, resize=config.resize)
+    pictures = _pictures(settings, config if config is not None and config.pair is None else saved)
     texts = TextRules(**settings.get("texts", {}))
     if config is not None and config.text_prefix:
         texts = dataclasses.replace(texts, prefix=config.text_prefix)
@@ -222,14 +220,11 @@ def _head(weights: Mapping[str, Tensor], tower: str) -> nn.Module:
     return nn.Linear(weight.shape[1], weight.shape[0], bias=f"{tower}.cross.bias" in weights)
 
 
-def _pictures(settings: Mapping[str, Any], saved: ModelConfig) -> PictureRules:
-    resize = settings.get("resize", saved.resize)  # not in checkpoints from before there were pairs
-    return PictureRules(
-        settings.get("side", saved.image_size),
-        ExactResize(**resize) if isinstance(resize, dict) else resize,
-        tuple(settings["mean"]),
-        tuple(settings["std"]),
-    )
+def _pictures(settings: Mapping[str, Any], config: ModelConfig) -> PictureRules:
+    mean, std = tuple(settings["mean"]), tuple(settings["std"])
+    if config.pair is None:
+        return PictureRules(config.image_size, config.resize, config.mean or mean, config.std or std)
+    return PictureRules(settings["side"], ExactResize(**settings["resize"]), mean, std)
 
 
 def _check_fits(folder: Path, saved: ModelConfig, config: ModelConfig) -> None:

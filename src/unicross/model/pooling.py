@@ -38,6 +38,8 @@ def fit_image(backbone: PreTrainedModel, pool: Pooling | None, side: int) -> Fit
     kind, patch = backbone.config.model_type, getattr(backbone.config, "patch_size", None)
     if backbone.main_input_name != "pixel_values":
         raise RecipeError(f"model_type {kind!r} cannot be an image tower: it takes no pictures")
+    own = getattr(backbone.config, "image_size", None)  # others are interpolated
+    side = own if isinstance(own, int) else side
     try:
         output = _tried(backbone, pixel_values=torch.zeros(1, 3, side, side))
     except (AttributeError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:

@@ -74,7 +74,7 @@ def check_finite(figures: Mapping[str, float], step: int, stage: str) -> None:
 
 def notes_before(recipe: Recipe, model: TwoTower, captions: CaptionTokens, processes: int) -> list[str]:
     """Sentences for the user before the first step."""
-    notes = model.preparation()
+    notes = []
     if processes > 1 and recipe.data.cache == "memory":
         notes.append(f"{processes} processes keep all decoded pictures each: data.cache=disk shares one copy")
     if processes == 1 and recipe.train.shard:

@@ -77,8 +77,10 @@ class Loop:
             steps=sum(self.steps),
             items=len(self.data.items),
             run=str(self.run.path),
+            preparation=self.model.preparation(),
         )
-        if progress.step == 0 and self.recipe.train.start_from is not None:
+        begins_trained = self.recipe.train.start_from is not None or self.recipe.model.pair is not None
+        if progress.step == 0 and begins_trained:
             self._validate()  # what the weights can do untrained: a run's best is never worse
         while progress.stage < len(stages):
             stage = stages[progress.stage]

@@ -1,0 +1,181 @@
+"""A model as a pair of transformers: CLIPModel, SiglipModel, ... where its towers are such halves, else a
+VisionTextDualEncoderModel; with tokenizer and picture processor.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import nn
+from transformers import (
+    MODEL_MAPPING,
+    CLIPImageProcessorPil,
+    PreTrainedConfig,
+    PreTrainedModel,
+    VisionTextDualEncoderConfig,
+    VisionTextDualEncoderModel,
+)
+
+from unicross.data.preparation import ExactResize, PictureRules
+from unicross.errors import CheckpointError
+from unicross.model import TwoTower
+from unicross.model.pairs import SEES_PADDING
+from unicross.model.tower import Tower
+
+TINY = 1e-3
+"""By so much a pooler that ends in tanh scales its input, which leaves it linear within 1e-5."""
+
+
+def write_huggingface(model: TwoTower, folder: Path) -> None:
+    """Fill a folder. Raises CheckpointError for towers whose pooling no class of transformers has."""
+    pair = as_pair(model)
+    pair.save_pretrained(folder)
+    write_processors(model, folder)
+
+
+def write_processors(model: TwoTower, folder: Path) -> None:
+    """Tokenizer and picture processor, as transformers writes them."""
+    tokenizer = copy.deepcopy(model.tokenizer)
+    tokenizer.model_max_length = model.max_tokens
+    if model.text.backbone.config.model_type in SEES_PADDING:
+        tokenizer.model_input_names = ["input_ids"]  # no mask
+        tokenizer.padding_side = "left" if model.text_rules.pad_left else "right"
+        names = ("model_input_names", "padding_side")
+        tokenizer.init_kwargs |= dict.fromkeys(names)  # of what is set, what has a name here is written
+    tokenizer.save_pretrained(folder)
+    picture_processor(model.picture_rules).save_pretrained(folder)
+
+
+def picture_processor(rules: PictureRules) -> Any:
+    """The processor of transformers that prepares pictures by these rules."""
+    resize, square = rules.resize, {"height": rules.side, "width": rules.side}
+    if not isinstance(resize, ExactResize):
+        resize = ExactResize(rules.side, rules.side, resize == "crop")
+    both = {"height": resize.first, "width": resize.first}
+    return CLIPImageProcessorPil(
+        size={"shortest_edge": resize.first} if resize.keeps_proportions else both,
+        do_center_crop=resize.keeps_proportions or resize.first != rules.side,
+        crop_size=square,
+        resample=Image.Resampling[resize.filter.upper()],
+        image_mean=list(rules.mean),
+        image_std=list(rules.std),
+    )
+
+
+def as_pair(model: TwoTower) -> PreTrainedModel:
+    """The model as one of transformers, on the CPU. Raises CheckpointError where none holds it."""
+    family = _family(model)
+    pair: Any = _of_family(model, family) if family is not None else _dual(model)
+    for name, tower in (("visual_projection", model.image), ("text_projection", model.text)):
+        if isinstance(tower.cross, nn.Linear):
+            getattr(pair, name).load_state_dict(_cpu(tower.cross))
+    with torch.no_grad():
+        log_scale = model.scale.log().cpu()
+        if hasattr(pair, "temperature"):
+            pair.temperature.fill_(1 / math.exp(log_scale))
+        else:
+            pair.logit_scale.fill_(log_scale)
+        if hasattr(pair, "logit_bias"):
+            pair.logit_bias.fill_(0.0 if model.bias is None else model.bias.item())
+    return _linear_poolers(model, pair).eval()
+
+
+def _family(model: TwoTower) -> type[PreTrainedConfig] | None:
+    """The configuration of the family of which both towers are halves, pooled as it pools; else None."""
+    halves = type(model.image.backbone.config), type(model.text.backbone.config)
+    modules = {half.__module__ for half in halves}
+    pooled = model.image.pool == "pooler" and model.text.pool in ("pooler", "cls")
+    if len(modules) > 1 or not pooled:
+        return None
+    for _, kind in inspect.getmembers(import_module(modules.pop()), inspect.isclass):
+        parts = getattr(kind, "sub_configs", None) or {}
+        if (parts.get("vision_config"), parts.get("text_config")) == halves and kind in MODEL_MAPPING:
+            return kind
+    return None
+
+
+def _of_family(model: TwoTower, family: type[PreTrainedConfig]) -> PreTrainedModel:
+    config = family(
+        vision_config=model.image.backbone.config.to_dict(),
+        text_config=model.text.backbone.config.to_dict(),
+        projection_dim=model.dim,
+    )
+    pair: Any = MODEL_MAPPING[family](config).float()
+    for half, tower in ((pair.vision_model, model.image), (pair.text_model, model.text)):
+        missing, _ = half.load_state_dict(_cpu(tower.backbone), strict=False)
+        assert all(
+            name.startswith("pooler.") for name in missing
+        )  # of ALIGN's text half, which it never uses
+    _check_heads(model, pair)
+    made: PreTrainedModel = pair
+    return made
+
+
+def _dual(model: TwoTower) -> PreTrainedModel:
+    for name, tower in (("image", model.image), ("text", model.text)):
+        kind = tower.backbone.config.model_type
+        if tower.pool not in ("pooler", "cls") or not _can_pool(tower):
+            raise CheckpointError(
+                f"the {name} tower ({kind}) pools by {tower.pool!r}, which no pair of transformers does: "
+                f"train with "
+                f"model.{name}_pool=cls to export it so, or export it --to onnx"
+            )
+    image, text = (copy.deepcopy(tower.backbone).cpu() for tower in (model.image, model.text))
+    config = VisionTextDualEncoderConfig.from_vision_text_configs(
+        image.config, text.config, projection_dim=model.dim
+    )
+    pair = VisionTextDualEncoderModel(config).float()
+    pair.vision_model.load_state_dict(image.state_dict(), strict=False)  # poolers are made below
+    pair.text_model.load_state_dict(text.state_dict(), strict=False)
+    _check_heads(model, pair)
+    return pair
+
+
+def _can_pool(tower: Tower) -> bool:
+    """Whether the encoder's class has a pooler that can be made to hand its first token on."""
+    if tower.pool == "pooler":
+        return True
+    fresh = type(tower.backbone)(tower.backbone.config)
+    return isinstance(getattr(getattr(fresh, "pooler", None), "dense", None), nn.Linear)
+
+
+@torch.no_grad()
+def _linear_poolers(model: TwoTower, pair: Any) -> PreTrainedModel:
+    """Let the poolers of towers that take their first token hand it on; tanh is undone by the projection."""
+    if not isinstance(pair, VisionTextDualEncoderModel):
+        return pair
+    for tower, encoder, projection in (
+        (model.image, pair.vision_model, pair.visual_projection),
+        (model.text, pair.text_model, pair.text_projection),
+    ):
+        if tower.pool == "cls":
+            dense = encoder.pooler.dense
+            dense.weight.copy_(TINY * torch.eye(*dense.weight.shape))
+            dense.bias.zero_()
+            projection.weight.div_(TINY)
+    return pair
+
+
+def _check_heads(model: TwoTower, pair: Any) -> None:
+    """Raise CheckpointError where the class has no place for the model's heads."""
+    for name, tower in (("visual_projection", model.image), ("text_projection", model.text)):
+        there = getattr(pair, name, None)
+        ours = tower.cross if isinstance(tower.cross, nn.Linear) else None
+        fits = (there is None) == (ours is None)
+        if ours is not None and there is not None:
+            fits = there.weight.shape == ours.weight.shape and (there.bias is None) == (ours.bias is None)
+        if not fits:
+            raise CheckpointError(
+                f"{type(pair).__name__} has no place for this model's heads: it cannot be exported as one"
+            )
+
+
+def _cpu(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}

@@ -1,0 +1,126 @@
+"""Exported models, each loaded by its own library, give the same embeddings."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModel, AutoProcessor
+
+import tiny
+from pretrained import FAMILIES, SQUASH, TEXTS, _clip, clip_tokenizer, make_pair
+from unicross.errors import CheckpointError
+from unicross.export import export
+from unicross.model import TwoTower
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*BlipModel")
+
+
+@pytest.fixture(autouse=True)
+def float32(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    paths = [folder / f"{number}.png" for number in range(2)]
+    for path in paths:
+        Image.fromarray(rng.integers(0, 256, (47, 61, 3), dtype=np.uint8)).save(path)
+    return paths
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_pair_comes_back_as_what_it_was(family, tmp_path, pictures):
+    source = make_pair(family, tmp_path / "pair")
+    model = TwoTower.load(source)
+    export(model, source, tmp_path / "out", "hf")
+    was, now = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("pair", "out"))
+    assert now["architectures"] == was["architectures"]
+    again = TwoTower.load(tmp_path / "out")
+    np.testing.assert_allclose(again.encode_images(pictures), model.encode_images(pictures), atol=1e-5)
+    np.testing.assert_allclose(again.encode_texts(TEXTS), model.encode_texts(TEXTS), atol=1e-5)
+    assert again.scale.item() == pytest.approx(model.scale.item(), rel=1e-5)
+    assert (again.bias is None) == (model.bias is None)
+
+
+@torch.no_grad()
+def test_transformers_makes_the_same_of_an_exported_run(tmp_path, pictures):
+    """Two towers that were no pair: class tokens, handed on by poolers that are made linear."""
+    text = tiny.BERT | {"initializer_range": 0.3}
+    model = tiny.model(TEXTS, image=tiny.VIT, text=text, image_pool="cls", text_pool="cls")
+    export(model, tmp_path, tmp_path / "out", "hf")
+    pair = AutoModel.from_pretrained(tmp_path / "out").eval()
+    assert type(pair).__name__ == "VisionTextDualEncoderModel"
+    processor = AutoProcessor.from_pretrained(tmp_path / "out", backend="pil")
+    inputs = processor(
+        text=list(TEXTS), images=[Image.open(p) for p in pictures], padding=True, return_tensors="pt"
+    )
+    made = pair(**inputs)
+    np.testing.assert_allclose(made.text_embeds.numpy(), model.encode_texts(TEXTS), atol=1e-4)
+    np.testing.assert_allclose(made.image_embeds.numpy(), model.encode_images(pictures), atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["clip", "siglip", "chinese_clip", "align", "dual"])
+@pytest.mark.filterwarnings("ignore")
+def test_sentence_transformers_makes_the_same(family, tmp_path, pictures):
+    library = pytest.importorskip("sentence_transformers")
+    source = make_pair(family, tmp_path / "pair")
+    model = TwoTower.load(source)
+    export(model, source, tmp_path / "out", "sentence-transformers")
+    theirs = library.SentenceTransformer(str(tmp_path / "out"), device="cpu")
+    images = theirs.encode([Image.open(path) for path in pictures])
+    np.testing.assert_allclose(images, model.encode_images(pictures), atol=1e-4)
+    np.testing.assert_allclose(theirs.encode(list(TEXTS)), model.encode_texts(TEXTS), atol=1e-4)
+
+
+def test_a_clip_goes_to_open_clip_and_comes_back(tmp_path, pictures):
+    """Against open_clip itself: test_model_open_clip.py, where it is installed."""
+    tokenizer = clip_tokenizer()
+    pair = _clip("clip", tokenizer)
+    pair.config.text_config.intermediate_size = 128
+    import transformers
+
+    torch.manual_seed(0)
+    pair.config.text_config.hidden_act = pair.config.vision_config.hidden_act = "quick_gelu"
+    pair = transformers.CLIPModel(pair.config).eval()
+    pair.save_pretrained(tmp_path / "pair")
+    tokenizer.save_pretrained(tmp_path / "pair")
+    transformers.CLIPImageProcessorPil(**SQUASH, do_center_crop=False).save_pretrained(tmp_path / "pair")
+    model = TwoTower.load(tmp_path / "pair")
+    export(model, tmp_path / "pair", tmp_path / "out", "open_clip")
+    again = TwoTower.load(tmp_path / "out")
+    np.testing.assert_allclose(again.encode_images(pictures), model.encode_images(pictures), atol=1e-6)
+    np.testing.assert_allclose(again.encode_texts(TEXTS), model.encode_texts(TEXTS), atol=1e-6)
+
+
+def test_what_a_format_cannot_hold_is_refused(tmp_path):
+    model = tiny.model(TEXTS)
+    with pytest.raises(CheckpointError, match=r"pools by 'mean', which no pair of transformers does"):
+        export(model, tmp_path, tmp_path / "out", "hf")
+    assert not (tmp_path / "out").exists()
+    siglip = TwoTower.load(make_pair("siglip", tmp_path / "pair"))
+    with pytest.raises(CheckpointError, match=r"holds pairs of CLIP's shape"):
+        export(siglip, tmp_path / "pair", tmp_path / "out", "open_clip")
+    with pytest.raises(CheckpointError, match="is there already"):
+        export(siglip, tmp_path / "pair", tmp_path / "pair", "hf")
+
+
+def test_a_model_card_says_data_recipe_and_metrics(tmp_path, photos):
+    from unicross.data.load import read_validation
+    from unicross.evaluation import evaluate
+    from unicross.run import RunFolder
+    from unicross.training import train
+
+    recipe = tiny.recipe(photos, tiny.ALIGN, model={"image_pool": "cls", "text_pool": "cls"})
+    train(recipe, tmp_path / "run")
+    model = TwoTower.load(tmp_path / "run")
+    evaluate(model, read_validation(recipe.data)).save(RunFolder(tmp_path / "run").evaluation)
+    export(model, tmp_path / "run", tmp_path / "out", "hf")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert card.startswith("---\nlicense: other\n")
+    assert "8 images and 24 captions" in card
+    assert "AutoModel.from_pretrained" in card
+    assert "image_text: 1.0" in card
+    assert str(photos.parent) not in card  # nobody else's business
