@@ -78,7 +78,7 @@ def uni_modal_batches(
 
 
 def with_unpaired(plan: Plan, images: Indices, texts: Indices, count: int, rng: np.random.Generator) -> Plan:
-    """Add up to `count` images alone and `count` texts alone to each batch, each at most once an epoch.
+    """Add up to `count` images only and `count` texts only to each batch, each at most once an epoch.
 
     Where there are fewer, they are spread evenly.
     """

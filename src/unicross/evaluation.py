@@ -1,7 +1,7 @@
 """The retrieval protocol of the field: every caption of every image, both ways, ties against the model.
 
-Only pairs count: items with an image and at least one caption are the gallery and the queries; images alone
-and texts alone are left out. All captions of an image are used.
+Only pairs count: items with an image and at least one caption are the gallery and the queries; images only
+and texts only are left out. All captions of an image are used.
 
 i2t: an image finds any of its captions. t2i: a caption finds its image. t2t: a caption finds a sibling
 caption of its image, itself left out (images with one caption ask nothing; where more than SIBLING_QUERIES

@@ -70,18 +70,21 @@ def data(
 
 
 def _figures(items: Items) -> dict[str, float]:
+    import numpy as np
     import pyarrow.compute as pc
+
+    from unicross.data.items import text_numbers
 
     texts = items.texts
     words = pc.count_substring_regex(texts, r"\S+").to_numpy()
-    shared = pc.sum(pc.greater(pc.value_counts(texts).field("counts"), 1)).as_py() or 0
+    repeated = np.bincount(text_numbers(texts)) > 1  # but for case and spaces
     return {
         "items": len(items),
         "pairs": int((items.has_image & items.has_text).sum()),
-        "images alone": int((items.has_image & ~items.has_text).sum()),
-        "texts alone": int((~items.has_image & items.has_text).sum()),
+        "images only": int((items.has_image & ~items.has_text).sum()),
+        "texts only": int((~items.has_image & items.has_text).sum()),
         "captions": len(texts),
-        "said more than once": shared,
+        "said more than once": int(repeated.sum()),
         "mean words": round(float(words.mean()), 1) if len(words) else 0,
         "most words": int(words.max()) if len(words) else 0,
     }
@@ -109,7 +112,7 @@ def _verdict(figures: dict[str, dict[str, float]]) -> str:
     """What there is of all splits together, in a sentence."""
     pairs, images, texts = (
         int(sum(values[name] for values in figures.values()))
-        for name in ("pairs", "images alone", "texts alone")
+        for name in ("pairs", "images only", "texts only")
     )
     alone = f"{images:,} pictures without words, {texts:,} texts without a picture"
     if not pairs:

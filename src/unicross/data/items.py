@@ -94,7 +94,7 @@ class Item:
     """One image with its captions.
 
     `image_id` identifies the item within its data set: two views of one item are positives of each other.
-    `image` is None for texts alone; `captions` is empty for an image alone; never both.
+    `image` is None for texts only; `captions` is empty for an image only; never both.
     """
 
     image_id: str

@@ -2,7 +2,7 @@
 
 Columns are found by their usual names (see `rows.py`): an image (bytes, Hugging Face's `{bytes, path}`, or a
 path), a caption (a text or a list of texts), perhaps `split` and `image_id`. Rows without an image are texts
-alone, rows without a caption images alone. Only the small columns are read beforehand.
+only, rows without a caption images only. Only the small columns are read beforehand.
 
 A leaf is a column or a field of one, `image.bytes` for instance.
 """

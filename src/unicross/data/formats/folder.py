@@ -1,8 +1,8 @@
 """A folder of images, each with its captions in a text file, one caption a line.
 
 The captions of `a.jpg` are in `a.txt`, `a.jpg.txt`, `a.caption`, or as `caption` in `a.json`, beside it; or
-in a folder beside its own: `images/a.jpg` and `captions/a.txt`. Images without such a file are images alone,
-text files without an image are texts alone. First-level folders called train, val, dev or test are splits.
+in a folder beside its own: `images/a.jpg` and `captions/a.txt`. Images without such a file are images only,
+text files without an image are texts only. First-level folders called train, val, dev or test are splits.
 img2dataset writes such folders (`files`); what it could not download is counted. `image_id` is the path
 relative to the root.
 """
