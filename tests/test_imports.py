@@ -47,7 +47,7 @@ WITHIN = {
     "store": (
         {"cached", "base"},
         {"archive", "catalog", "lance", "milvus"},
-        {"copy", "moved"},
+        {"copy", "moved", "sources"},
         {"index"},
         {"bulk"},
     ),

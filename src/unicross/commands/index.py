@@ -22,7 +22,7 @@ SHOWN = 20
 
 def index(
     checkpoint: Annotated[Path, typer.Argument(help="The trained model.")],
-    folder: Annotated[Path, typer.Argument(help="The folder of pictures; its folders are searched too.")],
+    folder: Annotated[Path, typer.Argument(help="A folder of pictures, or a table, shards, Parquet, ...")],
     store: Annotated[
         str,
         typer.Option(
