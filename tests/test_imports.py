@@ -59,7 +59,7 @@ WITHIN = {
     "store": (
         {"cached", "base"},
         {"archive", "catalog", "lance", "milvus"},
-        {"copy", "moved"},
+        {"copy", "moved", "sources"},
         {"index"},
         {"bulk"},
     ),

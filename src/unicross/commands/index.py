@@ -26,7 +26,7 @@ def index(
         Path,
         typer.Argument(help="The model: a run, a checkpoint, or a pretrained pair (folder or hub name)."),
     ],
-    folder: Annotated[Path, typer.Argument(help="The folder of pictures; its folders are searched too.")],
+    folder: Annotated[Path, typer.Argument(help="A folder of pictures, or a table, shards, Parquet, ...")],
     store: Annotated[
         str,
         typer.Option(

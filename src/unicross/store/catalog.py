@@ -21,7 +21,7 @@ from typing import Any
 from unicross.data.formats.rows import read_lines, require_columns
 from unicross.data.formats.table import SUFFIXES, cell, is_text_table, read_table
 from unicross.data.formats.table import captions as captions_of
-from unicross.data.items import as_unicode
+from unicross.data.items import ImageSource, as_unicode
 from unicross.embed import Failure, FoundFile, find_pictures
 from unicross.errors import DataError
 from unicross.store.base import RESERVED, Row, Value, check_user_column, make_id
@@ -54,6 +54,8 @@ class Catalog:
     """None without a captions file, or where it only holds columns."""
     failures: tuple[Failure, ...]
     """What could not be looked at, and captions of pictures that are not there."""
+    pictures: Mapping[str, ImageSource] = field(default_factory=dict)
+    """By the path of their row, pictures that may be no files of their own; of all others the path is one."""
 
 
 def read_catalog(folder: Path, captions_file: Path | None) -> Catalog:
@@ -142,13 +144,16 @@ def _text_rows(files: Iterable[FoundFile], by_path: Mapping[str, Sequence[Captio
     return {row.id: row for row in rows}
 
 
-def read_captions(path: Path) -> list[Caption]:
-    """All captions of a file. Raises DataError, with the line, for what cannot be understood."""
+def read_captions(path: Path, *, skip_bad: bool = False) -> list[Caption]:
+    """All captions of a file. Raises DataError, with the line, for what cannot be understood.
+
+    `skip_bad` leaves out bad lines of a table, for a caller who says what they are.
+    """
     if not path.is_file():
         raise DataError(f"captions file not found: {path}")
     suffix = path.suffix.lower()
     if suffix in SUFFIXES or is_text_table(path):
-        return _table(path)
+        return _table(path, skip_bad)
     if suffix in (".txt", ".token", ""):
         return list(_plain(path))
     raise DataError(f"{path}: captions are read from .csv, .tsv, .jsonl and .txt, not from {suffix!r}")
@@ -167,9 +172,9 @@ def _plain(path: Path) -> Iterator[Caption]:
             yield Caption("", line.strip()[:LONGEST_TEXT])
 
 
-def _table(path: Path) -> list[Caption]:
+def _table(path: Path, skip_bad: bool) -> list[Caption]:
     table = read_table(path)
-    if table.problems:
+    if table.problems and not skip_bad:
         raise DataError(f"{table.problems[0]}: correct the line")
     require_columns(path, table.columns, table.names)
     image, texts = table.columns.image, table.columns.captions

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
+from unicross.data.items import ImageSource
 from unicross.embed import Encoder, Failure, embed_images
 from unicross.errors import DataError, StoreError
 from unicross.prefetch import OnProgress
@@ -17,6 +19,7 @@ from unicross.store.archive import EmbeddingArchive
 from unicross.store.base import Row, Store
 from unicross.store.catalog import Catalog, read_catalog
 from unicross.store.moved import find_moved, move_rows
+from unicross.store.sources import is_source, read_source
 
 CHUNK = 512
 """Rows that are embedded between two commits to the store."""
@@ -69,6 +72,7 @@ def index(
 ) -> IndexReport:
     """Embed what is new or changed under `folder` into `store`.
 
+    `folder` may also be what one can train on (a table, shards, Parquet ...): see `sources.py`.
     `captions` adds texts and user columns (see `catalog.py`). `prune` removes pictures of this folder that
     are gone, and texts that the captions file has no more. Pictures moved here, from `moved_from` or
     from wherever (see `moved.py`), keep their vectors. `archive` takes the embeddings as Parquet as well.
@@ -76,7 +80,10 @@ def index(
     model filled.
     """
     store.info.check(model.fingerprint(), address=store.address)
-    catalog = read_catalog(folder, captions)
+    if captions is None and is_source(folder):
+        catalog = read_source(folder)
+    else:
+        catalog = read_catalog(folder, captions)
     store.remember(roots=[catalog.root])
     if archive is not None:
         archive.describe(store.info)
@@ -92,7 +99,7 @@ def index(
         failed=list(catalog.failures),
     )
     _update(store, archive, changes.to_update, report)
-    _embed(model, store, archive, changes.to_embed, stored, report, on_progress)
+    _embed(model, store, archive, catalog, changes.to_embed, stored, report, on_progress)
     if prune:
         _prune(store, archive, catalog, stored, report)
     if report.changed:
@@ -123,14 +130,21 @@ def find_changes(catalog: Catalog, stored: Mapping[str, Row]) -> Changes:
 
 
 def embed_rows(
-    model: Encoder, rows: Sequence[Row], on_progress: OnProgress = _silent
+    model: Encoder,
+    rows: Sequence[Row],
+    on_progress: OnProgress = _silent,
+    pictures: Mapping[str, ImageSource] = MappingProxyType({}),
 ) -> tuple[list[Row], list[Failure]]:
-    """The rows with their vectors, and the pictures that cannot be read. Reports after every row."""
+    """The rows with their vectors, and the pictures that cannot be read. Reports after every row.
+
+    `pictures`: where the picture of a path is read from if not from the file of that path.
+    """
     embedded: list[Row] = []
     failures: list[Failure] = []
     images = [row for row in rows if row.kind == "image"]
     texts = [row for row in rows if row.kind == "text"]
-    for row, vector in zip(images, embed_images(model, [row.path for row in images]), strict=True):
+    sources = [pictures.get(row.path, row.path) for row in images]
+    for row, vector in zip(images, embed_images(model, sources), strict=True):
         if isinstance(vector, DataError):
             failures.append(Failure(row.path, str(vector).removeprefix(f"{row.path}: ")))
         else:
@@ -199,6 +213,7 @@ def _embed(
     model: Encoder,
     store: Store,
     archive: EmbeddingArchive | None,
+    catalog: Catalog,
     to_embed: Sequence[Row],
     stored: Mapping[str, Row],
     report: IndexReport,
@@ -212,7 +227,7 @@ def _embed(
         def on_row(done: int, _: int, before: int = start) -> None:
             on_progress(before + done, total)
 
-        rows, failures = embed_rows(model, chunk, on_row)
+        rows, failures = embed_rows(model, chunk, on_row, catalog.pictures)
         _write(store, archive, rows)
         report.failed += failures
         replaced = sum(row.id in stored for row in rows)

@@ -1,0 +1,94 @@
+"""Rows of what one can train on: a table, COCO's file, shards, Parquet and the others of `data/formats`.
+
+A row's path is that of the picture's file; of a picture in a shard it is the shard's path and the picture's
+place in it, and size and time are those of the shard. The other columns of a table become user columns.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from unicross.data.formats.rows import find_image, image_folders
+from unicross.data.formats.shards import ShardImage
+from unicross.data.images import IMAGE_SUFFIXES
+from unicross.data.items import ImageFile, ImageSource
+from unicross.data.load import open_source
+from unicross.data.walk import walk
+from unicross.embed import Failure
+from unicross.store.base import Row, Value, make_id
+from unicross.store.catalog import LONGEST_TEXT, Catalog, read_captions
+
+IN_FOLDERS = (".tar", ".parquet", ".arrow")
+"""Files that make a folder without pictures a source."""
+
+
+def is_source(place: Path) -> bool:
+    """Whether it is a file, or a folder of shards without pictures beside them."""
+    if place.is_file():
+        return True
+    if not place.is_dir():
+        return False
+    suffixes = {Path(entry.name).suffix.lower() for entry in walk(place.resolve(), lambda *_: None)}
+    return not suffixes & IMAGE_SUFFIXES and bool(suffixes & set(IN_FOLDERS))
+
+
+def read_source(place: Path) -> Catalog:
+    """The rows of a source. Raises DataError where it cannot be read."""
+    place = place.resolve()
+    source = open_source(place)
+    loaded = source.items(None, "skip")
+    is_table = source.format == "table" and place.is_file()
+    extra = _columns(place) if is_table else {}
+    images: dict[str, Row] = {}
+    texts: dict[str, Row] = {}
+    pictures: dict[str, ImageSource] = {}
+    problems = [p for p in loaded.problems if p.stops or not is_table]  # a table's columns are read here
+    failures = [Failure(p.where, f"{p.kind}: {p.what}") for p in problems]
+    for index in range(len(loaded.items)):
+        item = loaded.items[index]
+        path = ""
+        captions = [caption[:LONGEST_TEXT] for caption in item.captions]
+        if item.image is not None:
+            path, file = _place(item.image)
+            status = os.stat(file)
+            first = captions[0] if captions else ""
+            id = make_id("image", path)
+            columns = extra.get(path, {})
+            images[id] = Row(
+                id, "image", path, status.st_size, status.st_mtime, first, file.parent.name, columns
+            )
+            pictures[path] = item.image
+        for caption in captions:
+            id = make_id("text", path, caption)
+            texts[id] = Row(id, "text", path, caption=caption, extra=extra.get(path, {}))
+    folders = {str(_folder(source)) for source in pictures.values()}
+    root = os.path.commonpath(folders) if folders else str(place.parent)
+    captioned = frozenset(id for id, row in images.items() if row.caption or row.extra)
+    return Catalog(root, images, captioned, texts or None, tuple(failures), pictures)
+
+
+def _place(image: ImageSource) -> tuple[str, Path]:
+    """What a row calls a picture, and the file that it is read from."""
+    if isinstance(image, ImageFile):
+        return str(image.path.absolute()), image.path.absolute()
+    assert isinstance(image, ShardImage)
+    (shard,) = image.shards.files(np.array([image.row]))
+    return f"{shard}/{image.name.removeprefix(f'{shard}: ')}", Path(shard)
+
+
+def _folder(image: ImageSource) -> Path:
+    return _place(image)[1].parent
+
+
+def _columns(table: Path) -> dict[str, dict[str, Value]]:
+    """User columns by the path of the picture."""
+    folders = image_folders(table.parent)
+    columns: dict[str, dict[str, Value]] = {}
+    for caption in read_captions(table, skip_bad=True):
+        if caption.image and caption.extra:
+            path = str(find_image(caption.image, folders).absolute())
+            columns.setdefault(path, {}).update(caption.extra)
+    return columns
