@@ -59,20 +59,21 @@ def test_other_names_are_not_there():
 
 
 SURFACE = """
-data ROOT --format --json
-train RECIPE OVERRIDES --out --resume --device
-evaluate CHECKPOINT OVERRIDES --folds --batch-size --device --json
 compare RECIPES --seeds --match --out --device --json
-report FOLDER --out
-index CHECKPOINT FOLDER --store --captions --prune --archive --watch --every --device --json
-embed CHECKPOINT FOLDER --out --captions --engine --workers --gpus --device --json
-search STORE WORDS --image --like --minus --weight --texts --where -k --offset --model --device --json \
---sheet --open
-serve STORE --host --port --api-key --allow-host --max-upload-mb --max-megapixels --timeout --model --device
+data ROOT OVERRIDES --format --json
 demo --out --items --seed
-store info STORE --json
+embed CHECKPOINT FOLDER --out --captions --engine --workers --gpus --device --json
+evaluate CHECKPOINT OVERRIDES --folds --batch-size --device --json
+export MODEL OUT --to --push
+index CHECKPOINT FOLDER --store --captions --prune --moved-from --archive --watch --every --serve --device --json
+report FOLDER --out
+search STORE WORDS --image --like --minus --weight --texts --where -k --offset --model --device --json --sheet --open
+serve STORE --host --port --api-key --allow-host --max-upload-mb --max-megapixels --timeout --model --device
 store copy SOURCE TARGET
+store forget STORE ROOT
+store info STORE --json
 store rebuild ARCHIVE TARGET
+train RECIPE OVERRIDES --out --resume --device
 """
 
 
