@@ -74,7 +74,7 @@ store forget STORE ROOT
 store info STORE --json
 store rebuild ARCHIVE TARGET
 train RECIPE OVERRIDES --out --resume --device
-"""
+"""  # noqa: E501
 
 
 def test_the_command_line_is_what_scripts_rely_on():
