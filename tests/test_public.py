@@ -64,12 +64,13 @@ train RECIPE OVERRIDES --out --resume --device
 evaluate CHECKPOINT OVERRIDES --folds --batch-size --device --json
 compare RECIPES --seeds --match --out --device --json
 report FOLDER --out
-index CHECKPOINT FOLDER --store --captions --prune --archive --watch --every --device --json
+index CHECKPOINT FOLDER --store --captions --prune --archive --watch --every --serve --device --json
 embed CHECKPOINT FOLDER --out --captions --engine --workers --gpus --device --json
 search STORE WORDS --image --like --minus --weight --texts --where -k --offset --model --device --json \
 --sheet --open
 serve STORE --host --port --api-key --allow-host --max-upload-mb --max-megapixels --timeout --model --device
 demo --out --items --seed
+export MODEL OUT --to --push
 store info STORE --json
 store copy SOURCE TARGET
 store rebuild ARCHIVE TARGET
