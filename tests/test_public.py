@@ -59,7 +59,7 @@ def test_other_names_are_not_there():
 
 
 SURFACE = """
-data ROOT --format --json
+data ROOT OVERRIDES --format --json
 train RECIPE OVERRIDES --out --resume --device
 evaluate CHECKPOINT OVERRIDES --folds --batch-size --device --json
 compare RECIPES --seeds --match --out --device --json
