@@ -22,7 +22,7 @@ from unicross.data.items import Item, Items
 from unicross.data.load import read_splits
 from unicross.errors import UnicrossError
 from unicross.model import TwoTower
-from unicross.training import loop, state, train
+from unicross.training import entry, state, train
 from unicross.training.sharding import shard
 
 RANKS = 2
@@ -79,7 +79,7 @@ def with_items_alone(data: DataConfig) -> Any:
 
 def run(name: str, folder: Path, photos: Path, **options: Any) -> None:
     """One run, begun or gone on with; with `cut`, until that step."""
-    loop.read_splits = with_items_alone
+    entry.read_splits = with_items_alone
 
     def listener(event: Any) -> None:
         if event["kind"] == "step" and event["step"] == options.get("cut"):

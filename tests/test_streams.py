@@ -7,7 +7,7 @@ import pytest
 
 import tiny
 from unicross.streams import draw_seed, stream
-from unicross.training import loop, plan, train
+from unicross.training import entry, loop, plan, train
 
 
 def drawn(rng):
@@ -44,6 +44,7 @@ def test_no_two_uses_in_a_run_share_a_stream(photos, tmp_path, monkeypatch):
         named.append(name)
         return stream(*name)
 
+    monkeypatch.setattr(entry, "stream", watched)
     monkeypatch.setattr(loop, "stream", watched)
     monkeypatch.setattr(plan, "stream", watched)
     stages = (tiny.UNI, tiny.ALIGN | {"fit_heads": True}, tiny.SHARPEN | {"epochs": 2})

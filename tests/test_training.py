@@ -89,7 +89,7 @@ def test_training_learns_and_tells_what_it_does(photos, tmp_path):
     assert len(losses) == 36
     assert np.mean(losses[-3:]) < np.mean(losses[:3]) - 0.5
     assert [event["step"] for event in tiny.events(run, "eval")] == list(range(3, 37, 3))
-    assert {event["kind"] for event in heard} == {"decoding", "start", "note", "step", "epoch", "eval"}
+    assert {event["kind"] for event in heard} == {"decoding", "start", "step", "epoch", "eval"}
     best = max(tiny.events(run, "eval"), key=lambda event: event["rsum"])
     assert summary["metrics"]["rsum"] == best["rsum"]
     assert json.loads((run / "summary.json").read_text()) == json.loads(json.dumps(summary))
