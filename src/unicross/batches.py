@@ -89,13 +89,13 @@ def with_unpaired(plan: Plan, images: Indices, texts: Indices, count: int, rng: 
 
 
 def false_negatives(
-    images: NDArray[np.floating], texts: NDArray[np.floating], guard: float
+    images: NDArray[np.floating], texts: NDArray[np.floating], mask_above: float
 ) -> NDArray[np.bool_]:
     """Pairs of a batch that are probably true matches although they belong to different items.
 
     Args:
         images, texts: [B, D] unit embeddings of the batch's items.
-        guard: a pair is masked where its similarity exceeds this share of the positive similarity of its
+        mask_above: a pair is masked where its similarity exceeds this share of the positive similarity of its
             image or of its text. An anchor whose own positive similarity is not above zero masks nothing.
 
     Returns:
@@ -103,7 +103,7 @@ def false_negatives(
     """
     similarity = images.astype(np.float32) @ texts.astype(np.float32).T  # [B, D] @ [D, B] -> [B, B]
     positive = np.diagonal(similarity)
-    limit = np.where(positive > 0, guard * positive, np.inf)
+    limit = np.where(positive > 0, mask_above * positive, np.inf)
     masked = (similarity > limit[:, None]) | (similarity > limit[None, :])
     np.fill_diagonal(masked, False)
     return masked

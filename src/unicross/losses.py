@@ -109,25 +109,25 @@ def cross_modal(
     return forward, backward
 
 
-def sample_weights(cluster: Tensor, gallery: int) -> Tensor:
-    """How often each pair of a batch counts where the batch stands for a gallery of many more items.
+def sample_weights(cluster: Tensor, negatives_from: int) -> Tensor:
+    """How often each pair of a batch counts where the batch stands for many more items.
 
     Of a clustered batch, an anchor's own cluster is all there is of it, while the items of other clusters
     are a sample of the rest; counted alike, the near would crowd out the far. Weights by the inverse of
     how likely a negative was drawn (Horvitz & Thompson 1952; for a softmax: Bengio & Senécal 2008) let the
-    denominator estimate that of the whole gallery.
+    denominator estimate that of all of them.
 
     Args:
         cluster: [P] the cluster of each pair of the batch; all different where the batch is random.
-        gallery: items of which the batch is a sample.
+        negatives_from: items of which the batch is a sample.
 
     Returns:
-        [P, P] logarithms: 0 within a cluster, log((gallery - C) / (P - C)) but not below 0 between two, where
+        [P, P] logarithms: 0 within a cluster, log((negatives_from - C) / (P - C)) but not below 0 between two, where
         C is the mean number of pairs in an anchor's cluster.
     """
     same = cluster[:, None] == cluster[None, :]
     own = same.sum() / len(cluster)
-    others = (gallery - own) / (len(cluster) - own).clamp(min=1)
+    others = (negatives_from - own) / (len(cluster) - own).clamp(min=1)
     return torch.where(same, 0.0, others.clamp(min=1).log())
 
 

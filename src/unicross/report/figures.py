@@ -82,7 +82,7 @@ def against_compute(variants: Sequence[Variant]) -> str | None:
 
 
 def rounds(variants: Sequence[Variant]) -> str | None:
-    """How hard the clustered batches are, round by round, and what the guard masks."""
+    """How hard the clustered batches are, round by round, and what is masked."""
 
     def hardness(axes: Axes) -> bool:
         drawn = _lines(axes, variants, _rounds("hardness"))
