@@ -122,8 +122,8 @@ def sample_weights(cluster: Tensor, negatives_from: int) -> Tensor:
         negatives_from: items of which the batch is a sample.
 
     Returns:
-        [P, P] logarithms: 0 within a cluster, log((negatives_from - C) / (P - C)) but not below 0 between two,
-        where C is the mean number of pairs in an anchor's cluster.
+        [P, P] logarithms: 0 within a cluster, log((negatives_from - C) / (P - C)) but not below 0 between
+        two, where C is the mean number of pairs in an anchor's cluster.
     """
     same = cluster[:, None] == cluster[None, :]
     own = same.sum() / len(cluster)
