@@ -12,7 +12,7 @@ from unicross.compare import Steps, compare, real_steps
 from unicross.compare.intervals import COMPARED
 from unicross.compare.table import Comparison, table
 from unicross.demo.scenes import write_demo_set
-from unicross.errors import DataError, RecipeError, TrainingError
+from unicross.errors import DataError, RecipeError, TrainingError, TrainingStopped
 from unicross.evaluation import evaluate_embeddings
 from unicross.recipe import dump_recipe, load_recipe
 
@@ -269,3 +269,12 @@ def test_real_training_and_evaluation(tmp_path):
     assert {"i2i/R@1", "t2t/R@1", "rsum"} <= row.metrics.keys()
     assert row.image_forwards == 2 * 24 * 3  # epochs, items, forward and backward
     assert {"eval", "step"} <= {event["kind"] for event in heard}
+
+
+def test_being_asked_to_stop_is_passed_on(recipes, tmp_path):
+    def stopped(*_):
+        raise TrainingStopped("stopped by SIGTERM", 15)
+
+    with pytest.raises(TrainingStopped, match="stopped by SIGTERM") as caught:
+        compare(recipes, [0], tmp_path, overrides=GIVEN, steps=Steps(stopped, stopped))
+    assert caught.value.signal == 15

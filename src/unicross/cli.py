@@ -19,7 +19,7 @@ from unicross.commands.search import search
 from unicross.commands.serve import serve
 from unicross.commands.store import app as store
 from unicross.commands.train import train
-from unicross.errors import UnicrossError
+from unicross.errors import TrainingStopped, UnicrossError
 
 app = typer.Typer(
     name="unicross",
@@ -52,6 +52,9 @@ def main() -> None:
     """Run the command line: errors of ours are one line and exit code 1, usage errors exit code 2."""
     try:
         app()
+    except TrainingStopped as stopped:
+        typer.echo(str(stopped), err=True)
+        sys.exit(128 + stopped.signal)
     except (UnicrossError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)

@@ -22,7 +22,14 @@ import numpy as np
 from unicross.compare.intervals import Ranks, paired_difference
 from unicross.compare.table import Comparison, Match, RecipeRow, Spread
 from unicross.config import Recipe
-from unicross.errors import CheckpointError, DataError, RecipeError, TrainingError, UnicrossError
+from unicross.errors import (
+    CheckpointError,
+    DataError,
+    RecipeError,
+    TrainingError,
+    TrainingStopped,
+    UnicrossError,
+)
 from unicross.evaluation import Result
 from unicross.recipe import dump_recipe, load_recipe
 from unicross.run import RunFolder, Summary, has_recipe, recipe_of
@@ -158,6 +165,8 @@ def _run(
             progress(f"{name}: {'resuming' if resume else 'training'} {recipe.epochs} epochs in {folder}")
             try:
                 steps.train(recipe, folder, resume)
+            except TrainingStopped:  # it was asked to: nothing is wrong with the run
+                raise
             except UnicrossError as error:
                 raise type(error)(f"{name}, in {folder}: {error}") from error
         summaries.append(RunFolder(folder).summary())
