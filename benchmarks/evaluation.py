@@ -51,7 +51,7 @@ def measure(count: int) -> dict[str, float]:
             images[owner[rows]] + 0.2 * rng.standard_normal((len(owner[rows]), DIM), np.float32)
         )
     began = time.perf_counter()
-    result = evaluate_embeddings(images, texts, owner, image_ids=[str(i) for i in range(count)])
+    result = evaluate_embeddings(images, texts, owner, item_ids=[str(i) for i in range(count)])
     return {
         "images": count,
         "captions": len(owner),

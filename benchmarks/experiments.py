@@ -17,15 +17,17 @@ import pyarrow.parquet as pq
 import torch
 import yaml
 
-from unicross.compare.intervals import Ranks
+from unicross.compare.intervals import CROSS, UNI, Owners, Ranks
+from unicross.evaluation import Result
 from unicross.files import beside, write_text
 from unicross.recipe import load_recipe
 
 ROOT = Path(__file__).parent.parent
 RECIPES = ROOT / "src" / "unicross" / "recipes"
 FOLDER = ROOT / "experiments"
+WAYS = (*CROSS, *UNI)
 RECALLS = tuple(f"{way}/R@{k}" for way in ("i2t", "t2i") for k in (1, 5, 10))
-METRICS = (*RECALLS, "rsum", "i2t/mean_rank", "t2i/mean_rank", "t2t/R@1")
+METRICS = (*RECALLS, "rsum", "i2t/mean_rank", "t2i/mean_rank", "t2t/R@1", "i2i/R@1", "rsum_all")
 RUN_COLUMNS = (
     *(
         "name",
@@ -68,33 +70,48 @@ def write_rows(name: str, columns: Sequence[str], rows: Iterable[Mapping[str, An
 
 @cache
 def read_ranks() -> dict[str, dict[str, np.ndarray]]:
-    """By the run's name: ranks `i2t` [N] and `t2i` [M] from 1 on; `captions` [N], how many an image has."""
+    """By the run's name: ranks from 1 on by way (`i2t`, `t2i`, perhaps `i2i` and `t2t`, 0 for what asked
+    nothing); `captions` and `images` [N], how many an item has."""
     table = pq.read_table(FOLDER / "ranks.parquet")
-    return {
-        name.as_py(): {key: table[key][row].values.to_numpy() for key in ("i2t", "t2i", "captions")}
-        for row, name in enumerate(table["name"])
-    }
+    runs: dict[str, dict[str, np.ndarray]] = {}
+    for row, name in enumerate(table["name"]):
+        cells = {key: table[key][row] for key in table.column_names if key != "name"}
+        run = {key: cell.values.to_numpy() for key, cell in cells.items() if cell.is_valid}
+        runs[name.as_py()] = {"images": np.ones_like(run["captions"])} | run
+    return runs
 
 
-def side_ranks(names: Sequence[str]) -> tuple[Ranks, np.ndarray]:
-    """Ranks of these runs, in this order, and the image [M] of each caption.
+def side_ranks(names: Sequence[str]) -> tuple[Ranks, Owners]:
+    """Ranks of these runs, in this order, for the ways that all have, and the item of each query.
 
     Raises KeyError where the ranks of a run are not kept, ValueError where the runs were not evaluated on the
-    same captions.
+    same images and captions.
     """
     chosen = [read_ranks()[name] for name in names]
-    captions = chosen[0]["captions"]
-    if any(not np.array_equal(run["captions"], captions) for run in chosen):
-        raise ValueError("they were not evaluated on the same captions")
-    ranks = Ranks(np.stack([run["i2t"] for run in chosen]), np.stack([run["t2i"] for run in chosen]))
-    return ranks, np.repeat(np.arange(len(captions)), captions)
+    counts = {part: chosen[0][part] for part in ("images", "captions")}
+    if any(not np.array_equal(run[part], count) for run in chosen for part, count in counts.items()):
+        raise ValueError("they were not evaluated on the same images and captions")
+    items = {part: np.repeat(np.arange(len(count)), count) for part, count in counts.items()}
+    ways = [way for way in WAYS if all(way in run for run in chosen)]
+    ranks = {way: np.stack([run[way] for run in chosen]) for way in ways}
+    return ranks, {way: items["images" if way[0] == "i" else "captions"] for way in ways}
+
+
+def kept_ranks(result: Result) -> dict[str, Any]:
+    """What `read_ranks` gives of a run, as plain lists."""
+    images = np.bincount(result.image_item, minlength=result.n_items)
+    captions = np.bincount(result.text_item, minlength=result.n_items)
+    several = {"images": images.tolist()} if images.max() > 1 else {}
+    ranks = {way: found.ranks.tolist() for way, found in result.ways.items()}
+    return ranks | {"captions": captions.tolist()} | several
 
 
 def add_ranks(rows: Sequence[Mapping[str, Any]]) -> None:
     """Add rows (`name` and what `read_ranks` gives) to ranks.parquet, in the place of older ones."""
     path = FOLDER / "ranks.parquet"
     small, count = pa.list_(pa.int16()), pa.list_(pa.int8())  # galleries of at most 32,767
-    schema = pa.schema({"name": pa.string(), "i2t": small, "t2i": small, "captions": count})
+    columns = dict.fromkeys(WAYS, small) | {"captions": count, "images": count}
+    schema = pa.schema({"name": pa.string()} | columns)
     before = pq.read_table(path).to_pylist() if path.exists() else []
     named = {row["name"]: row for row in [*before, *rows]}
     read_ranks.cache_clear()

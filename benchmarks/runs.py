@@ -31,7 +31,7 @@ from rich.table import Table
 
 import experiments
 from experiments import METRICS, RECALLS, Row
-from unicross.compare.intervals import COMPARED, Difference, Ranks, paired_difference, per_image
+from unicross.compare.intervals import Difference, compared_metrics, paired_difference, per_item
 from unicross.compare.table import difference_text
 from unicross.evaluation import Result
 from unicross.run import RECIPE, Event, RunFolder
@@ -113,9 +113,7 @@ def keep(run: str, name: str, note: str) -> None:
     _keep_curve(name, folder.events("eval", "round"))
     if folder.evaluation.is_file():
         result = Result.load(folder.evaluation)
-        captions = np.bincount(result.text_image, minlength=result.n_images)
-        ranks = {"i2t": result.i2t.ranks, "t2i": result.t2i.ranks, "captions": captions}
-        experiments.add_ranks([{"name": name} | {key: value.tolist() for key, value in ranks.items()}])
+        experiments.add_ranks([{"name": name} | experiments.kept_ranks(result)])
 
 
 def _keep_curve(name: str, events: Sequence[Event]) -> None:
@@ -163,8 +161,10 @@ def _side(text: str) -> list[Row]:
 def _values(side: Sequence[Row], column: str) -> list[float]:
     """A value a seed: recalls by the ranks where all are kept, else as runs.csv has them."""
     names = [row["name"] for row in side]
-    if column in COMPARED and all(name in experiments.read_ranks() for name in names):
-        return per_image(*experiments.side_ranks(names), column).mean(axis=1).tolist()
+    if all(name in experiments.read_ranks() for name in names):
+        ranks, owners = experiments.side_ranks(names)
+        if column in compared_metrics(ranks):
+            return per_item(ranks, owners, column).mean(axis=1).tolist()
     return [float(row[column]) for row in side if row[column]]
 
 
@@ -172,13 +172,14 @@ def _difference(a: Sequence[Row], b: Sequence[Row], metric: str) -> Difference:
     """The paired bootstrap interval over images and seeds that `unicross compare` gives."""
     names = [row["name"] for row in (*a, *b)]
     try:
-        ranks, text_image = experiments.side_ranks(names)
+        ranks, owners = experiments.side_ranks(names)
     except (KeyError, ValueError) as error:
         raise SystemExit(f"no interval of {', '.join(names)}: {error}") from error
     side_a, side_b = (
-        Ranks(ranks.i2t[rows], ranks.t2i[rows]) for rows in np.split(np.arange(len(names)), [len(a)])
+        {way: of_way[rows] for way, of_way in ranks.items()}
+        for rows in np.split(np.arange(len(names)), [len(a)])
     )
-    return paired_difference(side_a, side_b, text_image, [metric])[metric]
+    return paired_difference(side_a, side_b, owners, [metric])[metric]
 
 
 def _difference_over_seeds(a: Sequence[Row], b: Sequence[Row], metric: str) -> Difference:

@@ -22,7 +22,7 @@ def write(path: Path, *lines: str) -> Path:
 
 
 def ids(items: Sequence[Item]) -> list[str]:
-    return [item.image_id for item in items]
+    return [item.id for item in items]
 
 
 def karpathy(path: Path, *images: dict[str, object]) -> Path:
@@ -36,8 +36,8 @@ def entry(name: str, split: str, *captions: str, **more: object) -> dict[str, ob
 
 
 def image_path(item: Item) -> Path:
-    assert isinstance(item.image, ImageFile)
-    return item.image.path
+    assert isinstance(item.images[0], ImageFile)
+    return item.images[0].path
 
 
 def flickr(root: Path) -> Path:

@@ -72,9 +72,9 @@ def with_items_alone(data: DataConfig) -> Any:
     items = list(train)
     for number in (1, 2):
         captions = items[number].captions
-        items[number] = Item(items[number].image_id, items[number].image, (items[0].captions[0], *captions))
-    alone = [Item(f"image {number}", items[number].image) for number in range(3)]
-    return Items.of([*items, *alone, Item("text", None, ("a text about nothing",))]), val, problems
+        items[number] = Item(items[number].id, items[number].images, (items[0].captions[0], *captions))
+    alone = [Item(f"image {number}", items[number].images) for number in range(3)]
+    return Items.of([*items, *alone, Item("text", (), ("a text about nothing",))]), val, problems
 
 
 def run(name: str, folder: Path, photos: Path, **options: Any) -> None:

@@ -53,7 +53,7 @@ def write_saved(folder: Path, parts: Sequence[dict[str, Any]]) -> Path:
 def shades(items: Sequence[Item]) -> list[int | None]:
     """The red of each item's picture."""
     return [
-        None if item.image is None else Image.open(io.BytesIO(item.image.read())).getpixel((0, 0))[0]
+        None if not item.images else Image.open(io.BytesIO(item.images[0].read())).getpixel((0, 0))[0]
         for item in items
     ]
 

@@ -9,7 +9,6 @@ import yaml
 from rich.console import Console
 
 from unicross.compare import Steps, compare, real_steps
-from unicross.compare.intervals import COMPARED
 from unicross.compare.table import Comparison, table
 from unicross.demo.scenes import write_demo_set
 from unicross.errors import DataError, RecipeError, TrainingError, TrainingStopped
@@ -106,7 +105,7 @@ def test_each_recipe_and_seed_once(fake, recipes, tmp_path):
     gain = fancy.against["plain"]["rsum"]
     assert gain.mean == pytest.approx(fancy.metrics["rsum"].mean - plain.metrics["rsum"].mean)
     assert 0 < gain.low < gain.mean < gain.high
-    assert set(fancy.against["plain"]) == set(COMPARED)
+    assert {"i2t/R@1", "t2i/R@10", "rsum"} <= set(fancy.against["plain"])
     assert "plain, seed 0: training 4 epochs" in told[0]
 
 

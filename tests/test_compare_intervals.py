@@ -4,57 +4,59 @@ import numpy as np
 import pytest
 
 from unicross.compare.intervals import (
-    COMPARED,
-    Ranks,
+    compared_metrics,
+    owners_of,
     paired_bootstrap,
     paired_difference,
     per_cluster,
-    per_image,
+    per_item,
+    ranks_of,
 )
 from unicross.evaluation import evaluate_embeddings
 
 
 def evaluated(noise, seeds=(0, 1)):
-    """Results of one side, and where the captions belong: images with one to four captions each."""
-    text_image = np.sort(np.concatenate([np.arange(20), np.random.default_rng(9).integers(20, size=33)]))
+    """Results of one side, and whose each query is: items with one to four captions and images each."""
+    text_item, image_item = (
+        np.sort(np.concatenate([np.arange(20), np.random.default_rng(seed).integers(20, size=33)]))
+        for seed in (9, 8)
+    )
     results = []
     for seed in seeds:
         rng = np.random.default_rng(seed)
-        images = rng.normal(size=(20, 4))
-        texts = images[text_image] + noise * rng.normal(size=(53, 4))
-        results.append(evaluate_embeddings(images, texts, text_image))
-    return results, text_image
+        items = rng.normal(size=(20, 4))
+        texts, images = (items[of] + noise * rng.normal(size=(53, 4)) for of in (text_item, image_item))
+        results.append(evaluate_embeddings(images, texts, text_item, image_item=image_item))
+    return results, owners_of(results[0])
 
 
-def ranks_of(results):
-    return Ranks(np.stack([r.i2t.ranks for r in results]), np.stack([r.t2i.ranks for r in results]))
-
-
-def test_values_per_image_average_to_the_metric():
-    results, text_image = evaluated(1.0)
-    for name in COMPARED:
-        values = per_image(ranks_of(results), text_image, name)
+def test_values_per_item_average_to_the_metric():
+    results, owners = evaluated(1.0)
+    metrics = compared_metrics(ranks_of(results))
+    assert {"i2i/R@1", "t2t/R@10", "rsum_all"} < set(metrics)
+    for name in metrics:
+        values = per_item(ranks_of(results), owners, name)
         assert values.shape == (2, 20)
         assert values.mean(axis=1) == pytest.approx([r.metrics[name] for r in results]), name
 
 
 def test_paired_difference_is_that_of_the_metrics():
-    (worse, text_image), (better, _) = evaluated(1.5), evaluated(0.2, seeds=(0, 1, 2))
-    differences = paired_difference(ranks_of(worse), ranks_of(better), text_image)
-    assert tuple(differences) == COMPARED
+    (worse, owners), (better, _) = evaluated(1.5), evaluated(0.2, seeds=(0, 1, 2))
+    differences = paired_difference(ranks_of(worse), ranks_of(better), owners)
+    assert list(differences) == compared_metrics(ranks_of(worse))
     for name, difference in differences.items():
         means = [np.mean([r.metrics[name] for r in side]) for side in (worse, better)]
         assert difference.mean == pytest.approx(means[1] - means[0]), name
         assert difference.low <= difference.mean <= difference.high
     assert differences["rsum"].low > 0
-    assert paired_difference(ranks_of(worse), ranks_of(better), text_image, ["rsum"]) == {
+    assert paired_difference(ranks_of(worse), ranks_of(better), owners, ["rsum"]) == {
         "rsum": differences["rsum"]
     }
 
 
 def test_paired_difference_of_a_side_and_itself_is_none():
-    results, text_image = evaluated(1.0, seeds=(0,))
-    itself = paired_difference(ranks_of(results), ranks_of(results), text_image)["rsum"]
+    results, owners = evaluated(1.0, seeds=(0,))
+    itself = paired_difference(ranks_of(results), ranks_of(results), owners)["rsum"]
     assert (itself.mean, itself.low, itself.high) == (0, 0, 0)
 
 

@@ -62,12 +62,19 @@ def test_empty_captions(tmp_path: Path) -> None:
     assert load_items(tmp_path, on_error="skip").items[0].captions == ("one",)
 
 
-def test_one_id_for_two_images(tmp_path: Path) -> None:
-    table(tmp_path, "1,a.png,one", "1,b.png,two", header="image_id,image,caption")
+def test_rows_of_one_item_are_its_images_and_captions(tmp_path: Path) -> None:
+    table(tmp_path, "1,a.png,one", "1,b.png,two", "1,a.png,three", header="image_id,image,caption")
+    (item,) = load_items(tmp_path).items
+    assert [Path(image.name).name for image in item.images] == ["a.png", "b.png"]
+    assert item.captions == ("one", "two", "three")
+
+
+def test_an_item_goes_on_without_an_image_that_is_not_there(tmp_path: Path) -> None:
+    table(tmp_path, "1,a.png,one", "1,gone.png,two", "2,gone.png,three", header="item_id,image,caption")
     text, left, kinds = both_ways(tmp_path)
-    assert "x.csv:3: duplicate id: 1 is " in text
-    assert (left, kinds) == (["1"], ["duplicate id"])
-    assert load_items(tmp_path, on_error="skip").items[0].captions == ("one",)
+    assert "x.csv:2: missing image" in text
+    assert (left, kinds) == (["1"], ["missing image"] * 2)
+    assert len(load_items(tmp_path, on_error="skip").items[0].images) == 1
 
 
 def test_an_image_in_two_splits(tmp_path: Path) -> None:

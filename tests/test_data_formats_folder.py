@@ -13,7 +13,7 @@ def test_pairs_images_only_and_texts_only(tmp_path: Path) -> None:
     write(tmp_path / "c.txt", "three")
     picture(tmp_path / ".hidden" / "d.png")
     picture(tmp_path / "._b.png")
-    assert {(item.image_id, item.image is None, item.captions) for item in load_items(tmp_path).items} == {
+    assert {(item.id, not item.images, item.captions) for item in load_items(tmp_path).items} == {
         ("b.png", False, ()),
         ("c.txt", True, ("three",)),
         ("sub/a.JPG", False, ("one", "two")),

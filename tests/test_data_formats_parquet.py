@@ -48,7 +48,7 @@ def test_paths_of_pictures(tmp_path: Path) -> None:
     picture(tmp_path / "images" / "a.png")
     write_parquet(tmp_path / "x.parquet", file_name=["a.png", "", "a.png"], text=["1", "2", "3"])
     items = load_items(tmp_path).items
-    assert [(item.image_id, item.captions) for item in items] == [("a.png", ("1", "3")), ("x:1", ("2",))]
+    assert [(item.id, item.captions) for item in items] == [("a.png", ("1", "3")), ("x:1", ("2",))]
     assert shades(items) == [200, None]
     struct = [{"bytes": None, "path": str(tmp_path / "images" / "a.png")}]
     write_parquet(tmp_path / "x.parquet", image=struct, text=["1"])
@@ -67,7 +67,7 @@ def test_ids_and_splits(tmp_path: Path) -> None:
         split=["train", "train", "val", "train", "val"],
     )
     items = load_items(tmp_path, "train").items
-    assert [(item.image_id, item.captions) for item in items] == [("7", ("one", "two")), ("x:3", ())]
+    assert [(item.id, item.captions) for item in items] == [("7", ("one", "two")), ("x:3", ())]
     assert shades(items) == [1, 4]
     assert ids(load_items(tmp_path, "val").items) == ["8", "9"]
 

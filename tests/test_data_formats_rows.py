@@ -16,7 +16,7 @@ def test_columns_are_known_by_their_usual_names_in_any_case() -> None:
     assert find_columns(["text", "path", "caption", "image"]) == ColumnNames(
         "image", ("caption",), None, None
     )
-    assert find_columns(["image", "Image"]).image == "image"  # the first of two that are spelled alike
+    assert find_columns(["image", "Image"]).images == ("image",)  # the first of two that are spelled alike
 
 
 def test_an_image_is_looked_for_in_the_usual_folders_and_beside_the_file(tmp_path: Path) -> None:

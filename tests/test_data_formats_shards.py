@@ -35,13 +35,13 @@ def test_equal_runs_from_files_and_from_shards(tmp_path: Path) -> None:
     for split, items in found.items():
         members: dict[str, bytes | str] = {}
         for number, item in enumerate(items):
-            assert item.image is not None
-            members[f"{number:03}.png"] = item.image.read()
+            assert bool(item.images)
+            members[f"{number:03}.png"] = item.images[0].read()
             members[f"{number:03}.txt"] = "\n".join(item.captions)
         write_tar(tmp_path / "tar" / split / "0.tar", members)
         write_parquet(
             tmp_path / "parquet" / f"{split}.parquet",
-            image=[item.image.read() for item in items if item.image],
+            image=[item.images[0].read() for item in items if item.images],
             caption=[list(item.captions) for item in items],
         )
     metrics = []

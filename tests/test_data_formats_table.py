@@ -36,7 +36,7 @@ def test_kinds_of_tables(tmp_path: Path, name: str, lines: list[str]) -> None:
     file = write(tmp_path / name, *lines)
     for root in (tmp_path, file):
         (item,) = load_items(root).items
-        assert item == Item("a.jpg", ImageFile(tmp_path / "Images" / "a.jpg"), ("One, two .", "Three ."))
+        assert item == Item("a.jpg", (ImageFile(tmp_path / "Images" / "a.jpg"),), ("One, two .", "Three ."))
 
 
 def test_bare_quotes_in_a_tsv_are_text(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_texts_only_are_grouped_by_id_only(tmp_path: Path) -> None:
     items = load_items(alone).items
     assert [item.captions for item in items] == [("one",), ("one",)]
     assert len(set(ids(items))) == 2
-    assert all(item.image is None and not item.is_pair for item in items)
+    assert all(not item.images and not item.is_pair for item in items)
 
 
 def test_a_row_without_image_may_add_a_caption_by_its_id(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_row_without_image_may_add_a_caption_by_its_id(tmp_path: Path) -> None
 def test_images_only_where_there_is_no_caption_column(tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
     write(tmp_path / "x.csv", "image,size", "a.png,3")
-    assert list(load_items(tmp_path).items) == [Item("a.png", ImageFile(tmp_path / "a.png"), ())]
+    assert list(load_items(tmp_path).items) == [Item("a.png", (ImageFile(tmp_path / "a.png"),), ())]
 
 
 def test_no_known_column(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_json_record_without_a_caption_is_an_image_alone(tmp_path: Path) -> No
     ]
     (tmp_path / "items.jsonl").write_text("\n".join(lines))
     items = load_items(tmp_path / "items.jsonl").items
-    assert [(item.image is not None, item.captions) for item in items] == [
+    assert [(bool(item.images), item.captions) for item in items] == [
         (True, ("a dog", "a hound")),
         (True, ()),
         (False, ("a cat",)),

@@ -36,15 +36,15 @@ def test_samples(tmp_path: Path) -> None:
     }
     write_tar(tmp_path / "x" / "00.tar", members)
     items = load_items(tmp_path).items
-    assert [(item.image_id, item.captions) for item in items] == [
+    assert [(item.id, item.captions) for item in items] == [
         ("x/00/a", ("one", "two")),
         ("x/00/deep/b", ("three", "four")),
         ("x/00/c", ()),
         ("x/00/d", ("a text alone",)),
     ]
     assert shades(items) == [1, 2, 3, None]
-    assert items[1].image is not None
-    assert items[1].image.name == f"{tmp_path}/x/00.tar: deep/b"
+    assert items[1].images[0] is not None
+    assert items[1].images[0].name == f"{tmp_path}/x/00.tar: deep/b"
 
 
 def test_long_names(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_names_and_texts_that_are_no_unicode(tmp_path: Path) -> None:
     write_tar(tmp_path / "0.tar", {f"{name}.jpg": png(7), f"{name}.json": '{"caption": "\\ud83d"}'})
     for _ in range(2):
         (item,) = load_items(tmp_path).items
-        assert (item.image_id, item.captions) == ("0/\\udcff", ("\\ud83d",))
+        assert (item.id, item.captions) == ("0/\\udcff", ("\\ud83d",))
         assert shades([item]) == [7]
 
 

@@ -28,7 +28,7 @@ def test_columns_are_the_items(captions: list[tuple[str, ...]], data: st.DataObj
     items = made(captions)
     columns = Items.of(items)
     assert list(columns) == items
-    assert columns.has_image.tolist() == [item.image is not None for item in items]
+    assert columns.has_image.tolist() == [bool(item.images) for item in items]
     assert columns.has_text.tolist() == [bool(item.captions) for item in items]
     chosen = data.draw(st.lists(st.sampled_from(range(len(items))), max_size=8)) if items else []
     some = columns.select(chosen)
@@ -49,8 +49,8 @@ def test_names_that_are_no_unicode(tmp_path: Path) -> None:
     for path in paths:
         picture(path)
     items = load_items(tmp_path).items
-    assert {item.image.path for item in items if isinstance(item.image, ImageFile)} == set(paths)
-    assert {item.image_id for item in items} == {"\\udcff.png", "\\udcfe.png"}
+    assert {item.images[0].path for item in items if isinstance(item.images[0], ImageFile)} == set(paths)
+    assert {item.id for item in items} == {"\\udcff.png", "\\udcfe.png"}
     assert Files(paths)[1].read() == paths[1].read_bytes()
     assert strings(["\ud83d a"])[0].as_py() == "\\ud83d a"
 

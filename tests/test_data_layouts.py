@@ -57,7 +57,7 @@ def test_a_missing_picture_is_said_with_its_place(name: str, tmp_path: Path) -> 
     images = sorted(tmp_path.rglob("*.jpg"))
     images[0].unlink()
     if LAYOUTS[name][0] == "folder":  # its text is alone then
-        assert sum(item.image is None for item in load_items(tmp_path).items) == 1
+        assert sum(not item.images for item in load_items(tmp_path).items) == 1
         return
     with pytest.raises(DataError, match="1 missing image"):
         load_items(tmp_path)
@@ -80,7 +80,7 @@ def test_an_unknown_caption_column_is_asked_for(tmp_path: Path) -> None:
         load_items(file)
     options = ReadOptions(captions=("productDisplayName", "year"), item="id")
     (item,) = load_items(file, options=options).items
-    assert (item.image_id, item.captions) == ("1", ("A shirt", "2011"))
+    assert (item.id, item.captions) == ("1", ("A shirt", "2011"))
     assert load_items(file, options=ReadOptions(captions=())).items[0].captions == ()
     with pytest.raises(DataError, match=r"no column 'name' \(data\.caption\)"):
         load_items(file, options=ReadOptions(captions=("name",)))
@@ -94,7 +94,7 @@ def test_an_unknown_image_column_is_asked_for(tmp_path: Path) -> None:
     write(tmp_path / "c.csv", "photo,caption", "a.jpg,A shirt")
     with pytest.raises(DataError, match=r"no image column is known.*data\.image=photo"):
         load_items(tmp_path)
-    assert load_items(tmp_path, options=ReadOptions(image="photo")).items[0].is_pair
+    assert load_items(tmp_path, options=ReadOptions(images=("photo",))).items[0].is_pair
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
@@ -206,7 +206,7 @@ def test_fields_of_a_sample_are_counted_and_dots_in_keys_read(tmp_path: Path) ->
     )
     for _ in range(2):  # by its members, then by the index that is kept
         items = load_items(tmp_path).items
-        assert [(item.image_id, item.captions) for item in items] == [("0/a", ("one",)), ("0/b.1", ("two",))]
+        assert [(item.id, item.captions) for item in items] == [("0/a", ("one",)), ("0/b.1", ("two",))]
         assert shades(items) == [1, 4]
         assert unread(tmp_path) == ["2 members that are no KEY.jpg, KEY.txt or KEY.json: 1 .cls, 1 .left.png"]
 
@@ -232,7 +232,7 @@ def test_captions_inside_photographs(tmp_path: Path) -> None:
     photo(tmp_path / "d.jpg", "OLYMPUS DIGITAL CAMERA")
     assert any("captions inside the pictures (EXIF)" in what for what in unread(tmp_path))
     items = load_items(tmp_path, format="photos").items
-    assert {item.image_id: item.captions for item in items} == {
+    assert {item.id: item.captions for item in items} == {
         "a.jpg": ("A boat at sea",),
         "b.jpg": ("A hill", "Ein Hügel"),
         "c.jpg": ("A lake",),
@@ -248,7 +248,7 @@ def test_real_photographs_and_coco() -> None:
     if not shared.is_dir():
         pytest.skip("the real data are not here")
     items = load_items(shared / "user-metadata", format="photos").items
-    assert {item.image_id: item.captions[:1] for item in items} == {
+    assert {item.id: item.captions[:1] for item in items} == {
         "embedded/ExifTool.jpg": ("A witty caption",),
         "embedded/ExtendedXMP.jpg": (),
         "embedded/IPTC.jpg": ("A witty caption",),

@@ -36,7 +36,7 @@ def test_data_without_splits_are_all_for_training(tmp_path: Path) -> None:
 def test_set_aside_is_a_partition_that_depends_on_ids_only(
     n: int, share: float, seed: int, shuffle: random.Random
 ) -> None:
-    items = [Item(f"{index}.jpg", ImageFile(Path("a.jpg")), ("x",)) for index in range(n)]
+    items = [Item(f"{index}.jpg", (ImageFile(Path("a.jpg")),), ("x",)) for index in range(n)]
     if not 0 < round(share * n) < n:
         return
     rest, aside = set_aside(items, share, seed)
@@ -54,12 +54,12 @@ def test_set_aside_differs_by_seed() -> None:
 
 
 def test_what_is_alone_is_not_set_aside() -> None:
-    pairs = [Item(f"{n}.jpg", ImageFile(Path("a.jpg")), ("x",)) for n in range(20)]
-    alone = [Item(f"t{n}", None, ("x",)) for n in range(50)]
-    alone += [Item(f"i{n}.jpg", ImageFile(Path("b.jpg")), ()) for n in range(50)]
+    pairs = [Item(f"{n}.jpg", (ImageFile(Path("a.jpg")),), ("x",)) for n in range(20)]
+    alone = [Item(f"t{n}", (), ("x",)) for n in range(50)]
+    alone += [Item(f"i{n}.jpg", (ImageFile(Path("b.jpg")),), ()) for n in range(50)]
     rest, aside = set_aside([*alone, *pairs], 0.1, 0)
     assert len(aside) == 2
-    assert set(ids(aside)) <= {pair.image_id for pair in pairs}
+    assert set(ids(aside)) <= {pair.id for pair in pairs}
     assert len(rest) == 118
     with pytest.raises(DataError, match="cannot set aside 20 of 20 pairs"):
         set_aside([*alone, *pairs], 20, 0)

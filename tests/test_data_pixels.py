@@ -52,11 +52,11 @@ def items(tmp_path: Path) -> list[Item]:
 
 
 def reads(items: list[Item]) -> int:
-    return sum(len(item.image.reads) for item in items if isinstance(item.image, Counted))
+    return sum(len(item.images[0].reads) for item in items if isinstance(item.images[0], Counted))
 
 
 def expected(items: list[Item], indices: list[int]) -> np.ndarray:
-    return np.stack([load_square(Path(items[i].image.name), SIDE, "squash") for i in indices])
+    return np.stack([load_square(Path(items[i].images[0].name), SIDE, "squash") for i in indices])
 
 
 def test_all_kinds_give_the_pictures_of_the_items_asked_for(items: list[Item], tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_cache_on_disk_is_made_anew_when_anything_changes(items: list[Item], t
     assert decoded_by(items, SIDE + 1, "squash") == 5
     assert decoded_by(items, SIDE, "crop") == 5
     assert decoded_by(items[1:], SIDE, "squash") == 4
-    changed = Path(items[0].image.name)
+    changed = Path(items[0].images[0].name)
     changed.write_bytes(changed.read_bytes())
     os.utime(changed, ns=(1, 1))
     assert decoded_by(items, SIDE, "squash") == 5
@@ -132,14 +132,14 @@ def test_a_killed_build_leaves_nothing_that_would_be_taken_for_a_cache(
 
 def test_bad_pictures_are_collected_into_one_error(items: list[Item], tmp_path: Path) -> None:
     for index in (1, 4):
-        Path(items[index].image.name).write_bytes(b"junk")
+        Path(items[index].images[0].name).write_bytes(b"junk")
     message = r"2 unreadable images\n  .*1\.png: unreadable image: not an image(.|\n)*data\.on_error=skip"
     with pytest.raises(DataError, match=message):
         PixelCache.build(items, SIDE, "squash")
     for where in (tmp_path / "cache", tmp_path / "cache", None):
         pixels = PixelCache.build(items, SIDE, "squash", where=where, on_error="skip")
         assert pixels.bad_items == [1, 4]
-        assert [problem.where for problem in pixels.bad] == [items[i].image.name for i in (1, 4)]
+        assert [problem.where for problem in pixels.bad] == [items[i].images[0].name for i in (1, 4)]
         assert (pixels[[0, 5]] == expected(items, [0, 5])).all()
         with pytest.raises(AssertionError):
             pixels[[1]]
@@ -148,7 +148,7 @@ def test_bad_pictures_are_collected_into_one_error(items: list[Item], tmp_path: 
 
 
 def test_without_a_cache_bad_pictures_are_known_beforehand_when_skipping(items: list[Item]) -> None:
-    Path(items[3].image.name).write_bytes(b"junk")
+    Path(items[3].images[0].name).write_bytes(b"junk")
     assert LazyPixels.build(items, SIDE, "squash", on_error="skip").bad_items == [3]
     lazy = LazyPixels.build(items, SIDE, "squash")
     assert lazy.bad_items == []
@@ -183,6 +183,6 @@ def test_progress_ends_at_the_total(items: list[Item], monkeypatch: pytest.Monke
 
 
 def test_texts_only_need_no_pictures(tmp_path: Path) -> None:
-    items = [Item("1", None, ("x",))]
+    items = [Item("1", (), ("x",))]
     for where in (None, tmp_path / "cache"):
         assert PixelCache.build(items, SIDE, "squash", where=where)[[]].shape == (0, SIDE, SIDE, 3)

@@ -20,7 +20,7 @@ TEXT_IMAGE = np.array([0, 0, 1, 2, 2, 2])
 
 
 def test_hand_made_embeddings():
-    result = evaluate_embeddings(IMAGES, TEXTS, TEXT_IMAGE, image_ids=["a", "b", "c"])
+    result = evaluate_embeddings(IMAGES, TEXTS, TEXT_IMAGE, item_ids=["a", "b", "c"])
     assert (result.n_images, result.n_captions) == (3, 6)
     assert result.i2t.ranks.tolist() == [1, 1, 1]
     assert result.t2i.ranks.tolist() == [1, 2, 1, 1, 1, 2]
@@ -105,9 +105,9 @@ def test_saved_and_loaded_is_the_same(tmp_path, folds):
     result.save(tmp_path / "val.json")
     loaded = Result.load(tmp_path / "val.json")
     assert loaded.metrics == result.metrics
-    assert loaded.image_ids == result.image_ids
+    assert loaded.item_ids == result.item_ids
     assert loaded.folds == folds
-    np.testing.assert_array_equal(loaded.text_image, result.text_image)
+    np.testing.assert_array_equal(loaded.text_item, result.text_item)
     for way in ("i2t", "t2i"):
         for name in ("ranks", "rivals", "margins"):
             values = getattr(getattr(loaded, way), name), getattr(getattr(result, way), name)
@@ -151,17 +151,17 @@ def items(tmp_path):
         pixels = np.full((40, 60, 3), colour, np.uint8)
         pixels[:, :20] //= 2
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
-        made.append(Item(name, ImageFile(tmp_path / f"{name}.png"), (f"a {name}", f"the colour {name}")))
+        made.append(Item(name, (ImageFile(tmp_path / f"{name}.png"),), (f"a {name}", f"the colour {name}")))
     return made
 
 
 def test_evaluates_a_model_on_pairs_only(items):
     extra = [
-        Item("text", None, ("some red",)),
+        Item("text", (), ("some red",)),
         replace(items[0], image_id="image", captions=()),
     ]
     result = evaluate(ColourModel(), [*extra, *items])
-    assert result.image_ids == tuple(COLOURS)
+    assert result.item_ids == tuple(COLOURS)
     assert result.n_captions == 8
     assert result.metrics["rsum"] == pytest.approx(600)
     assert result.metrics["i2i/R@1"] == 100.0
@@ -181,7 +181,7 @@ def test_changed_pictures_are_changed_and_fixed_by_the_seed(items):
 
 def test_nothing_to_evaluate():
     with pytest.raises(DataError, match="none of 1 items has both an image and a caption"):
-        evaluate(ColourModel(), [Item("text", None, ("some red",))])
+        evaluate(ColourModel(), [Item("text", (), ("some red",))])
 
 
 def test_broken_picture_is_named(items, tmp_path):

@@ -112,9 +112,9 @@ def test_kept_runs_come_back_with_their_ranks(tables):
     recipe = runs.recipe("a-seed1")
     assert (recipe["seed"], recipe["data"]["root"], recipe["stages"]) == (1, "photos/all", RECIPE["stages"])
     ranks, owners = experiments.side_ranks(["a-seed1", "a-seed0"])
-    assert owners.tolist() == text_image.tolist()
-    assert r_sum(ranks.i2t[0], ranks.t2i[0]) == pytest.approx(results[1].metrics["rsum"])
-    assert r_sum(ranks.i2t[1], ranks.t2i[1]) == pytest.approx(results[0].metrics["rsum"])
+    assert owners["t2i"].tolist() == text_image.tolist()
+    assert r_sum(ranks["i2t"][0], ranks["t2i"][0]) == pytest.approx(results[1].metrics["rsum"])
+    assert r_sum(ranks["i2t"][1], ranks["t2i"][1]) == pytest.approx(results[0].metrics["rsum"])
     curve = [row for row in experiments.read_rows("curves") if row["name"] == "a-seed0"]
     assert [(row["epoch"], row["hardness"], row["i2t/R@1"]) for row in curve] == [
         ("1", "0.25", ""),

@@ -68,7 +68,7 @@ def fake_evaluate(recipe, folder):
     text_image = np.repeat(np.arange(len(items)), [len(item.captions) for item in items])
     noise = 1.0 if recipe.stages[-1].batches.kind == "clustered" else 1.4
     texts = images[text_image] + noise * rng.normal(size=(len(text_image), 16))
-    return evaluate_embeddings(images, texts, text_image, image_ids=[item.image_id for item in items])
+    return evaluate_embeddings(images, texts, text_image, item_ids=[item.id for item in items])
 
 
 @pytest.fixture(scope="module")
@@ -223,14 +223,17 @@ def variant(label, *t2i_ranks):
         results.append(
             Result(
                 metrics={},
-                image_ids=IDS,
-                text_image=np.array([0, 0, 1, 1]),
-                i2t=Direction(np.ones(2, np.int64), np.array([2, 0]), np.ones(2, np.float32)),
-                t2i=Direction(
-                    ranks,
-                    np.array([1, 1, 0, 0]),
-                    np.where(ranks > 1, -ranks / 100, 0.1).astype(np.float32),
-                ),
+                item_ids=IDS,
+                image_item=np.arange(2),
+                text_item=np.array([0, 0, 1, 1]),
+                ways={
+                    "i2t": Direction(np.ones(2, np.int64), np.array([2, 0]), np.ones(2, np.float32)),
+                    "t2i": Direction(
+                        ranks,
+                        np.array([1, 1, 0, 0]),
+                        np.where(ranks > 1, -ranks / 100, 0.1).astype(np.float32),
+                    ),
+                },
             )
         )
     row = RecipeRow(

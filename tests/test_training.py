@@ -207,8 +207,8 @@ def test_images_only_train_with_few_texts_only(tmp_path):
     (root / "texts.txt").write_text("a red square\nsomething blue\nnothing at all\n")
     recipe = tiny.recipe(root, tiny.UNI, data={"split": {"train": None, "val": None}})
     model = tiny.model()
-    items = [Item(p.name, ImageFile(p)) for p in sorted((root / "images").iterdir())]
-    items += [Item(str(n), None, (text,)) for n, text in enumerate(("a red square", "blue", "nothing"))]
+    items = [Item(p.name, (ImageFile(p),)) for p in sorted((root / "images").iterdir())]
+    items += [Item(str(n), (), (text,)) for n, text in enumerate(("a red square", "blue", "nothing"))]
     data = dataset_of(items, model, recipe)
     round_ = Round(data.captioned_by)
     batches = epoch_plan(data, recipe.stages[0], 0, 4, round_, np.random.default_rng(0))

@@ -36,7 +36,7 @@ def test_the_last_look_of_a_run_is_the_evaluation_of_its_weights(photos, tmp_pat
 
     last = TwoTower.load(tmp_path / "run" / "last")
     images, texts = while_training[-1]
-    assert np.array_equal(images, last.encode_images([item.image for item in validation]))
+    assert np.array_equal(images, last.encode_images([item.images[0] for item in validation]))
     assert np.array_equal(texts, last.encode_texts([text for item in validation for text in item.captions]))
 
     events = tiny.events(tmp_path / "run", "eval")

@@ -42,7 +42,7 @@ def equal_data(photos, captions, **sections):
     """Pictures of the set with the captions above; the last item, images and texts only, has no picture."""
     stage = ALL | {"batches": {"kind": "random"}}  # every negative counts once
     recipe, model, data = prepared(photos, stage, views={"captions": captions}, **sections)
-    pictures = [item.image for item in data.items]
+    pictures = [item.images[0] for item in data.items]
     items = [Item(str(n), pictures[n] if n != ALONE else None, texts) for n, texts in enumerate(CAPTIONS)]
     items.append(Item("picture", pictures[9]))
     data = dataset_of(items, model, recipe)

@@ -108,10 +108,10 @@ def half_alone(root):
     items = load_items(str(root), "train").items
     records = []
     for number, item in enumerate(items):
-        image, captions = {"image": str(item.image.path)}, {"caption": list(item.captions)}
+        image, captions = {"image": str(item.images[0].path)}, {"caption": list(item.captions)}
         records += [image | captions] if number < 20 else [image, captions]
     records += [
-        {"image": str(item.image.path), "caption": list(item.captions), "split": "val"}
+        {"image": str(item.images[0].path), "caption": list(item.captions), "split": "val"}
         for item in load_items(str(root), "val").items
     ]
     table = root / "half.jsonl"

@@ -205,7 +205,7 @@ def test_data_that_cannot_feed_a_loss_is_refused_before_training(tmp_path):
 def test_validation_without_a_pair_is_refused_before_training(photos, tmp_path, monkeypatch):
     def images_only(data):
         items, val, problems = read_splits(data)
-        return items, Items.of([Item(item.image_id, item.image) for item in val]), problems
+        return items, Items.of([Item(item.id, item.images) for item in val]), problems
 
     monkeypatch.setattr(entry, "read_splits", images_only)
     with pytest.raises(DataError, match=r"none of the 8 validation items .*data\.split\.val=null"):

@@ -37,8 +37,8 @@ def prepared(photos, *stages, alone=0, **sections):
     torch.manual_seed(recipe.seed)
     items = list(read_splits(recipe.data)[0])
     for number in range(alone):
-        items.append(Item(f"image {number}", items[number].image))
-        items.append(Item(f"text {number}", None, (f"a text about nothing {number}",)))
+        items.append(Item(f"image {number}", items[number].images))
+        items.append(Item(f"text {number}", (), (f"a text about nothing {number}",)))
     captions = [caption for item in items for caption in item.captions]
     model = TwoTower.create(recipe.model, max_tokens=24, captions=captions)
     side = cached_side(recipe.data, recipe.model)

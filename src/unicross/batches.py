@@ -114,9 +114,13 @@ def equal_pairs(left: Indices, right: Indices) -> tuple[Indices, Indices]:
     order = np.argsort(right, kind="stable")
     begins = np.searchsorted(right[order], left, side="left")
     counts = np.searchsorted(right[order], left, side="right") - begins
-    rows = np.repeat(np.arange(len(left)), counts)
-    within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return rows, order[np.repeat(begins, counts) + within]
+    return np.repeat(np.arange(len(left)), counts), order[ranges(begins, counts)]
+
+
+def ranges(first: Indices, counts: Indices) -> Indices:
+    """`first[i]`, `first[i] + 1`, ..., `counts[i]` numbers, for each i, one after another."""
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.repeat(first, counts) + within
 
 
 def hardness(plan: Plan, images: NDArray[np.floating], texts: NDArray[np.floating]) -> float:

@@ -122,6 +122,15 @@ def _encoding(name: Any) -> Any:
     return name
 
 
+def _no_column_twice(names: Any) -> Any:
+    if isinstance(names, list | tuple) and (twice := [n for n in names if list(names).count(n) > 1]):
+        raise ValueError(f"the column {twice[0]} is named twice: name it once")
+    return names
+
+
+Columns = Annotated[str | tuple[str, ...], BeforeValidator(_no_column_twice)]
+
+
 class DataConfig(Strict):
     """Which items a run reads, and how: `data: {root: photos, split: {val: 0.1}, cache: disk}`."""
 
@@ -129,16 +138,20 @@ class DataConfig(Strict):
     """A folder, or a captions file."""
     format: str | None = None
     """A name in `data.formats.FORMATS`, which reading the data checks; None: detected from the path."""
-    image: str | None = None
-    """The column with the pictures or their paths; None: known by its usual name. A dot enters nested
-    data."""
-    caption: str | tuple[str, ...] | None = None
-    """The column with the captions, or several; None: known by its usual name. An empty list reads pictures
-    without words."""
+    image: Columns | None = None
+    """The column with the images or their paths, or several, each with images of its own; None: known by its
+    usual name. A dot enters nested data. A list or an object of paths is several images."""
+    caption: Columns | None = None
+    """The column with the captions, or several, `[title, tags.en, tags.de]`, whose names say the field and
+    the language of their captions; None: known by its usual name. An empty list reads pictures without
+    words."""
     split_column: str | None = None
     """The column that says which split a row is in; None: `split`, where there is one."""
     item: str | None = None
-    """The column that tells items apart; None: `image_id` where there is one, else the picture."""
+    """The column that tells items apart: rows of one item are its images and captions. `folder`, in a folder
+    of pictures: each folder is an item. None: `image_id` or `item_id` where there is one, else the image."""
+    language: str | None = None
+    """The column with the language of a row's captions, as a code such as `en`."""
     encoding: Annotated[str, BeforeValidator(_encoding)] | None = None
     """Of text files; None: UTF-8, or UTF-16 with its mark."""
     split: SplitConfig = SplitConfig()

@@ -93,15 +93,21 @@ class Views(Strict):
     image: ImageView = ImageView()
     """The picture that the image-text loss sees; also the first of the two uni-modal views."""
     image_uni: ImageView = ImageView(crop=(0.3, 1.0), jitter=0.8, grey=0.2, blur=0.5)
-    """The second uni-modal view; both of them where there is no image-text loss."""
-    text: Literal["dropout", "sibling"] = "sibling"
-    """The second text view: the same caption under other dropout, or a sibling caption."""
+    """The second uni-modal view, of another image of the item where it has one; both of them where there is
+    no image-text loss."""
+    text: Literal["dropout", "sibling", "language", "field"] = "sibling"
+    """The second text view: the same caption under other dropout, or another caption of the item, one in
+    another language or of another field where there is one."""
+    languages: Literal["counted", "even"] = "counted"
+    """Which captions have their turn: all alike, or each language of an item as often as another."""
     captions: int = Field(1, ge=1)
-    """Captions of an item that the image-text loss sees, all positives of the image."""
+    """Captions of an item that the image-text loss sees, all positives of its images."""
+    images: int = Field(1, ge=1)
+    """Images of an item that the image-text loss sees, all positives of its captions."""
 
     @model_validator(mode="after")
     def _captions_are_siblings(self) -> Self:
-        if self.captions > 1 and self.text != "sibling":
+        if self.captions > 1 and self.text == "dropout":
             raise ValueError(
                 f"captions={self.captions} makes the text views siblings: set text=sibling, or captions=1"
             )
@@ -232,11 +238,10 @@ class Stage(Strict):
     def image_views(self) -> tuple[ImageView, ...]:
         """The views of an image that pass the tower in a step."""
         views, losses = self.views, self.losses
-        both = (
-            views.image if losses.image_text > 0 else views.image_uni,
-            views.image_uni if losses.image_image > 0 else views.image,
-        )
-        return both[: max(int(losses.image_text > 0), 2 * (losses.image_image > 0))]
+        if losses.image_text == 0:
+            return (views.image_uni, views.image_uni) if losses.image_image > 0 else ()
+        needs_second = losses.image_image > 0 and views.images == 1
+        return (views.image,) * views.images + (views.image_uni,) * needs_second
 
     @property
     def text_views(self) -> int:

@@ -105,7 +105,7 @@ def _print(figures: dict[str, dict[str, float]], splits: dict[str, Items]) -> No
     console.print(table)
     for item in next(iter(splits.values()))[:3]:
         first = item.captions[0] if item.captions else "(no caption)"
-        console.print(f"{item.image_id}: {first}", markup=False)
+        console.print(f"{item.id}: {first}", markup=False)
 
 
 def _verdict(figures: dict[str, dict[str, float]]) -> str:

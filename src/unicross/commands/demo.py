@@ -64,7 +64,7 @@ def demo(
     for item in load_items(data, "val").items[:: TESTED // 3 + 1]:
         console.print(f"  [bold]{item.captions[0]}[/]")
         for hit in searcher.find(Query(item.captions[0], k=3)):
-            described = "  <- the one described" if Path(hit.row.path).name == item.image_id else ""
+            described = "  <- the one described" if Path(hit.row.path).name == item.id else ""
             console.print(f"    {hit.score:.3f}  {hit.row.path}  {hit.row.caption}{described}")
     console.print(
         "Next: [bold]unicross search " + str(store) + ' "two purple diamonds"[/], '

@@ -1,7 +1,7 @@
 """Training and evaluating what a comparison still lacks, and setting it against the first recipe.
 
 Every recipe is trained with every seed in its own folder, evaluated on the same pairs, and set against the
-first recipe by a paired bootstrap over images and seeds. With `match="compute"` each cheaper recipe is
+first recipe by a paired bootstrap over items and seeds. With `match="compute"` each cheaper recipe is
 trained a second time, its last stage lengthened until it spends what the dearest one spends: both
 matchings are in the table. Compute is what the runs measured: tower forwards weighted by the towers' cost.
 """
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from unicross.compare.intervals import Ranks, paired_difference
+from unicross.compare.intervals import Ranks, owners_of, paired_difference, ranks_of
 from unicross.compare.table import Comparison, Match, RecipeRow, Spread
 from unicross.config import Recipe
 from unicross.errors import (
@@ -106,6 +106,7 @@ def compare(
     comparison = Comparison(
         match=match,
         seeds=tuple(seeds),
+        n_items=at_equal_epochs[0].results[0].n_items,
         n_images=at_equal_epochs[0].results[0].n_images,
         n_captions=at_equal_epochs[0].results[0].n_captions,
         rows=tuple(_rows(at_equal_epochs, at_equal_compute, out)),
@@ -143,10 +144,7 @@ class _Runs:
 
     @property
     def ranks(self) -> Ranks:
-        return Ranks(
-            np.stack([result.i2t.ranks for result in self.results]),
-            np.stack([result.t2i.ranks for result in self.results]),
-        )
+        return ranks_of(self.results)
 
 
 def _run(
@@ -214,11 +212,15 @@ def _check_same_pairs(all_runs: Sequence[_Runs]) -> None:
     first = all_runs[0]
     for runs in all_runs:
         for folder, result in zip(runs.folders, runs.results, strict=True):
-            same = result.image_ids == first.results[0].image_ids
-            if not same or not np.array_equal(result.text_image, first.results[0].text_image):
+            other = first.results[0]
+            same = result.item_ids == other.item_ids and all(
+                np.array_equal(getattr(result, name), getattr(other, name))
+                for name in ("image_item", "text_item")
+            )
+            if not same:
                 raise DataError(
-                    f"{folder} was evaluated on {result.n_images} images that are not the "
-                    f"{first.results[0].n_images} of {first.folders[0]}: give all recipes the "
+                    f"{folder} was evaluated on {result.n_items} items that are not the "
+                    f"{other.n_items} of {first.folders[0]}: give all recipes the "
                     "same data.root and data.split.val"
                 )
 
@@ -259,7 +261,7 @@ def _rows(
 
 def _row(runs: _Runs, references: Sequence[_Runs], out: Path) -> RecipeRow:
     recipe = runs.entry.recipe
-    text_image = runs.results[0].text_image
+    owners = owners_of(runs.results[0])
     return RecipeRow(
         label=runs.entry.label,
         recipe=str(runs.entry.path),
@@ -271,7 +273,7 @@ def _row(runs: _Runs, references: Sequence[_Runs], out: Path) -> RecipeRow:
         compute=runs.compute,
         minutes=float(np.mean([s.minutes for s in runs.summaries])),
         against={
-            reference.entry.label: paired_difference(reference.ranks, runs.ranks, text_image)
+            reference.entry.label: paired_difference(reference.ranks, runs.ranks, owners)
             for reference in references
             if reference is not runs
         },

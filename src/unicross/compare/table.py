@@ -8,9 +8,10 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.table import Table
 
-from unicross.compare.intervals import COMPARED, Difference
+from unicross.compare.intervals import Difference
 from unicross.errors import DataError
 from unicross.files import write_text
+from unicross.metrics import RECALL_AT
 
 Match = Literal["epochs", "compute"]
 
@@ -43,7 +44,7 @@ class RecipeRow(BaseModel):
     compute: float
     minutes: float
     against: dict[str, dict[str, Difference]]
-    """By the label of another row: this row less that one, for each metric of COMPARED."""
+    """By the label of another row: this row less that one, for each metric that both have."""
 
 
 class Comparison(BaseModel):
@@ -53,6 +54,7 @@ class Comparison(BaseModel):
 
     match: Match
     seeds: tuple[int, ...]
+    n_items: int
     n_images: int
     n_captions: int
     rows: tuple[RecipeRow, ...]
@@ -75,8 +77,9 @@ class Comparison(BaseModel):
 def table(comparison: Comparison) -> Table:
     """What the command line shows: a column a recipe; mean ± sd, and differences with 95% intervals."""
     seeds = len(comparison.seeds)
+    items = f"{comparison.n_items} items, " if comparison.n_items < comparison.n_images else ""
     shown = Table(
-        title=f"{comparison.n_images} images, {comparison.n_captions} captions, "
+        title=f"{items}{comparison.n_images} images, {comparison.n_captions} captions, "
         f"{seeds} seed{'s' if seeds > 1 else ''}; recall in percent"
     )
     rows = comparison.rows
@@ -86,16 +89,29 @@ def table(comparison: Comparison) -> Table:
     shown.add_row("epochs", *(str(row.epochs) for row in rows))
     shown.add_row("minutes", *(f"{row.minutes:.1f}" for row in rows))
     shown.add_row("forwards", *(f"{row.image_forwards + row.text_forwards:,.0f}" for row in rows))
-    for name in COMPARED:
-        shown.add_row(
-            name.replace("/", " ").replace("rsum", "rSum"), *(spread_text(row.metrics[name]) for row in rows)
-        )
+    for name in shown_metrics(comparison):
+        shown.add_row(metric_text(name), *(spread_text(row.metrics[name]) for row in rows))
+    sums = [name for name in ("rsum", "rsum_all") if all(name in row.metrics for row in rows)]
     for label in dict.fromkeys(label for row in rows for label in row.against):
-        differences = [row.against[label]["rsum"] if label in row.against else None for row in rows]
-        shown.add_row(f"rSum less {label}'s", *(difference_text(d) if d else "" for d in differences))
+        for name in sums:
+            differences = [row.against.get(label, {}).get(name) for row in rows]
+            texts = (difference_text(d) if d else "" for d in differences)
+            shown.add_row(f"{metric_text(name)} less {label}'s", *texts)
     if comparison.match == "epochs" and len({row.epochs for row in rows}) > 1:
         shown.caption = "their epochs differ: each recipe has its own; --match compute adds equal compute"
     return shown
+
+
+def shown_metrics(comparison: Comparison) -> list[str]:
+    """Recalls and their sums that all rows have; i2i and t2t where items have several images."""
+    ways = ("i2t", "t2i", "i2i", "t2t") if comparison.n_images > comparison.n_items else ("i2t", "t2i")
+    names = [f"{way}/R@{k}" for way in ways for k in RECALL_AT] + ["rsum", "rsum_all"]
+    return [name for name in names if all(name in row.metrics for row in comparison.rows)]
+
+
+def metric_text(name: str) -> str:
+    """A metric's name for people: `i2t R@1`, `rSum`, `rSum of all four`."""
+    return {"rsum": "rSum", "rsum_all": "rSum of all four"}.get(name, name.replace("/", " "))
 
 
 def spread_text(spread: Spread) -> str:

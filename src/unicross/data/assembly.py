@@ -1,13 +1,13 @@
 """From records to checked items, the same for every format: grouping by id, splits, and what is wrong.
 
 Everything works on whole columns, so that a million records take seconds.
-Letters: R records of the source, K records of the asked splits grouped by item, N items, C captions.
+Letters: R records of the source, K records of the asked splits grouped by item, N items, P images of items,
+C captions.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -39,19 +39,31 @@ def assemble(records: Records, asked: set[str] | None) -> tuple[Items, list[Prob
     order = order[np.argsort(number[order], kind="stable")]  # [K]: item by item, each in the source's order
     starts = np.diff(number[order], prepend=-1) != 0
     item, heads = np.cumsum(starts) - 1, order[starts]  # the item of each record [K]; its first record [N]
-    picture, has_other = _pictures(records, order, item, heads, problems)
-    texts, owner = _captions(records, order, item, has_other, problems)
+    images, of_image, has_other = _images(records, order, item, heads, problems)
+    texts, owner, kind = _captions(records, order, item, has_other, problems)
     counts = np.bincount(owner, minlength=len(heads))
-    bad = _bad_images(records, picture, heads, problems)
+    bad = _bad_images(records, images, of_image, heads, problems)
+    sound = np.bincount(of_image[~bad], minlength=len(heads))
     image_only = np.asarray(pc.is_null(records.captions.take(pa.array(heads))))
-    empty = image_only & (picture < 0) & (counts == 0)
+    lost = (sound == 0) & (np.bincount(of_image, minlength=len(heads)) > 0)
+    empty = image_only & (sound == 0) & ~lost & (counts == 0)
     problems += [
         Problem("bad line", records.where(int(row)), "neither an image nor a caption") for row in heads[empty]
     ]
     # An item whose captions are all bad is left out; one that never had any is an image alone.
-    good = ~bad & ~empty & ((counts > 0) | image_only)
-    ids, texts = records.ids.take(pa.array(heads[good])), texts.filter(pa.array(good[owner]))
-    return Items(ids, texts, counts[good], picture[good], records.pictures), problems
+    good = ~lost & ~empty & ((counts > 0) | image_only)
+    of_good = good[owner]
+    items = Items(
+        records.ids.take(pa.array(heads[good])),
+        texts.filter(pa.array(of_good)),
+        counts[good],
+        images[~bad & good[of_image]],
+        sound[good],
+        records.pictures,
+        records.kinds,
+        None if kind is None else kind[of_good],
+    )
+    return items, problems
 
 
 def _overlapping(records: Records, number: Indices, asked: set[str] | None, problems: list[Problem]) -> Mask:
@@ -67,8 +79,8 @@ def _overlapping(records: Records, number: Indices, asked: set[str] | None, prob
     is_asked = np.array([asked is None or name in asked for name in records.splits])
     overlapping = np.bincount(of_id, minlength=ids) > 1
     overlapping &= np.bincount(of_id, is_asked[of_split], minlength=ids) > 0
-    for image_id in np.flatnonzero(overlapping):
-        of_this = np.flatnonzero(of_id == image_id)
+    for id in np.flatnonzero(overlapping):
+        of_this = np.flatnonzero(of_id == id)
         row = int(with_split[first[of_this]].min())
         names = " and ".join(sorted(records.splits[split] for split in of_split[of_this]))
         what = f"{records.ids[row].as_py()} is in {names}"
@@ -76,28 +88,37 @@ def _overlapping(records: Records, number: Indices, asked: set[str] | None, prob
     return overlapping
 
 
-def _pictures(
+def _images(
     records: Records, order: Indices, item: Indices, heads: Indices, problems: list[Problem]
-) -> tuple[Indices, Mask]:
-    """The picture of each item [N], the first of its records; which records [K] have another: a problem."""
+) -> tuple[Indices, Indices, Mask]:
+    """The images [P] item by item, each once, in the order of the records, and the item of each [P].
+
+    Where an item may have one image only, that is the first of its records, and the third value says which
+    records [K] have another: a problem.
+    """
     of_record = records.picture[order]  # [K]
-    with_picture = np.flatnonzero(of_record >= 0)
-    owners, first = np.unique(item[with_picture], return_index=True)
-    picture = np.full(len(heads), -1, dtype=np.int64)
-    picture[owners] = of_record[with_picture[first]]
-    has_other = (of_record >= 0) & (of_record != picture[item])
-    for k in np.flatnonzero(has_other):
-        row, head = int(order[k]), int(heads[item[k]])
-        this, first_one = (records.pictures[int(p)].name for p in (of_record[k], picture[item[k]]))
-        what = f"{records.ids[row].as_py()} is {this} here and {first_one} in {records.where(head)}"
-        problems.append(Problem("duplicate id", records.where(row), what))
-    return picture, has_other
+    with_image = np.flatnonzero(of_record >= 0)
+    pairs = np.stack([item[with_image], of_record[with_image]], axis=1)
+    _, first = np.unique(pairs, axis=0, return_index=True)
+    chosen = with_image[np.sort(first)]
+    has_other = np.zeros(len(order), dtype=bool)
+    if not records.several:
+        chosen = chosen[np.unique(item[chosen], return_index=True)[1]]
+        only = np.full(len(heads), -1, dtype=np.int64)
+        only[item[chosen]] = of_record[chosen]
+        has_other = (of_record >= 0) & (of_record != only[item])
+        for k in np.flatnonzero(has_other):
+            row, head = int(order[k]), int(heads[item[k]])
+            this, first_one = (records.pictures[int(p)].name for p in (of_record[k], only[item[k]]))
+            what = f"{records.ids[row].as_py()} is {this} here and {first_one} in {records.where(head)}"
+            problems.append(Problem("duplicate id", records.where(row), what))
+    return of_record[chosen], item[chosen], has_other
 
 
 def _captions(
     records: Records, order: Indices, item: Indices, has_other: Mask, problems: list[Problem]
-) -> tuple[Any, Indices]:
-    """The captions [C] item by item, trimmed, and the item of each [C]; empty ones are problems.
+) -> tuple[Any, Indices, Indices | None]:
+    """The captions [C] item by item, trimmed, the item of each [C], and its kind; empty ones are problems.
 
     Captions of records with another picture (`has_other`) are left out: they may not be of this one.
     """
@@ -110,28 +131,34 @@ def _captions(
         row = int(order[k])
         problems.append(Problem("empty caption", records.where(row), f"of {records.ids[row].as_py()}"))
     good = (size > 0) & ~has_other[record]
-    return texts.filter(pa.array(good)), item[record[good]]
+    kind = None
+    if records.kind is not None:
+        kind = np.asarray(pc.list_flatten(records.kind.take(pa.array(order))), dtype=np.int64)[good]
+    return texts.filter(pa.array(good)), item[record[good]], kind
 
 
-def _bad_images(records: Records, picture: Indices, heads: Indices, problems: list[Problem]) -> Mask:
-    """Which items [N] have an image file whose header cannot be read; pixels are looked at when decoding."""
-    bad = np.zeros(len(picture), dtype=bool)
+def _bad_images(
+    records: Records, images: Indices, of_image: Indices, heads: Indices, problems: list[Problem]
+) -> Mask:
+    """Which images [P] are files whose header cannot be read; pixels are looked at when decoding."""
+    bad = np.zeros(len(images), dtype=bool)
     files = records.pictures
     if not isinstance(files, Files):
         return bad
-    with_picture = np.flatnonzero(picture >= 0)
 
-    def check(chunk: Sequence[int]) -> list[tuple[int, Path, str]]:
-        paths = ((int(i), files[int(picture[i])].path) for i in chunk)
-        return [(i, path, why) for i, path in paths if (why := check_header(path))]
+    def check(chunk: range) -> list[tuple[int, Path, str]]:
+        paths = ((p, files[int(images[p])].path) for p in chunk)
+        return [(p, path, why) for p, path in paths if (why := check_header(path))]
 
-    chunks = [with_picture[start : start + CHECK_CHUNK] for start in range(0, len(with_picture), CHECK_CHUNK)]
+    chunks = [
+        range(start, min(start + CHECK_CHUNK, len(images))) for start in range(0, len(images), CHECK_CHUNK)
+    ]
     with ThreadPoolExecutor(CHECK_THREADS) as pool:
         refused = [refusal for refusals in pool.map(check, chunks) for refusal in refusals]
-    for i, path, why in refused:
-        bad[i] = True
+    for p, path, why in refused:
+        bad[p] = True
         kind: Literal["missing image", "unreadable image"] = (
             "unreadable image" if os.path.isfile(path) else "missing image"
         )
-        problems.append(Problem(kind, records.where(int(heads[i])), f"{path}: {why}"))
+        problems.append(Problem(kind, records.where(int(heads[of_image[p]])), f"{path}: {why}"))
     return bad

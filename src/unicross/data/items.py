@@ -1,8 +1,8 @@
-"""The unit of data: an image with its captions, and many of them in little memory.
+"""The unit of data: a thing with its images and its captions, and many of them in little memory.
 
-Images without captions and texts without images are items too; they serve the uni-modal losses only.
-`Items` keeps columns, not objects: a million items are about 150 MB with their captions, and no picture is
-read before it is asked for. Letters: N items, C captions, R pictures of a source.
+Items without captions and items without images serve the uni-modal losses only. `Items` keeps columns, not
+objects: a million items are about 150 MB with their captions, and no picture is read before it is asked for.
+Letters: N items, P images, C captions, R pictures of a source.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from unicross.batches import Indices
+from unicross.batches import Indices, ranges
 
 Selection = Sequence[int] | NDArray[np.integer]
 """Positions of items, in any form that numpy takes."""
@@ -90,56 +90,103 @@ class Sources(tuple[ImageSource, ...]):
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """One image with its captions.
+class CaptionKind:
+    """Which text of an item a caption is: its field (title, tags, ...) and its language, where they are
+    known."""
 
-    `image_id` identifies the item within its data set: two views of one item are positives of each other.
-    `image` is None for texts only; `captions` is empty for an image only; never both.
+    field: str | None = None
+    language: str | None = None
+    """A code such as `en`."""
+
+    def __str__(self) -> str:
+        return ".".join(part for part in (self.field, self.language) if part is not None)
+
+
+PLAIN_KIND = CaptionKind()
+"""Of captions of which nothing is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A thing with its images and captions.
+
+    `id` identifies it within its data set: everything of one item is a positive of everything else of it.
+    `images` is empty for texts alone, `captions` for images alone; never both. `kinds` has the kind of each
+    caption; it is empty where none is known.
     """
 
-    image_id: str
-    image: ImageSource | None
+    id: str
+    images: tuple[ImageSource, ...]
     captions: tuple[str, ...] = ()
+    kinds: tuple[CaptionKind, ...] = ()
 
     @property
     def is_pair(self) -> bool:
-        return self.image is not None and bool(self.captions)
+        return bool(self.images) and bool(self.captions)
 
 
 class Items(Sequence[Item]):
     """Items as columns; each becomes an `Item` when it is asked for.
 
     Args:
-        ids: `image_id` of each item, Arrow strings [N].
+        ids: the id of each item, Arrow strings [N].
         texts: all captions, item after item, Arrow strings [C].
         counts: captions of each item [N].
-        rows: the picture of each item among `pictures` [N]; -1 for none.
+        images: all images, item after item, as rows of `pictures` [P].
+        image_counts: images of each item [N].
         pictures: the images of the source, those of other items too.
+        kinds: the kinds of captions that there are; none where nothing is known of them.
+        kind: which of `kinds` each caption is [C]; None without kinds.
     """
 
-    def __init__(self, ids: Any, texts: Any, counts: Indices, rows: Indices, pictures: Pictures) -> None:
-        assert len(ids) == len(counts) == len(rows), "columns of different length"
+    def __init__(
+        self,
+        ids: Any,
+        texts: Any,
+        counts: Indices,
+        images: Indices,
+        image_counts: Indices,
+        pictures: Pictures,
+        kinds: tuple[CaptionKind, ...] = (),
+        kind: Indices | None = None,
+    ) -> None:
+        assert len(ids) == len(counts) == len(image_counts), "columns of different length"
         assert len(texts) == counts.sum(), "captions that belong to no item"
-        self.ids, self.texts, self.counts, self.rows, self.pictures = ids, texts, counts, rows, pictures
+        assert len(images) == image_counts.sum(), "images that belong to no item"
+        assert (kind is None) == (not kinds), "kinds of no caption, or captions of no kind"
+        self.ids, self.texts, self.counts = ids, texts, counts
+        self.images, self.image_counts, self.pictures = images, image_counts, pictures
+        self.kinds, self.kind = kinds, kind
         self.first: Indices = np.cumsum(counts) - counts
         """The first caption of each item [N]."""
+        self.first_image: Indices = np.cumsum(image_counts) - image_counts
+        """The first image of each item [N], as a position in `images`."""
 
     @classmethod
     def of(cls, items: Sequence[Item]) -> Items:
         """The same items as columns."""
         if isinstance(items, Items):
             return items
-        has_image = np.array([item.image is not None for item in items], dtype=bool)
+        numbers: dict[CaptionKind, int] = {}
+        for item in items:
+            for kind in item.kinds or (PLAIN_KIND,) * len(item.captions):
+                numbers.setdefault(kind, len(numbers))
+        known = any(kind != PLAIN_KIND for kind in numbers)
+        kinds = [numbers[kind] for item in items for kind in item.kinds or (PLAIN_KIND,) * len(item.captions)]
+        image_counts = np.array([len(item.images) for item in items], dtype=np.int64)
         return cls(
-            strings(item.image_id for item in items),
+            strings(item.id for item in items),
             strings(text for item in items for text in item.captions),
             np.array([len(item.captions) for item in items], dtype=np.int64),
-            np.where(has_image, np.cumsum(has_image) - 1, -1),
-            Sources(item.image for item in items if item.image is not None),
+            np.arange(image_counts.sum()),
+            image_counts,
+            Sources(image for item in items for image in item.images),
+            tuple(numbers) if known else (),
+            np.array(kinds, dtype=np.int64) if known else None,
         )
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.counts)
 
     @overload
     def __getitem__(self, index: int) -> Item: ...
@@ -150,34 +197,80 @@ class Items(Sequence[Item]):
     def __getitem__(self, index: int | slice) -> Item | Items:
         if isinstance(index, slice):
             return self.select(range(*index.indices(len(self))))
-        row, first, count = int(self.rows[index]), int(self.first[index]), int(self.counts[index])
+        captions = range(int(self.first[index]), int(self.first[index]) + int(self.counts[index]))
+        start = int(self.first_image[index])
+        rows = self.images[start : start + int(self.image_counts[index])]
         return Item(
             self.ids[int(index)].as_py(),
-            self.pictures[row] if row >= 0 else None,
-            tuple(self.texts[first + k].as_py() for k in range(count)),
+            tuple(self.pictures[int(row)] for row in rows),
+            tuple(self.texts[c].as_py() for c in captions),
+            () if self.kind is None else tuple(self.kinds[self.kind[c]] for c in captions),
         )
 
     @property
     def has_image(self) -> Mask:
-        """Which items have a picture [N]."""
-        return self.rows >= 0
+        """Which items have an image [N]."""
+        return self.image_counts > 0
 
     @property
     def has_text(self) -> Mask:
         """Which items have a caption [N]."""
         return self.counts > 0
 
+    @property
+    def item_of_image(self) -> Indices:
+        """The item of each image [P]."""
+        return np.repeat(np.arange(len(self)), self.image_counts)
+
+    @property
+    def item_of_text(self) -> Indices:
+        """The item of each caption [C]."""
+        return np.repeat(np.arange(len(self)), self.counts)
+
+    @property
+    def languages(self) -> NDArray[np.str_] | None:
+        """The language of each caption [C], "" where it is not known; None where none is."""
+        if self.kind is None or not any(kind.language for kind in self.kinds):
+            return None
+        return np.array([kind.language or "" for kind in self.kinds])[self.kind]
+
+    def image(self, position: int) -> ImageSource:
+        """The image at a position in `images`."""
+        return self.pictures[int(self.images[position])]
+
     def select(self, indices: Selection) -> Items:
         """Some of the items, in the order asked for."""
         chosen = np.asarray(indices, np.int64)
-        counts = self.counts[chosen]
-        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        texts = self.texts.take(pa.array(np.repeat(self.first[chosen], counts) + within))
-        return Items(self.ids.take(pa.array(chosen)), texts, counts, self.rows[chosen], self.pictures)
+        captions = ranges(self.first[chosen], self.counts[chosen])
+        return Items(
+            self.ids.take(pa.array(chosen)),
+            self.texts.take(pa.array(captions)),
+            self.counts[chosen],
+            self.images[ranges(self.first_image[chosen], self.image_counts[chosen])],
+            self.image_counts[chosen],
+            self.pictures,
+            self.kinds,
+            None if self.kind is None else self.kind[captions],
+        )
 
-    def find(self, image_id: str) -> Item | None:
+    def without_images(self, positions: Selection) -> tuple[Items, Indices]:
+        """The items without some of their images, and without those that lose all of them so.
+
+        Returns:
+            The items that are left; the positions of their images among those of before.
+        """
+        kept = np.ones(len(self.images), dtype=bool)
+        kept[np.asarray(positions, np.int64)] = False
+        counts = np.bincount(self.item_of_image[kept], minlength=len(self))
+        left = np.flatnonzero((counts > 0) | (self.image_counts == 0))
+        fewer = Items(
+            self.ids, self.texts, self.counts, self.images[kept], counts, self.pictures, self.kinds, self.kind
+        )
+        return fewer.select(left), np.flatnonzero(kept)
+
+    def find(self, id: str) -> Item | None:
         """The item of this id, or None; looks through all of them."""
-        index = pc.index(self.ids, image_id).as_py()
+        index = pc.index(self.ids, id).as_py()
         return None if index < 0 else self[index]
 
     def digest(self) -> dict[str, str]:
@@ -186,14 +279,17 @@ class Items(Sequence[Item]):
         Of pictures, the sizes of their files count; when those were written does not, so that a copy of the
         data is the same data.
         """
-        pictures = hashlib.sha256(self.has_image.tobytes())
-        for path in self.pictures.files(self.rows[self.has_image]):
+        several = self.image_counts.max(initial=0) > 1
+        pictures = hashlib.sha256((self.image_counts if several else self.has_image).tobytes())
+        for path in self.pictures.files(self.images):
             try:
                 pictures.update(f"{os.path.getsize(path)} ".encode())
             except OSError:
                 pictures.update(b"gone ")
         captions = _digest(self.texts)
         captions.update(self.counts.tobytes())
+        if self.kind is not None:
+            captions.update("".join(f"{kind}\n" for kind in self.kinds).encode() + self.kind.tobytes())
         return {
             "number": str(len(self)),
             "ids": _digest(self.ids).hexdigest(),

@@ -124,8 +124,8 @@ def _unread_files(root: Path, records: Records) -> list[Problem]:
 
 def read_options(data: DataConfig) -> ReadOptions:
     """What a recipe says of its data's columns and encoding."""
-    captions = (data.caption,) if isinstance(data.caption, str) else data.caption
-    return ReadOptions(data.image, captions, data.split_column, data.item, data.encoding)
+    images, captions = ((names,) if isinstance(names, str) else names for names in (data.image, data.caption))
+    return ReadOptions(images, captions, data.split_column, data.item, data.language, data.encoding)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ def set_aside(items: Sequence[Item], amount: int | float, seed: int) -> tuple[It
             f"cannot set aside {amount} of {pairs} pairs: give a smaller count, or a share below 1"
         )
 
-    digests = (hashlib.sha256(f"{seed}:{image_id.as_py()}".encode()).digest()[:8] for image_id in items.ids)
+    digests = (hashlib.sha256(f"{seed}:{id.as_py()}".encode()).digest()[:8] for id in items.ids)
     ranks = np.frombuffer(b"".join(digests), ">u8")
     order = np.argsort(ranks, kind="stable")
     aside = np.zeros(len(items), dtype=bool)

@@ -1,12 +1,13 @@
 """Decoded pictures, each decoded once: later epochs read no JPEG.
 
 `PixelCache` keeps all pictures as uint8 squares, in memory or in a memory-mapped file that later runs find
-again; `LazyPixels` keeps nothing and decodes at each call. Both are asked by item index.
-B: asked items; N: items; R: pictures (items without one have no row); S: side in pixels.
+again; `LazyPixels` keeps nothing and decodes at each call. Both are asked by the position of an image among
+those of all items. B: asked images; P: images of the items; R: rows of the cache; S: side in pixels.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -41,17 +42,17 @@ class PixelSource(Protocol):
 
     bad: list[Problem]
     """What is wrong with pictures that cannot be decoded (only with on_error="skip")."""
-    bad_items: list[int]
-    """The items that they belong to, in the same order; not to be asked for."""
+    bad_images: list[int]
+    """The images that they are of, in the same order; not to be asked for."""
 
     def __len__(self) -> int:
-        """The number of items."""
+        """The number of images."""
 
-    def __getitem__(self, indices: Selection) -> Pixels:
-        """The pictures of these items, uint8 [B, S, S, 3]. Asking for an item without one is a bug."""
+    def __getitem__(self, images: Selection) -> Pixels:
+        """These images, uint8 [B, S, S, 3]."""
 
-    def select(self, indices: Selection) -> PixelSource:
-        """The same pictures for a part of the items, asked by their index in that part."""
+    def select(self, images: Selection) -> PixelSource:
+        """Some of the images, asked by their position among these."""
 
 
 class PixelCache:
@@ -61,9 +62,9 @@ class PixelCache:
         self.pixels = pixels
         """uint8 [R, S, S, 3], in memory or memory-mapped."""
         self.rows = rows
-        """Row of each item [N]; -1 where it has no picture."""
+        """Row of each image [P]; -1 where it is bad."""
         self.bad = list(bad.values())
-        self.bad_items = list(bad)
+        self.bad_images = list(bad)
 
     @classmethod
     def build(
@@ -80,7 +81,7 @@ class PixelCache:
         """Decode the pictures of all items, or find them in the folder `where` from an earlier run.
 
         With `where` None they are kept in memory. Raises DataError where pictures cannot be decoded, unless
-        `on_error` is "skip" (see `bad_items`), and where the disk has no room.
+        `on_error` is "skip" (see `bad_images`), and where the disk has no room.
         """
         items = Items.of(items)
         squares = _Squares(items, side, resize, workers, progress)
@@ -89,21 +90,20 @@ class PixelCache:
         else:
             pixels, bad_rows = _to_disk(squares, where, _key(items, side, resize))
         bad = squares.problems(bad_rows, on_error)
-        rows = np.full(len(items), -1, np.int64)
-        rows[squares.owners] = np.arange(len(squares.owners))
+        rows = np.arange(len(items.images))
         rows[list(bad)] = -1
         return cls(pixels, rows, bad)
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, indices: Selection) -> Pixels:
-        rows = self.rows[np.asarray(indices, np.int64)]
-        assert (rows >= 0).all(), "an item without a picture was asked for one"
+    def __getitem__(self, images: Selection) -> Pixels:
+        rows = self.rows[np.asarray(images, np.int64)]
+        assert (rows >= 0).all(), "a bad image was asked for"
         return np.asarray(self.pixels[rows])  # [R, S, S, 3] -> [B, S, S, 3]
 
-    def select(self, indices: Selection) -> PixelCache:
-        return PixelCache(self.pixels, self.rows[np.asarray(indices, np.int64)], {})
+    def select(self, images: Selection) -> PixelCache:
+        return PixelCache(self.pixels, self.rows[np.asarray(images, np.int64)], {})
 
 
 class LazyPixels:
@@ -118,11 +118,12 @@ class LazyPixels:
         workers: int | None = None,
         bad: Mapping[int, Problem] | None = None,
     ) -> None:
-        self.items = Items.of(items)
+        items = Items.of(items)
+        self.pictures, self.rows = items.pictures, items.images
         self.side = side
         self.resize: Resize = resize
         self.bad = list(bad.values()) if bad else []
-        self.bad_items = list(bad) if bad else []
+        self.bad_images = list(bad) if bad else []
         self._workers = workers
         self._pool = ThreadPoolExecutor(workers or os.cpu_count(), thread_name_prefix="decode")
 
@@ -147,18 +148,19 @@ class LazyPixels:
         return cls(items, side, resize, workers=workers, bad=bad)
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self.rows)
 
-    def __getitem__(self, indices: Selection) -> Pixels:
+    def __getitem__(self, images: Selection) -> Pixels:
         """As PixelSource. Raises DataError for a picture that cannot be decoded."""
-        rows = self.items.rows[np.asarray(indices, np.int64)]
-        assert (rows >= 0).all(), "an item without a picture was asked for one"
-        images = [self.items.pictures[int(row)] for row in rows]
-        squares = list(self._pool.map(self._load, images))
+        rows = self.rows[np.asarray(images, np.int64)]
+        squares = list(self._pool.map(self._load, (self.pictures[int(row)] for row in rows)))
         return np.stack(squares) if squares else np.empty((0, self.side, self.side, 3), np.uint8)
 
-    def select(self, indices: Selection) -> LazyPixels:
-        return LazyPixels(self.items.select(indices), self.side, self.resize, workers=self._workers)
+    def select(self, images: Selection) -> LazyPixels:
+        selected = copy.copy(self)
+        selected.rows = self.rows[np.asarray(images, np.int64)]
+        selected.bad, selected.bad_images = [], []
+        return selected
 
     def _load(self, image: ImageSource) -> Pixels:
         return load_square(image, self.side, self.resize)
@@ -176,9 +178,7 @@ class _Squares:
         progress: OnProgress | None,
     ) -> None:
         self.items = items
-        self.owners = np.flatnonzero(items.has_image)
-        """The item of each picture [R]."""
-        self.shape = (len(self.owners), side, side, 3)
+        self.shape = (len(items.images), side, side, 3)
         self.resize: Resize = resize
         self.workers = workers or os.cpu_count()
         self.progress = progress
@@ -187,7 +187,7 @@ class _Squares:
 
     def chunks(self) -> Iterator[Pixels]:
         """The pictures in order, uint8 [<= CHUNK, S, S, 3]; black where one is bad."""
-        total = len(self.owners)
+        total = len(self.items.images)
         with ThreadPoolExecutor(self.workers) as pool:
             for start in range(0, total, CHUNK):
                 stop = min(start + CHUNK, total)
@@ -196,21 +196,16 @@ class _Squares:
                     self.progress(stop, total)
 
     def problems(self, bad: Mapping[int, str], on_error: OnError) -> dict[int, Problem]:
-        """The bad rows as problems of their items, in order. Raises DataError unless to be skipped."""
+        """The bad images as problems, in order. Raises DataError unless to be skipped."""
         problems = {
-            int(self.owners[row]): Problem("unreadable image", self.source(row).name, bad[row])
-            for row in sorted(bad)
+            row: Problem("unreadable image", self.items.image(row).name, bad[row]) for row in sorted(bad)
         }
         if problems and on_error == "raise":
             raise problems_error("decoding images", list(problems.values()))
         return problems
 
-    def source(self, row: int) -> ImageSource:
-        """The picture of a row."""
-        return self.items.pictures[int(self.items.rows[self.owners[row]])]
-
     def _load(self, row: int) -> Pixels:
-        source = self.source(row)
+        source = self.items.image(row)
         try:
             return load_square(source, self.shape[1], self.resize)
         except DataError as error:
@@ -248,7 +243,7 @@ def _to_disk(squares: _Squares, where: Path, key: str) -> tuple[Pixels, dict[int
             "Make room there, or use data.cache=memory or data.cache=none"
         ) from error
     bad = json.loads((folder / "bad.json").read_text(encoding="utf-8"))
-    pixels = np.load(folder / "pixels.npy", mmap_mode="r" if len(squares.owners) else None)
+    pixels = np.load(folder / "pixels.npy", mmap_mode="r" if squares.shape[0] else None)
     return pixels, {int(row): why for row, why in bad.items()}
 
 
@@ -264,12 +259,12 @@ def _write(squares: _Squares, folder: Path) -> None:
 def _key(items: Items, side: int, resize: Resize) -> str:
     """A digest of everything that the pixels depend on: ids, files, their sizes and times, side, resize."""
     digest = hashlib.sha256(f"{LAYOUT} {side} {resize}".encode())
-    for index in np.flatnonzero(items.has_image):
-        image = items.pictures[int(items.rows[index])]
+    for position, item in enumerate(items.item_of_image):
+        image = items.image(position)
         try:
             stamp = image.stamp()
         except OSError:
             stamp = "unreadable"
-        row = f"\n{items.ids[int(index)].as_py()}\t{image.name}\t{stamp}"
+        row = f"\n{items.ids[int(item)].as_py()}\t{image.name}\t{stamp}"
         digest.update(row.encode(errors="surrogateescape"))
     return f"pixels-{digest.hexdigest()[:16]}"

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from unicross.batches import Indices
-from unicross.data.items import Files, Mask, Pictures, strings
+from unicross.data.items import PLAIN_KIND, CaptionKind, Files, Mask, Pictures, strings
 from unicross.errors import DataError
 
 ProblemKind = Literal[
@@ -35,6 +35,9 @@ ProblemKind = Literal[
 LISTS = pa.large_list(pa.large_string())
 """The type of a column of captions."""
 
+KINDS = pa.large_list(pa.int32())
+"""The type of the column beside it: which kind each caption is of."""
+
 SHOWN_PER_KIND = 3
 """Problems of a kind that a message quotes; the others are counted."""
 
@@ -43,11 +46,13 @@ SHOWN_PER_KIND = 3
 class ReadOptions:
     """What a user says of data whose names do not say it. None: by the usual names."""
 
-    image: str | None = None
+    images: tuple[str, ...] | None = None
+    """Columns; of several, each holds images of its own."""
     captions: tuple[str, ...] | None = None
     """Columns; none at all reads pictures without words."""
     split: str | None = None
     item: str | None = None
+    language: str | None = None
     encoding: str | None = None
 
 
@@ -55,16 +60,18 @@ BY_NAME = ReadOptions()
 
 
 class Record(NamedTuple):
-    """One statement of a captions file. Records of one `image_id` make one item."""
+    """One statement of a captions file. Records of one `item` make one item."""
 
     where: str
     """`file:line` for messages."""
-    image_id: str
+    item: str
+    """The id of the item."""
     image: Path | None
     """None for a text alone."""
     caption: str | None
     """None for an image alone; an empty text is a problem."""
     split: str | None = None
+    kind: CaptionKind = PLAIN_KIND
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ class Records:
     """The records of a source as columns. R: records."""
 
     ids: Any
-    """`image_id`, Arrow strings [R]. Records of one id make one item."""
+    """The id of the item, Arrow strings [R]. Records of one id make one item."""
     captions: Any
     """Lists of Arrow strings, type LISTS [R]; null for an image alone, empty lists or texts are problems."""
     pictures: Pictures
@@ -85,9 +92,17 @@ class Records:
     """The place of a record, for messages."""
     read_from: frozenset[str] = frozenset()
     """The files that it was all read from, but for pictures."""
+    several: bool = False
+    """Whether an item may have several images; where not, a second one is a problem."""
+    kinds: tuple[CaptionKind, ...] = ()
+    """The kinds of captions that there are; none where nothing is known of them."""
+    kind: Any = None
+    """Which of `kinds` each caption is: lists beside `captions`, type KINDS [R]; None without kinds."""
 
     @classmethod
-    def of(cls, records: Sequence[Record], read_from: Iterable[Path] = ()) -> Records:
+    def of(
+        cls, records: Sequence[Record], read_from: Iterable[Path] = (), *, several: bool = False
+    ) -> Records:
         """Records of text files as columns."""
         # The numbers are given in the order of first sight; None, which is there first, has -1.
         paths: dict[Path | None, int] = {None: -1}
@@ -96,8 +111,11 @@ class Records:
         split = [splits.setdefault(record.split, len(splits) - 1) for record in records]
         has_caption = np.array([record.caption is not None for record in records], dtype=bool)
         texts = strings(record.caption for record in records if record.caption is not None)
+        kinds: dict[CaptionKind, int] = {}
+        kind = [kinds.setdefault(record.kind, len(kinds)) for record in records if record.caption is not None]
+        known = any(kind != PLAIN_KIND for kind in kinds)
         return cls(
-            strings(record.image_id for record in records),
+            strings(record.item for record in records),
             as_lists(texts, has_caption),
             Files(path for path in paths if path is not None),
             np.array(picture, dtype=np.int64),
@@ -105,11 +123,14 @@ class Records:
             np.array(split, dtype=np.int64),
             lambda row: records[row].where,
             frozenset(map(str, read_from)),
+            several,
+            tuple(kinds) if known else (),
+            as_lists(pa.array(kind, pa.int32()), has_caption) if known else None,
         )
 
 
 def as_lists(texts: Any, has_text: Mask) -> Any:
-    """A column of lists of one text where `has_text` [R], of nulls elsewhere. `texts`: [has_text.sum()]"""
+    """A column of lists of one value where `has_text` [R], of nulls elsewhere. `texts`: [has_text.sum()]"""
     offsets = np.concatenate([[0], np.cumsum(has_text)])
     return pa.LargeListArray.from_arrays(pa.array(offsets), texts, mask=pa.array(~has_text))
 

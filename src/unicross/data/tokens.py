@@ -1,4 +1,4 @@
-"""Captions as tokens: tokenised once, chosen and padded for a batch.
+"""Captions as tokens: tokenised once, padded for a batch.
 
 Letters: N items, C captions, B batch, L tokens.
 """
@@ -106,30 +106,8 @@ class CaptionTokens(TokenizedTexts):
         columns = Items.of(items)
         super().__init__(columns.texts, tokenizer, max_tokens, rules)
         self.first, self.counts = columns.first, columns.counts  # [N] first caption of each item; how many
-        self.item = np.repeat(np.arange(len(items), dtype=np.int64), self.counts)  # [C] item of each caption
+        self.item = columns.item_of_text  # [C]
         self.number = text_numbers(self.texts)  # [C] equal for equal texts, in case and spaces too
-
-    def draw_beginnings(self, rng: np.random.Generator) -> Indices:
-        """A random caption of each item to begin its turns with, by its number in the item. [N]"""
-        return rng.integers(0, 2**31, len(self.counts)) % np.maximum(self.counts, 1)
-
-    def choose(self, items: Indices, turn: int, beginnings: Indices) -> Indices:
-        """One caption of each item: over as many turns (epochs) as it has captions, each is used once. [B]"""
-        return self.first[items] + (beginnings[items] + turn) % self.counts[items]
-
-    def siblings(self, captions: Indices, count: int, rng: np.random.Generator) -> Indices:
-        """Other captions of the same items, in random order. [B] -> [count, B]
-
-        They differ as long as there are enough; then they repeat, and an only caption is its own sibling.
-        """
-        items = self.item[captions]
-        others = self.counts[items] - 1  # [B]
-        keys = rng.random((len(items), max(int(others.max(initial=0)), 1)))
-        keys[np.arange(keys.shape[1]) >= others[:, None]] = 2.0  # no such caption: last
-        shifts = 1 + keys.argsort(axis=1)  # [B, most others]
-        turns = np.arange(count)[:, None] % np.maximum(others, 1)  # [count, B]
-        shift = np.minimum(shifts[np.arange(len(items)), turns], others)
-        return self.first[items] + (captions - self.first[items] + shift) % self.counts[items]
 
 
 def _padded(ids: list[int], length: int, padding: int, left: bool) -> list[int]:

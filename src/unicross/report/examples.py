@@ -37,22 +37,23 @@ Example = tuple[Shown, ...]
 
 
 class Album:
-    """Thumbnails and captions by image id."""
+    """Thumbnails and captions by item id."""
 
     def __init__(self, items: Items) -> None:
         self._items = items
 
-    def caption(self, image_id: str, number: int = 0) -> str | None:
-        item = self._items.find(image_id)
+    def caption(self, id: str, number: int = 0) -> str | None:
+        item = self._items.find(id)
         return item.captions[number] if item and number < len(item.captions) else None
 
-    def thumbnail(self, image_id: str) -> str | None:
+    def thumbnail(self, id: str, number: int = 0) -> str | None:
         """A JPEG as a data URI; None where the picture is gone."""
-        item = self._items.find(image_id)
-        if item is None or item.image is None:
+        item = self._items.find(id)
+        if item is None or number >= len(item.images):
             return None
+        source = item.images[number]
         try:
-            image = decode(item.image.read(), item.image.name, at_least=2 * THUMBNAIL)
+            image = decode(source.read(), source.name, at_least=2 * THUMBNAIL)
         except (OSError, DataError):
             return None
         jpeg = thumbnail(image, (2 * THUMBNAIL, THUMBNAIL))
@@ -94,15 +95,17 @@ def confused_captions(variant: Variant, album: Album, n: int = 6) -> list[Exampl
     ranks = _median_ranks(results)
 
     def show(query: int) -> Example | None:
-        own, rival = first.text_image[query], first.t2i.rivals[query]
+        own, rival = first.text_item[query], first.t2i.rivals[query]
         return _complete(
             Shown("query", "caption", text=_caption(first, query, album)),
-            Shown("right", f"its picture, rank {ranks[query]:.0f}", album.thumbnail(first.image_ids[own])),
-            Shown("wrong", "taken for it", album.thumbnail(first.image_ids[rival])),
+            Shown("right", f"its picture, rank {ranks[query]:.0f}", album.thumbnail(first.item_ids[own])),
+            Shown("wrong", "taken for it", _image(first, rival, album)),
         )
 
     order = [q for q in np.argsort(margin) if margin[q] < 0 and first.t2i.rivals[q] >= 0]
-    return _distinct(order, lambda q: frozenset((first.text_image[q], first.t2i.rivals[q])), show, n)
+    return _distinct(
+        order, lambda q: frozenset((first.text_item[q], first.image_item[first.t2i.rivals[q]])), show, n
+    )
 
 
 def confused_pictures(variant: Variant, album: Album, n: int = 6) -> list[Example]:
@@ -114,17 +117,17 @@ def confused_pictures(variant: Variant, album: Album, n: int = 6) -> list[Exampl
 
     def show(query: int) -> Example | None:
         return _complete(
-            Shown("query", "picture", album.thumbnail(first.image_ids[query])),
+            Shown("query", "picture", _image(first, query, album)),
             Shown(
                 "right",
                 f"a caption of it; the best ranks {ranks[query]:.0f}",
-                text=album.caption(first.image_ids[query]),
+                text=album.caption(first.item_ids[first.image_item[query]]),
             ),
             Shown("wrong", "taken for it", text=_caption(first, int(first.i2t.rivals[query]), album)),
         )
 
     order = [q for q in np.argsort(margin) if margin[q] < 0 and first.i2t.rivals[q] >= 0]
-    return _distinct(order, lambda q: int(first.text_image[first.i2t.rivals[q]]), show, n)
+    return _distinct(order, lambda q: int(first.text_item[first.i2t.rivals[q]]), show, n)
 
 
 def spread_clusters(clusters: Clusters, n: int = 8) -> list[int]:
@@ -147,9 +150,7 @@ def cluster_members(clusters: Clusters, cluster: int, items: Items, album: Album
     joint = np.add(clusters.image[members], clusters.text[members], dtype=np.float32)
     near = members[np.argsort(-(joint @ joint.mean(axis=0)))[:n]]
     return tuple(
-        Shown("member", items[i].captions[0], album.thumbnail(items[i].image_id))
-        for i in near
-        if items[i].captions
+        Shown("member", items[i].captions[0], album.thumbnail(items[i].id)) for i in near if items[i].captions
     )
 
 
@@ -164,18 +165,18 @@ def _wins(
     theirs = loser.results[0]
 
     def show(query: int) -> Example | None:
-        own, rival = theirs.text_image[query], theirs.t2i.rivals[query]
+        own, rival = theirs.text_item[query], theirs.t2i.rivals[query]
         right = f"rank {winner_ranks[query]:.0f} by {winner.label}, {loser_ranks[query]:.0f} by {loser.label}"
         return _complete(
             Shown("query", "caption", text=_caption(theirs, query, album)),
-            Shown("right", right, album.thumbnail(theirs.image_ids[own])),
-            Shown("wrong", f"preferred by {loser.label}", album.thumbnail(theirs.image_ids[rival])),
+            Shown("right", right, album.thumbnail(theirs.item_ids[own])),
+            Shown("wrong", f"preferred by {loser.label}", _image(theirs, rival, album)),
         )
 
     clear = (winner_ranks <= FOUND) & (loser_ranks > MISSED) & (theirs.t2i.ranks > 1)
     gain = np.where(clear, np.log(loser_ranks) - np.log(winner_ranks), 0.0)
     order = [int(q) for q in np.argsort(-gain, kind="stable") if gain[q] > 0]
-    return _distinct(order, lambda q: int(theirs.text_image[q]), show, n)
+    return _distinct(order, lambda q: int(theirs.text_item[q]), show, n)
 
 
 def _median_ranks(results: Sequence[Result]) -> npt.NDArray[np.float64]:
@@ -184,8 +185,13 @@ def _median_ranks(results: Sequence[Result]) -> npt.NDArray[np.float64]:
 
 
 def _caption(result: Result, query: int, album: Album) -> str | None:
-    image = int(result.text_image[query])
-    return album.caption(result.image_ids[image], query - int(np.searchsorted(result.text_image, image)))
+    item = int(result.text_item[query])
+    return album.caption(result.item_ids[item], query - int(np.searchsorted(result.text_item, item)))
+
+
+def _image(result: Result, image: int, album: Album) -> str | None:
+    item = int(result.image_item[image])
+    return album.thumbnail(result.item_ids[item], image - int(np.searchsorted(result.image_item, item)))
 
 
 def _complete(*shown: Shown) -> Example | None:

@@ -9,16 +9,19 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from unicross.compare.intervals import COMPARED
 from unicross.compare.table import difference_text, spread_text
 from unicross.data.items import Items
 from unicross.data.load import read_splits
 from unicross.errors import UnicrossError
+from unicross.metrics import RECALL_AT
 from unicross.report import examples, figures
 from unicross.report.contents import Contents, Variant
 
-EXTRA = ("i2t/median_rank", "t2i/median_rank", "i2i/R@1", "t2t/R@1")
-"""Metrics in the table beside the compared ones, where there are any."""
+SHOWN = (
+    *(f"{way}/R@{k}" for way in ("i2t", "t2i") for k in RECALL_AT),
+    *("rsum", "i2t/median_rank", "t2i/median_rank", "i2i/R@1", "t2t/R@1", "rsum_all"),
+)
+"""Metrics in the table, where there are any."""
 
 
 def render(contents: Contents) -> str:
@@ -67,7 +70,7 @@ def _items(contents: Contents) -> tuple[Items, Items, str | None]:
 
 def _table(variants: Sequence[Variant]) -> dict[str, Any]:
     """Headings, and for each row its rSum and the other metrics: the text, and whether it is the best."""
-    names = [n for n in (*COMPARED, *EXTRA) if any(n in variant.row.metrics for variant in variants)]
+    names = [n for n in SHOWN if any(n in variant.row.metrics for variant in variants)]
 
     def cells(name: str) -> list[dict[str, Any]]:
         spreads = [variant.row.metrics.get(name) for variant in variants]

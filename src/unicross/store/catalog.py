@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from unicross.data.formats.rows import read_lines, require_columns
-from unicross.data.formats.table import SUFFIXES, cell, is_text_table, read_table
+from unicross.data.formats.table import SUFFIXES, image_names, is_text_table, read_table
 from unicross.data.formats.table import captions as captions_of
 from unicross.data.items import ImageSource, as_unicode
 from unicross.embed import Failure, FoundFile, find_pictures
@@ -177,13 +177,13 @@ def _table(path: Path, skip_bad: bool) -> list[Caption]:
     if table.problems and not skip_bad:
         raise DataError(f"{table.problems[0]}: correct the line")
     require_columns(path, table.columns, table.names)
-    image, texts = table.columns.image, table.columns.captions
-    user = [name for name in table.names if name not in (image, *texts)]
+    columns_read = table.columns
+    user = [name for name in table.names if name not in (*columns_read.images, *columns_read.captions)]
     columns = {name: _column_name(path, name) for name in user}
     types = {name: _common_type(record.get(name) for _, record in table.lines) for name in user}
     return [
         Caption(
-            as_unicode(cell(record, image)),
+            as_unicode(name),
             as_unicode(caption or "").strip()[:LONGEST_TEXT],
             {
                 columns[name]: _cast(record[name], types[name])
@@ -192,7 +192,8 @@ def _table(path: Path, skip_bad: bool) -> list[Caption]:
             },
         )
         for _, record in table.lines
-        for caption in captions_of(record, texts)
+        for name in image_names(record, columns_read.images) or [""]
+        for caption, _ in captions_of(record, columns_read)
     ]
 
 

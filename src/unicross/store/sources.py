@@ -1,7 +1,8 @@
 """Rows of what one can train on: a table, COCO's file, shards, Parquet and the others of `data/formats`.
 
 A row's path is that of the picture's file; of a picture in a shard it is the shard's path and the picture's
-place in it, and size and time are those of the shard. The other columns of a table become user columns.
+place in it, and size and time are those of the shard. The other columns of a table become user columns; so do
+`item`, `field` and `language` where items have several images, or captions of several kinds.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ import numpy as np
 from unicross.data.formats.rows import find_image, image_folders
 from unicross.data.formats.shards import ShardImage
 from unicross.data.images import IMAGE_SUFFIXES
-from unicross.data.items import ImageFile, ImageSource
+from unicross.data.items import CaptionKind, ImageFile, ImageSource
 from unicross.data.load import open_source
 from unicross.data.walk import walk
 from unicross.embed import Failure
 from unicross.store.base import Row, Value, make_id
 from unicross.store.catalog import LONGEST_TEXT, Catalog, read_captions
+
+ITEM = "item"
+"""The column that says which item a row is of."""
 
 IN_FOLDERS = (".tar", ".parquet", ".arrow")
 """Files that make a folder without pictures a source."""
@@ -47,27 +51,35 @@ def read_source(place: Path) -> Catalog:
     pictures: dict[str, ImageSource] = {}
     problems = [p for p in loaded.problems if p.stops or not is_table]  # a table's columns are read here
     failures = [Failure(p.where, f"{p.kind}: {p.what}") for p in problems]
+    grouped = bool((loaded.items.image_counts > 1).any()) or bool(loaded.items.kinds)
     for index in range(len(loaded.items)):
         item = loaded.items[index]
-        path = ""
         captions = [caption[:LONGEST_TEXT] for caption in item.captions]
-        if item.image is not None:
-            path, file = _place(item.image)
+        of_item: dict[str, Value] = {ITEM: item.id} if grouped else {}
+        places = [_place(image) for image in item.images]
+        for image, (path, file) in zip(item.images, places, strict=True):
             status = os.stat(file)
             first = captions[0] if captions else ""
             id = make_id("image", path)
-            columns = extra.get(path, {})
+            columns = extra.get(path, {}) | of_item
             images[id] = Row(
                 id, "image", path, status.st_size, status.st_mtime, first, file.parent.name, columns
             )
-            pictures[path] = item.image
-        for caption in captions:
+            pictures[path] = image
+        path = places[0][0] if places else ""
+        for number, caption in enumerate(captions):
             id = make_id("text", path, caption)
-            texts[id] = Row(id, "text", path, caption=caption, extra=extra.get(path, {}))
+            of_text = of_item | (_kind_columns(item.kinds[number]) if item.kinds else {})
+            texts[id] = Row(id, "text", path, caption=caption, extra=extra.get(path, {}) | of_text)
     folders = {str(_folder(source)) for source in pictures.values()}
     root = os.path.commonpath(folders) if folders else str(place.parent)
     captioned = frozenset(id for id, row in images.items() if row.caption or row.extra)
     return Catalog(root, images, captioned, texts or None, tuple(failures), pictures)
+
+
+def _kind_columns(kind: CaptionKind) -> dict[str, Value]:
+    columns: dict[str, Value] = {"field": kind.field or "", "language": kind.language or ""}
+    return {name: value for name, value in columns.items() if value}
 
 
 def _place(image: ImageSource) -> tuple[str, Path]:

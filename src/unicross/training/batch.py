@@ -14,6 +14,7 @@ from torch import Tensor
 
 from unicross.batches import Indices, equal_pairs
 from unicross.data.tokens import CaptionTokens, Tokens
+from unicross.data.turns import parts_of
 from unicross.data.views import ViewDraw, draw_views
 from unicross.device import send
 from unicross.stage import Stage
@@ -32,7 +33,7 @@ class Batch:
     image_ids: Tensor  # [I] item indices
     text_ids: Tensor  # [T]
     pairs: int
-    pixels: Tensor  # [E, S, S, 3] uint8
+    pixels: tuple[Tensor, ...]  # by view [E, S, S, 3] uint8; one for all views of the same images
     image_views: tuple[ViewDraw, ...]  # on the host: which rows they change is asked there
     text_views: tuple[Tokens, ...]
     masked: Tensor | None  # [P, P] bool, image by text, presumed false negatives
@@ -51,7 +52,7 @@ class Batch:
             self,
             image_ids=change(self.image_ids),
             text_ids=change(self.text_ids),
-            pixels=change(self.pixels),
+            pixels=tuple(change(pixels) for pixels in self.pixels),
             text_views=tuple(Tokens(change(v.ids), change(v.mask), v.lengths) for v in self.text_views),
             masked=changed(self.masked),
             equal_to_image=changed(self.equal_to_image),
@@ -76,7 +77,7 @@ def make_batch(
         turn: epochs done in the run, which decides the caption's turn.
         rng: for everything random in this step; in the same state it gives the same batch.
     """
-    has_image = data.items.rows[items] >= 0
+    has_image = data.items.image_counts[items] > 0
     has_text = data.items.counts[items] > 0
     captioned_by = round_.captioned_by[items]
     is_pair = captioned_by >= 0
@@ -89,7 +90,8 @@ def make_batch(
         texts = pairs
     text_items = np.concatenate([captioned_by[is_pair], texts[len(pairs) :]])
     own_images, own_texts = rank_slice(len(images)), rank_slice(len(texts))
-    pixels = data.pixels[images[own_images]] if stage.image_views else np.zeros((0, 1, 1, 3), np.uint8)
+    shown = _shown_images(data, images, stage, turn, rng)
+    pixels = tuple(torch.from_numpy(data.pixels[of_view[own_images]]) for of_view in shown)
     image_views = tuple(draw_views(view, len(images), rng).rows(own_images) for view in stage.image_views)
     chosen = _chosen_captions(data, text_items, stage, turn, rng)
     equal_to_image, equal_texts = _equal_captions(data.captions, text_items, len(pairs), chosen)
@@ -97,7 +99,7 @@ def make_batch(
         image_ids=torch.from_numpy(images),
         text_ids=torch.from_numpy(texts),
         pairs=len(pairs),
-        pixels=torch.from_numpy(pixels),
+        pixels=pixels,
         image_views=image_views,
         text_views=tuple(data.captions.tokens(captions).rows(own_texts) for captions in chosen),
         masked=_masked(round_, pairs, stage.batches.mask_above),
@@ -152,6 +154,22 @@ def _cluster_of(round_: Round, pairs: Indices) -> Tensor:
     return torch.from_numpy(np.where(cluster < 0, of_none, cluster))
 
 
+def _shown_images(
+    data: Dataset, items: Indices, stage: Stage, turn: int, rng: np.random.Generator
+) -> list[Indices]:
+    """The images [I] of each view: one of each item, then another of it where it has several.
+
+    One entry where all views show the same images.
+    """
+    views = len(stage.image_views)
+    if not views:
+        return []
+    first = data.image_turns.choose(items, turn)
+    if views == 1 or not data.has_siblings:
+        return [first]
+    return [first, *data.image_turns.siblings(first, items, views - 1, rng)]
+
+
 def _chosen_captions(
     data: Dataset, items: Indices, stage: Stage, turn: int, rng: np.random.Generator
 ) -> list[Indices]:
@@ -159,12 +177,14 @@ def _chosen_captions(
     count = stage.text_views
     if count == 0 or not len(items):
         return []
-    first = data.captions.choose(items, turn, data.beginnings)
+    turns = data.even_turns if stage.views.languages == "even" else data.caption_turns
+    first = turns.choose(items, turn)
     if count == 1:
         return [first]
     if stage.views.text == "dropout":
         return [first, first]
-    return [first, *data.captions.siblings(first, count - 1, rng)]
+    label = {"language": data.language, "field": data.field}.get(stage.views.text)
+    return [first, *data.caption_turns.siblings(first, items, count - 1, rng, label)]
 
 
 def _equal_captions(
@@ -186,10 +206,7 @@ def _equal_captions(
     numbers = captions.number[shown]
     equal_texts = _different_items(*equal_pairs(numbers, numbers), item_of_shown, item_of_shown, len(shown))
 
-    counts = captions.counts[items[:pairs]]
-    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    of_pairs = np.repeat(captions.first[items[:pairs]], counts) + within  # all captions of the pairs
-    pair_of = np.repeat(np.arange(pairs), counts)
+    of_pairs, pair_of = parts_of(captions.first, captions.counts, items[:pairs])  # all captions of the pairs
     caption, text = equal_pairs(captions.number[of_pairs], numbers[: pairs * len(chosen)])
     equal_to_image = _different_items(
         pair_of[caption], text, np.arange(pairs), item_of_shown[: pairs * len(chosen)], pairs

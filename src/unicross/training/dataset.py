@@ -1,12 +1,13 @@
 """The items of a run, in the form that training asks for: pixels, tokens, and which item has what.
 
-N: items.
+N: items, C: captions, L: tokens of a caption.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +16,11 @@ import numpy as np
 
 from unicross.batches import Indices
 from unicross.config import DataConfig, ModelConfig
-from unicross.data.items import Items
+from unicross.data.items import CaptionKind, Items
 from unicross.data.pixels import LazyPixels, PixelCache, PixelSource
 from unicross.data.records import Problem
 from unicross.data.tokens import CaptionTokens
+from unicross.data.turns import EvenTurns, Turns
 from unicross.model import TwoTower
 from unicross.prefetch import OnProgress
 
@@ -30,13 +32,30 @@ ASSUMED_MEMORY = 8 * 2**30
 
 @dataclass(frozen=True)
 class Dataset:
-    """Items with their pictures and captions at hand by item index."""
+    """Items with their pictures and captions at hand."""
 
     items: Items
     pixels: PixelSource
     captions: CaptionTokens
-    beginnings: Indices
-    """[N] the caption with which each item begins its turns, by its number in the item."""
+    caption_turns: Turns
+    even_turns: EvenTurns
+    """Of captions, each language of an item as often as another."""
+    image_turns: Turns
+
+    @cached_property
+    def has_siblings(self) -> bool:
+        """Whether an item has several images."""
+        return bool((self.items.image_counts > 1).any())
+
+    @cached_property
+    def language(self) -> Indices:
+        """A number for the language of each caption [C]."""
+        return _numbers(self.items, lambda kind: kind.language)
+
+    @cached_property
+    def field(self) -> Indices:
+        """A number for the field of each caption [C]."""
+        return _numbers(self.items, lambda kind: kind.field)
 
     @cached_property
     def pairs(self) -> Indices:
@@ -88,11 +107,32 @@ def make_dataset(
         place = where if data.cache == "disk" else None
         pixels = PixelCache.build(items, side, resize, where=place, on_error=on_error, progress=on_progress)
     problems = list(pixels.bad)
-    if pixels.bad_items:
-        kept = np.setdiff1d(np.arange(len(items)), pixels.bad_items)
-        items, pixels = items.select(kept), pixels.select(kept)
+    if pixels.bad_images:
+        items, kept = items.without_images(pixels.bad_images)
+        pixels = pixels.select(kept)
     captions = CaptionTokens(items, model.tokenizer, model.max_tokens, model.text_rules)
-    return Dataset(items, pixels, captions, captions.draw_beginnings(rng)), problems
+    return turning(items, pixels, captions, rng), problems
+
+
+def turning(items: Items, pixels: PixelSource, captions: CaptionTokens, rng: np.random.Generator) -> Dataset:
+    """A data set whose items begin their turns with random captions and images."""
+    language = _numbers(items, lambda kind: kind.language)
+    return Dataset(
+        items,
+        pixels,
+        captions,
+        Turns.draw(items.counts, rng),
+        EvenTurns.draw(items.counts, language, rng),
+        Turns.draw(items.image_counts, rng),
+    )
+
+
+def _numbers(items: Items, of: Callable[[CaptionKind], str | None]) -> Indices:
+    """A number for each caption [C], equal where their kinds have the same of what is asked."""
+    if items.kind is None:
+        return np.zeros(len(items.texts), np.int64)
+    values = [of(kind) or "" for kind in items.kinds]
+    return np.unique(values, return_inverse=True)[1].astype(np.int64)[items.kind]
 
 
 def choose_cache(

@@ -1,6 +1,6 @@
 """Embeddings of a data set's items by the model as it is, each process embedding its share.
 
-Letters: B batch, C captions, D the shared space, S side of a picture.
+Letters: B batch, D the shared space, S side of a picture.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from unicross.batches import Indices
 from unicross.data.images import IMAGES_AT_ONCE
 from unicross.data.tokens import TEXTS_AT_ONCE
+from unicross.data.turns import parts_of
 from unicross.evaluation import Result, evaluate_embeddings
 from unicross.model import TwoTower
 from unicross.prefetch import prefetch
@@ -19,25 +20,25 @@ from unicross.training.dataset import Dataset
 from unicross.training.distributed import broadcast_object, gather_array, rank_slice
 
 
-def embed_item_images(
-    model: TwoTower, data: Dataset, items: Indices, *, pooled: bool = False
+def embed_images(
+    model: TwoTower, data: Dataset, images: Indices, *, pooled: bool = False
 ) -> NDArray[np.float32]:
-    """Unit embeddings [len(items), D] of the items' pictures, seen whole, or the tower's own (`pooled`).
+    """Unit embeddings [len(images), D] of images, seen whole, or the tower's own (`pooled`).
 
     Each process embeds its share.
     """
     encode = model.pool_pixels if pooled else model.encode_pixels
     size = model.config.image_size
-    own = items[rank_slice(len(items))]
+    own = images[rank_slice(len(images))]
 
     def squares(start: int) -> NDArray[np.uint8]:
         return _resized(data.pixels[own[start : start + IMAGES_AT_ONCE]], size)
 
     parts = [encode(pixels) for pixels in prefetch(squares, range(0, len(own), IMAGES_AT_ONCE))]
-    return gather_array(np.concatenate(parts), len(items)) if parts else np.zeros((0, model.dim), np.float32)
+    return gather_array(np.concatenate(parts), len(images)) if parts else np.zeros((0, model.dim), np.float32)
 
 
-def embed_item_captions(
+def embed_captions(
     model: TwoTower, data: Dataset, captions: Indices, *, pooled: bool = False
 ) -> NDArray[np.float32]:
     """Unit embeddings [len(captions), D], or the tower's own (`pooled`); like lengths together."""
@@ -53,29 +54,43 @@ def embed_item_captions(
     return gather_array(vectors, len(captions)) if len(own) else vectors
 
 
-def mean_captions(
-    embeddings: NDArray[np.float32], data: Dataset, captions: Indices, items: Indices
-) -> NDArray[np.float32]:
-    """The normalised mean embedding of each item's captions. [C, D] -> [len(items), D]"""
-    position = np.full(len(data.items), -1, dtype=np.int64)
-    position[items] = np.arange(len(items))
-    total = np.zeros((len(items), embeddings.shape[1]), np.float32)
-    np.add.at(total, position[data.captions.item[captions]], embeddings)
+def embed_item_images(model: TwoTower, data: Dataset, items: Indices) -> tuple[NDArray[np.float32], int]:
+    """The normalised mean [len(items), D] of the images of each item, and how many they are."""
+    images, owner = parts_of(data.items.first_image, data.items.image_counts, items)
+    vectors = embed_images(model, data, images)
+    if len(images) == len(items):
+        return vectors, len(images)
+    return _means(vectors, owner, len(items)), len(images)
+
+
+def embed_item_captions(model: TwoTower, data: Dataset, items: Indices) -> tuple[NDArray[np.float32], int]:
+    """The normalised mean [len(items), D] of the captions of each item, and how many they are."""
+    captions, owner = parts_of(data.items.first, data.items.counts, items)
+    return _means(embed_captions(model, data, captions), owner, len(items)), len(captions)
+
+
+def _means(vectors: NDArray[np.float32], owner: Indices, count: int) -> NDArray[np.float32]:
+    total = np.zeros((count, vectors.shape[1]), np.float32)
+    np.add.at(total, owner, vectors)
     return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
 
 
 def validate(model: TwoTower, data: Dataset) -> Result:
     """Retrieval among the pairs, every caption a query. Raises DataError where there is no pair."""
     pairs = data.pairs
-    chosen = np.flatnonzero(np.isin(data.captions.item, pairs))
-    images, texts = embed_item_images(model, data, pairs), embed_item_captions(model, data, chosen)
+    images, image_item = parts_of(data.items.first_image, data.items.image_counts, pairs)
+    captions, text_item = parts_of(data.items.first, data.items.counts, pairs)
+    image_vectors, text_vectors = embed_images(model, data, images), embed_captions(model, data, captions)
+    languages = data.items.languages
     return broadcast_object(
         lambda: evaluate_embeddings(
-            images,
-            texts,
-            np.searchsorted(pairs, data.captions.item[chosen]),
-            image_ids=data.items.select(pairs).ids.to_pylist(),
-            numbers=data.captions.number[chosen],
+            image_vectors,
+            text_vectors,
+            text_item,
+            image_item=image_item,
+            item_ids=data.items.select(pairs).ids.to_pylist(),
+            numbers=data.captions.number[captions],
+            languages=None if languages is None else languages[captions],
         )
     )
 

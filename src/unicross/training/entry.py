@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from unicross.config import Recipe, SplitConfig
+from unicross.config import DataConfig, Recipe
 from unicross.data.formats import require_root
 from unicross.data.load import load_items, read_splits, survey
 from unicross.errors import TrainingError, UnicrossError
@@ -95,7 +95,7 @@ def _train(
             listener({"kind": "decoding", "done": done, "total": total})
 
     side = cached_side(recipe.data, model.config)
-    pictures = int(train_items.has_image.sum()) + int(val_items.has_image.sum())
+    pictures = len(train_items.images) + len(val_items.images)
     cached, note = broadcast_object(lambda: choose_cache(recipe.data, pictures, side, run.path, size()))
     build = partial(
         make_dataset,
@@ -112,7 +112,7 @@ def _train(
     check_recipe_fits(recipe, data, val, model)
     if not resume:
         broadcast_object(lambda: run.create(recipe, train=train_items, val=val_items))
-    state = State(model, recipe, len(data.items))
+    state = State(model, recipe, len(data.items), several_images=data.has_siblings)
     goes_on, notes = resume and run.last.exists(), list[str]()
     if goes_on:
         checkpoint, problem = broadcast_object(run.sound_checkpoint)
@@ -139,9 +139,7 @@ def _elsewhere(recipe: Recipe, model: TwoTower) -> dict[str, Dataset]:
     """The data sets of `forgetting`, whose pictures are decoded at each look: they may be many."""
     data_sets = {}
     for name, root in recipe.forgetting.items():
-        data = recipe.data.model_copy(
-            update={"root": root, "format": None, "split": SplitConfig(), "cache": "none"}
-        )
+        data = DataConfig(root=root, max_tokens=recipe.data.max_tokens, cache="none")
         splits = survey(root).splits
         val = next((split for split in ("val", "dev", "validation", "test") if split in splits), None)
         data_sets[name], _ = make_dataset(

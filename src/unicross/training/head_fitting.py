@@ -19,13 +19,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unicross.batches import Indices
+from unicross.data.turns import parts_of
 from unicross.losses import cross_modal
 from unicross.model import TwoTower
 from unicross.model.parts import MAX_SCALE
 from unicross.streams import draw_seed
 from unicross.training.dataset import Dataset
 from unicross.training.distributed import broadcast_object
-from unicross.training.embedding import embed_item_captions, embed_item_images
+from unicross.training.embedding import embed_captions, embed_images
 from unicross.training.optim import warmup_cosine
 from unicross.training.sharding import full_tensors, reshard, shard_like
 
@@ -47,10 +48,13 @@ def fit_heads(model: TwoTower, data: Dataset, rng: np.random.Generator) -> dict[
     pairs = data.pairs
     if len(pairs) > MOST_PAIRS:
         pairs = np.sort(rng.choice(pairs, MOST_PAIRS, replace=False))
-    captions = np.flatnonzero(np.isin(data.captions.item, pairs))
-    image = embed_item_images(model, data, pairs, pooled=True)
-    text = embed_item_captions(model, data, captions, pooled=True)
-    first = np.searchsorted(data.captions.item[captions], pairs)
+    images, of_image = parts_of(data.items.first_image, data.items.image_counts, pairs)
+    captions, of_caption = parts_of(data.items.first, data.items.counts, pairs)
+    image = embed_images(model, data, images, pooled=True)
+    text = embed_captions(model, data, captions, pooled=True)
+    first_image, first = (
+        np.searchsorted(of_part, np.arange(len(pairs))) for of_part in (of_image, of_caption)
+    )
     reshard(model)
     assert isinstance(model.image.cross, nn.Linear)  # a pair's heads are there and are not fitted
     assert isinstance(model.text.cross, nn.Linear)
@@ -59,27 +63,32 @@ def fit_heads(model: TwoTower, data: Dataset, rng: np.random.Generator) -> dict[
         "text": model.text.cross.weight,
         "log_scale": model.log_scale,
     }
-    start, counts = full_tensors(moved), data.captions.counts[pairs]
-    fitted = broadcast_object(lambda: _fitted(start, image, text, first, counts, model.device, rng))
+    start = full_tensors(moved)
+    image_turns = first_image, data.items.image_counts[pairs]
+    text_turns = first, data.items.counts[pairs]
+    fitted = broadcast_object(lambda: _fitted(start, image, text, image_turns, text_turns, model.device, rng))
     with torch.no_grad():
         for name, parameter in moved.items():
             parameter.copy_(shard_like(fitted[name], parameter))
-    return {"image": len(pairs), "text": len(captions)}
+    return {"image": len(images), "text": len(captions)}
 
 
 def _fitted(
     start: Mapping[str, Tensor],
     image: Floats,
     text: Floats,
-    first: Indices,
-    counts: Indices,
+    of_images: tuple[Indices, Indices],
+    of_texts: tuple[Indices, Indices],
     device: torch.device,
     rng: np.random.Generator,
 ) -> dict[str, Tensor]:
     """Heads `image` and `text` [D, H] and the `log_scale` of the temperature, on the host, from `start`.
 
-    `image` [N, H], `text` [C, H]; item i has the captions from `first[i]` [N], `counts[i]` [N] of them.
+    `image` [P, H], `text` [C, H]; of both, item i has the rows from the first number [N] on, as many as the
+    second says [N].
     """
+    (first_image, image_counts), (first, counts) = of_images, of_texts
+    several, number = bool((image_counts > 1).any()), len(counts)
     dropped = torch.Generator(device).manual_seed(draw_seed(rng))
     images, texts = torch.from_numpy(image).to(device), torch.from_numpy(text).to(device)
     moved = {name: value.detach().to(device, copy=True).requires_grad_() for name, value in start.items()}
@@ -91,17 +100,18 @@ def _fitted(
         ],
         lr=RATE,
     )
-    size = min(BATCH, len(image))
-    steps = max(EPOCHS * len(image) // size, LEAST_STEPS)
+    size = min(BATCH, number)
+    steps = max(EPOCHS * number // size, LEAST_STEPS)
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = RATE * warmup_cosine(step, WARMUP, steps)
-        items = rng.choice(len(image), size, replace=False)
+        items = rng.choice(number, size, replace=False)
         chosen = first[items] + rng.integers(0, counts[items])
-        image_features = _with_dropout(images[torch.from_numpy(items).to(device)], dropped)
+        shown = first_image[items] + (rng.integers(0, image_counts[items]) if several else 0)
+        image_features = _with_dropout(images[torch.from_numpy(shown).to(device)], dropped)
         text_features = _with_dropout(texts[torch.from_numpy(chosen).to(device)], dropped)
         ids = torch.arange(size, device=device)
-        of_images, of_texts = cross_modal(
+        image_losses, text_losses = cross_modal(
             F.normalize(image_features @ image_head.T, dim=-1),
             F.normalize(text_features @ text_head.T, dim=-1),
             ids,
@@ -109,7 +119,7 @@ def _fitted(
             log_scale.clamp(max=math.log(MAX_SCALE)).exp(),
         )
         optimizer.zero_grad()
-        (of_images.mean() + of_texts.mean()).div(2).backward()
+        (image_losses.mean() + text_losses.mean()).div(2).backward()
         optimizer.step()
     return {name: value.detach().cpu() for name, value in moved.items()}
 

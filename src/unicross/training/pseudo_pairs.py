@@ -14,7 +14,7 @@ from unicross.batches import Indices
 from unicross.model import TwoTower
 from unicross.training.dataset import Dataset
 from unicross.training.distributed import broadcast_object
-from unicross.training.embedding import embed_item_captions, embed_item_images, mean_captions
+from unicross.training.embedding import embed_item_captions, embed_item_images
 
 TEMPERATURE, ITERATIONS = 0.05, 10
 """Of the assignment's softmax, and how often its rows and columns are balanced."""
@@ -31,14 +31,13 @@ def pseudo_pairs(
         [N] the item that captions each image (see `Dataset.captioned_by`); figures for the log; forwards.
     """
     images, texts = (_sample(items, rng) for items in (data.images_only, data.texts_only))
-    captions = np.flatnonzero(np.isin(data.captions.item, texts))
-    image = embed_item_images(model, data, images)  # [I, D]
-    text = mean_captions(embed_item_captions(model, data, captions), data, captions, texts)  # [T, D]
+    image, image_forwards = embed_item_images(model, data, images)  # [I, D]
+    text, text_forwards = embed_item_captions(model, data, texts)  # [T, D]
     of_images, of_texts = broadcast_object(lambda: mutual_matches(image, text))
     captioned_by = data.captioned_by.copy()
     captioned_by[images[of_images]] = texts[of_texts]
     figures: dict[str, float] = {"matched": len(of_images), "unpaired": min(len(images), len(texts))}
-    return captioned_by, figures, {"image": len(images), "text": len(captions)}
+    return captioned_by, figures, {"image": image_forwards, "text": text_forwards}
 
 
 def _sample(items: Indices, rng: np.random.Generator) -> Indices:

@@ -23,7 +23,7 @@ from unicross.clustering import balanced_clusters
 from unicross.model import TwoTower
 from unicross.training.dataset import Dataset
 from unicross.training.distributed import broadcast_object
-from unicross.training.embedding import embed_item_captions, embed_item_images, mean_captions
+from unicross.training.embedding import embed_item_captions, embed_item_images
 
 Half = NDArray[np.float16]
 
@@ -65,16 +65,19 @@ class Round:
 class FeatureBank:
     """The latest training features of each item, kept on the device."""
 
-    def __init__(self, items: int, dim: int, device: torch.device) -> None:
+    def __init__(self, items: int, dim: int, device: torch.device, *, several_images: bool = False) -> None:
+        self.several_images = several_images
         self.image = torch.zeros(items, dim, dtype=torch.float16, device=device)
         self.text = torch.zeros(items, dim, dtype=torch.float16, device=device)
 
     def put(self, ids: Tensor, image: Tensor, text: Tensor) -> None:
         """Keep features [P, V, D] of items [P]: means over views, texts mixed with their last.
 
-        A step sees one or two captions of an item; mixing brings the row near the mean of all of them.
+        A step sees one or two captions of an item; mixing brings the row near the mean of all of them. So it
+        is with images where items have several.
         """
-        self.image[ids] = F.normalize(image.mean(dim=1), dim=-1).half()
+        before = self.image[ids].float() if self.several_images else 0.0
+        self.image[ids] = F.normalize(before + image.mean(dim=1), dim=-1).half()
         self.text[ids] = F.normalize(self.text[ids].float() + text.mean(dim=1), dim=-1).half()
 
     def forget(self) -> None:
@@ -100,9 +103,8 @@ def new_clusters(
     pairs = data.pairs
     image, text = bank.image.cpu().numpy().copy(), bank.text.cpu().numpy().copy()  # steps change the bank
     no_image, no_text = (pairs[~rows[pairs].any(axis=1)] for rows in (image, text))
-    image[no_image] = embed_item_images(model, data, no_image)
-    captions = np.flatnonzero(np.isin(data.captions.item, no_text))
-    text[no_text] = mean_captions(embed_item_captions(model, data, captions), data, captions, no_text)
+    image[no_image], images = embed_item_images(model, data, no_image)
+    text[no_text], captions = embed_item_captions(model, data, no_text)
     joint = np.concatenate([image[pairs], text[pairs]], axis=1)  # both at unit length: [P, 2 * D]
     groups = broadcast_object(lambda: balanced_clusters(joint, cluster_size, seed=seed))
     cluster = np.full(len(data.items), -1, dtype=np.int64)
@@ -117,5 +119,5 @@ def new_clusters(
     return (
         Clusters(image, text, cluster),
         figures,
-        {"image": len(no_image), "text": len(captions)},
+        {"image": images, "text": captions},
     )

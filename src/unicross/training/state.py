@@ -49,11 +49,11 @@ class Progress:
 class State:
     """Weights, optimiser, the bank of features, the round, and where the run stands."""
 
-    def __init__(self, model: TwoTower, recipe: Recipe, items: int) -> None:
+    def __init__(self, model: TwoTower, recipe: Recipe, items: int, *, several_images: bool = False) -> None:
         self.model = model
         self.recipe = recipe
         self.optimizer = make_optimizer(model)
-        self.bank = FeatureBank(items, model.dim, model.device)
+        self.bank = FeatureBank(items, model.dim, model.device, several_images=several_images)
         self.round: Round | None = None
         self.progress = Progress()
 

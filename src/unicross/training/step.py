@@ -74,7 +74,7 @@ def backward(
     Returns:
         The losses and features of the whole batch, in all processes.
     """
-    image_slices = _slices(len(batch.pixels) if batch.image_views else 0, micro_batch)
+    image_slices = _slices(len(batch.pixels[0]) if batch.pixels else 0, micro_batch)
     text_slices = _slices(len(batch.text_views[0].lengths) if batch.text_views else 0, micro_batch)
     cached = len(image_slices) > 1 or len(text_slices) > 1
 
@@ -129,7 +129,7 @@ def batch_losses(
     if stage.losses.image_text > 0:
         assert images.cross is not None
         assert texts.cross is not None
-        losses["image_text"] = _cross_loss(images.cross[:, 0], texts.cross, batch, stage, contrast)
+        losses["image_text"] = _cross_loss(images.cross, texts.cross, batch, stage, contrast)
     symmetric = None if batch.masked is None else batch.masked | batch.masked.T
     if images.uni is not None:
         masked = _by_view(symmetric, images.uni)
@@ -147,32 +147,36 @@ def batch_losses(
 
 
 def _cross_loss(images: Tensor, texts: Tensor, batch: Batch, stage: Stage, contrast: Contrast) -> Tensor:
-    """The image-text loss of the pairs. `images` [I, D], `texts` [T, V, D]: the first captions count."""
+    """The image-text loss of the pairs. `images` [I, W, D], `texts` [T, V, D]: the first views of each
+    count."""
     pairs, captions, negatives_from = batch.pairs, stage.views.captions, stage.batches.negatives_from
+    shown = stage.views.images
     log_weights = None
     if negatives_from is not None:
         assert batch.cluster is not None
         log_weights = sample_weights(batch.cluster, negatives_from)
     masked, log_weights = (
-        None if matrix is None else matrix.repeat_interleave(captions, 1)
+        None if matrix is None else matrix.repeat_interleave(captions, 1).repeat_interleave(shown, 0)
         for matrix in (batch.masked, log_weights)
-    )  # [P, P] -> [P, P * captions]
+    )  # [P, P] -> [P * shown, P * captions]
     if batch.equal_to_image is not None:  # of all views; those that only the uni-modal loss sees come last
         views = texts.shape[1]
         equal = batch.equal_to_image.unflatten(1, (pairs, views))[..., :captions].flatten(1)
+        equal = equal.repeat_interleave(shown, 0)
         masked = equal if masked is None else masked | equal
     of_images, of_texts = cross_modal(
-        images[:pairs],
+        images[:pairs, :shown].flatten(0, 1),
         texts[:pairs, :captions].flatten(0, 1),
-        batch.image_ids[:pairs],
+        batch.image_ids[:pairs].repeat_interleave(shown),
         batch.text_ids[:pairs].repeat_interleave(captions),
         contrast.scale,
         masked,
         log_weights,
         bias=contrast.bias,
         objective=contrast.objective,
-    )  # [P], [P * captions]
-    return ((of_images + of_texts.unflatten(0, (-1, captions)).mean(1)) / 2).mean()
+    )  # [P * shown], [P * captions]
+    of_items = of_images.unflatten(0, (-1, shown)).mean(1) + of_texts.unflatten(0, (-1, captions)).mean(1)
+    return (of_items / 2).mean()
 
 
 def _by_view(masked: Tensor | None, features: Tensor) -> Tensor | None:
@@ -195,10 +199,14 @@ def _uni_loss(
 
 def _image_features(model: TwoTower, batch: Batch, rows: slice, losses: Losses) -> Features:
     """Features of some images, all views of a kind in one pass."""
-    pixels, views = batch.pixels[rows], len(batch.image_views)
-    with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):  # coordinates need float32
-        draws = [view.rows(rows).to(pixels.device) for view in batch.image_views]
-        shown = [model.normalise(apply_views(pixels, draw, model.view_side(draw.size))) for draw in draws]
+    views, device = len(batch.image_views), batch.image_ids.device
+    of_views = batch.pixels * views if len(batch.pixels) == 1 else batch.pixels
+    with torch.no_grad(), torch.autocast(device.type, enabled=False):  # coordinates need float32
+        draws = [view.rows(rows).to(device) for view in batch.image_views]
+        shown = [
+            model.normalise(apply_views(pixels[rows], draw, model.view_side(draw.size)))
+            for pixels, draw in zip(of_views, draws, strict=True)
+        ]
         passes = [(view, draw.patch_dropout) for view, draw in zip(shown, draws, strict=True)]
         if len({(view.shape, dropout) for view, dropout in passes}) == 1:
             passes = [(torch.cat(shown), passes[0][1])]

@@ -1,8 +1,9 @@
 """What formats with pictures in columns share (`parquet.py`, `arrow.py`): which columns say what.
 
 Columns are found by their usual names (see `rows.py`): an image (bytes, Hugging Face's `{bytes, path}`, or a
-path), a caption (a text or a list of texts), perhaps `split` and `image_id`. Rows without an image are texts
-only, rows without a caption images only. Only the small columns are read beforehand.
+path, or a list of paths), a caption (a text or a list of texts), perhaps `split` and `image_id` or `item_id`.
+Rows without an image are texts only, rows without a caption images only. Only the small columns are read
+beforehand.
 
 A leaf is a column or a field of one, `image.bytes` for instance.
 """
@@ -18,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from unicross.batches import Indices
 from unicross.data.formats.downloads import SUCCESS
 from unicross.data.formats.rows import (
     SAMPLE,
@@ -39,8 +41,9 @@ from unicross.data.formats.shards import (
     same_split,
     split_of,
 )
-from unicross.data.items import Files, Mask
-from unicross.data.records import LISTS, Problem, ReadOptions, Records, as_lists
+from unicross.data.items import PLAIN_KIND, CaptionKind, Files, Mask
+from unicross.data.languages import language_of
+from unicross.data.records import KINDS, LISTS, Problem, ReadOptions, Records, as_lists
 from unicross.errors import DataError
 
 STATUS = "status"
@@ -79,6 +82,7 @@ def read_files(
     files by the leaf of each that holds them ("" for none).
     """
     problems: list[Problem] = []
+    several = False
     sound: list[Path] = []
     files: list[F] = []
     records: list[FileRecords] = []
@@ -88,15 +92,16 @@ def read_files(
         try:
             file = open_(path)
             columns = _find(path, file, options)
-            leaf, pointer = _image_leaves(path, file.schema, columns.image)
+            leaf, pointers = _image_leaves(path, file.schema, columns.images)
             has_image = file.present(leaf) if leaf else np.zeros(file.rows, bool)
-            if pointer and not has_image.any():
+            if pointers and not has_image.any():
                 leaf = None
-            pointer = None if leaf else pointer
-            small = (*columns.captions, columns.split, columns.image_id)
+            pointers = () if leaf else pointers
+            several |= columns.item is not None or not leaf
+            small = (*columns.captions, columns.split, columns.item, columns.language)
             names = [_top(name) for name in small if name is not None and _top(name) in file.schema.names]
             noted = [STATUS] if leaf and STATUS in file.schema.names else []
-            table = file.columns([*names, *([pointer] if pointer else []), *noted])
+            table = file.columns([*names, *pointers, *noted])
             file.close()
         except (OSError, pa.ArrowException) as error:
             what = f"cannot be read ({error}): copy or download it again"
@@ -104,7 +109,7 @@ def read_files(
             continue
         if not problems or problems[-1].kind != "not read":  # all files have the same ones
             problems += unread_columns(path, file.schema.names, columns)
-        of_file, paths_of_file = _records(path, root, table, columns, has_image, pointer)
+        of_file, paths_of_file = _records(path, root, table, columns, has_image, pointers)
         if noted:
             of_file = _downloaded(path, of_file, table, problems)
         sound.append(path)
@@ -114,10 +119,10 @@ def read_files(
         leaves.append(leaf or "")
     rows = embedded(sound, files, leaves)
     if not image_paths:
-        return join(records, rows, rows.name, paths), problems
+        return join(records, rows, rows.name, paths, several=several), problems
     if any(leaves) or len(image_paths) < sum(file.rows for file in files):
         raise DataError(f"{root}: some files hold paths of pictures and others do not: read them one by one")
-    return join(records, Files(image_paths), rows.name, paths), problems
+    return join(records, Files(image_paths), rows.name, paths, several=several), problems
 
 
 def leaf_of(table: Any, leaf: str) -> Any:
@@ -160,38 +165,87 @@ def _top(name: str) -> str:
 
 
 def _records(
-    path: Path, root: Path, table: Any, columns: ColumnNames, has_image: Mask, pointer: str | None
+    path: Path, root: Path, table: Any, columns: ColumnNames, has_image: Mask, pointers: Sequence[str]
 ) -> tuple[FileRecords, list[Path]]:
-    """The records of a file, and the paths of their pictures [rows] where these are files of their own."""
+    """The records of a file, and the paths of their pictures where these are files of their own.
+
+    A row that names several files makes a record for each of them, its captions with the first.
+    """
     name, count = relative_name(path, root), len(has_image)
     ids = numbered(name, ":", pa.array(np.arange(count)).cast(pa.large_string()))
     split = same_split(split_of(name), count)
     image_paths: list[Path] = []
-    if pointer is not None:
-        names = pc.fill_null(_text(path, table, pointer), "")
-        has_image = np.asarray(pc.binary_length(names)) > 0
+    row: Indices | None = None
+    if pointers:
+        names = _image_names(table, pointers, count)
+        has_image = np.array([bool(of_row) for of_row in names], dtype=bool)
         folders = [*image_folders(path.parent), *image_folders(root if root.is_dir() else root.parent)]
-        by_name = {image: find_image(image, folders) for image in pc.unique(names).to_pylist()}
-        image_paths = [by_name[image.as_py()] for image in names]
-        ids = pc.if_else(pa.array(has_image), names, ids)
+        by_name = {image: find_image(image, folders) for of_row in names for image in of_row or [""]}
+        image_paths = [by_name[image] for of_row in names for image in of_row or [""]]
+        firsts = pa.array([of_row[0] if of_row else "" for of_row in names], pa.large_string())
+        ids = pc.if_else(pa.array(has_image), firsts, ids)
+        row = np.repeat(np.arange(count), [max(len(of_row), 1) for of_row in names])
     if columns.split is not None and _top(columns.split) in table.column_names:
         split = pc.coalesce(_text(path, table, columns.split), split)
-    if columns.image_id is not None and _top(columns.image_id) in table.column_names:
-        ids = pc.coalesce(_text(path, table, columns.image_id), ids)
-    captions = _joined([_captions(path, table, name) for name in columns.captions], count)
-    return FileRecords(ids, captions, has_image, split), image_paths
+    if columns.item is not None and _top(columns.item) in table.column_names:
+        ids = pc.coalesce(_text(path, table, columns.item), ids)
+    languages = None if columns.language is None else _text(path, table, columns.language).to_pylist()
+    captions, kinds, kind = _joined(
+        [_captions(path, table, name) for name in columns.captions], columns.kinds, languages, count
+    )
+    records = FileRecords(ids, captions, has_image, split, kinds=kinds, kind=kind)
+    if row is None or len(row) == count:
+        return records, image_paths
+    again = pa.array(np.diff(row, prepend=-1) == 0)  # records of further pictures say nothing
+    return replace(
+        records,
+        ids=ids.take(row),
+        captions=pc.if_else(again, pa.scalar(None, LISTS), captions.take(row)),
+        has_image=has_image[row],
+        split=split.take(row),
+        row=row,
+        kind=None if kind is None else pc.if_else(again, pa.scalar(None, KINDS), kind.take(row)),
+    ), image_paths
 
 
-def _joined(columns: Sequence[Any], count: int) -> Any:
-    """The captions of several columns, row by row; what is empty in one of them is left out."""
-    if len(columns) < 2:
-        return columns[0] if columns else pa.nulls(count, LISTS)
-    rows = []
-    for lists in zip(*(column.to_pylist() for column in columns), strict=True):
-        there = [text for texts in lists if texts is not None for text in texts]
-        said = [text for text in there if text and text.strip()]
-        rows.append(said or there or None)
-    return pa.array(rows, LISTS)
+def _image_names(table: Any, pointers: Sequence[str], count: int) -> list[list[str]]:
+    """The paths of pictures in each row, each once."""
+    rows: list[dict[str, None]] = [{} for _ in range(count)]
+    for pointer in pointers:
+        for of_row, value in zip(rows, leaf_of(table, pointer).to_pylist(), strict=True):
+            names = value if isinstance(value, list) else [value]
+            of_row |= {str(name).strip(): None for name in names if name and str(name).strip()}
+    return [list(of_row) for of_row in rows]
+
+
+def _joined(
+    columns: Sequence[Any], kinds: Sequence[CaptionKind], languages: Sequence[str | None] | None, count: int
+) -> tuple[Any, tuple[CaptionKind, ...], Any]:
+    """The captions of all columns, row by row, the kinds that there are, and the kind of each caption.
+
+    What is empty in one of several columns is left out.
+    """
+    if not columns:
+        return pa.nulls(count, LISTS), (), None
+    if len(columns) == 1 and languages is None and kinds[0] == PLAIN_KIND:
+        return columns[0], (), None
+    numbers: dict[CaptionKind, int] = {}
+    texts: list[list[str | None] | None] = []
+    of_texts: list[list[int] | None] = []
+    lists = [column.to_pylist() for column in columns]
+    for row, in_row in enumerate(zip(*lists, strict=True)):
+        language = language_of((languages[row] or "") if languages else "")
+        own = [replace(kind, language=language) if language else kind for kind in kinds]
+        there = [
+            (text, numbers.setdefault(kind, len(numbers)))
+            for kind, of_column in zip(own, in_row, strict=True)
+            for text in of_column or ()
+        ]
+        said = [(text, kind) for text, kind in there if text and text.strip()] if len(columns) > 1 else there
+        kept = said or there
+        texts.append([text for text, _ in kept] if any(c is not None for c in in_row) else None)
+        of_texts.append([kind for _, kind in kept] if texts[-1] is not None else None)
+    return pa.array(texts, LISTS), tuple(numbers), pa.array(of_texts, KINDS)
 
 
 def _downloaded(path: Path, records: FileRecords, table: Any, problems: list[Problem]) -> FileRecords:
@@ -222,7 +276,7 @@ def _find(path: Path, file: ColumnFile, options: ReadOptions) -> ColumnNames:
         if pa.types.is_list(kind) or pa.types.is_large_list(kind):
             contents[name] = "texts" if pa.types.is_string(kind.value_type) else "numbers"
         elif _is_text(kind) and (
-            name == columns.image or (name not in known and not (columns.image and columns.captions))
+            name in columns.images or (name not in known and not (columns.images and columns.captions))
         ):
             contents[name] = content_of(file.columns([name]).column(name)[:SAMPLE].to_pylist())
         else:
@@ -231,20 +285,32 @@ def _find(path: Path, file: ColumnFile, options: ReadOptions) -> ColumnNames:
     return columns
 
 
-def _image_leaves(path: Path, schema: Any, name: str | None) -> tuple[str | None, str | None]:
-    """Where the encoded bytes are and where the path of the picture is; None where there is no such thing."""
-    if name is None:
-        return None, None
-    kind = schema.field(name).type
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        return name, None
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return None, name
-    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-        return f"{name}.bytes", f"{name}.path" if kind.get_field_index("path") >= 0 else None
-    raise DataError(
-        f"{path}: the column {name!r} holds {kind}: images must be encoded bytes, {{bytes, path}}, or paths"
-    )
+def _image_leaves(path: Path, schema: Any, names: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:
+    """Where the encoded bytes are, and where paths of pictures are; None and () where there is no such
+    thing."""
+    inside: list[str] = []
+    pointers: list[str] = []
+    for name in names:
+        kind = schema.field(name).type
+        listed = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+        if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            inside.append(name)
+        elif _is_text(kind) or (listed and _is_text(kind.value_type)):
+            pointers.append(name)
+        elif pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+            inside.append(f"{name}.bytes")
+            pointers += [f"{name}.path"] if kind.get_field_index("path") >= 0 else []
+        else:
+            raise DataError(
+                f"{path}: the column {name!r} holds {kind}: images must be encoded bytes, {{bytes, path}}, "
+                "paths, or lists of paths"
+            )
+    if len(inside) > 1 or (inside and len(names) > 1):
+        raise DataError(
+            f"{path}: of {' and '.join(names)} only one column may hold encoded pictures: write a row for "
+            "each picture, with a column that says which item it is of (data.item)"
+        )
+    return next(iter(inside), None), tuple(pointers)
 
 
 def _text(path: Path, table: Any, leaf: str) -> Any:

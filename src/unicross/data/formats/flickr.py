@@ -2,15 +2,21 @@
 
 Flickr8k: `Flickr8k.token.txt`; `Flickr_8k.trainImages.txt`, also dev and test; images in `Images/`.
 Flickr30k: `results_20130124.token`; lists `train.txt`, `val.txt`, `test.txt`, with or without `.jpg`.
-A caption whose image is in no list is in no split. `image_id` is the file name.
+A caption whose image is in no list is in no split. The id of an item is the file name.
+
+Captions in further languages are in files of the same form beside it: `Flickr8k.token.de.txt`, or with the
+language before `token`; those of the first file are English.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from unicross.data.formats.rows import find_image, image_folders, read_lines
+from unicross.data.items import PLAIN_KIND, CaptionKind
+from unicross.data.languages import language_of
 from unicross.data.records import Problem, ReadOptions, Record, Records
 
 TOKEN_FILES = ("Flickr8k.token.txt", "results_20130124.token", "Flickr30k.token.txt")
@@ -32,6 +38,15 @@ def find(root: Path) -> list[Path]:
 def read(tokens: Path, options: ReadOptions) -> tuple[Records, list[Problem]]:
     """Records of a token file, split by the lists beside it. Raises DataError for an unreadable file."""
     captions, problems = _captions(tokens, options.encoding)
+    others = _in_other_languages(tokens)
+    if others:
+        english = CaptionKind(language="en")
+        captions = {name: [line._replace(kind=english) for line in lines] for name, lines in captions.items()}
+    for language, path in others.items():
+        further, of_file = _captions(path, options.encoding, CaptionKind(language=language))
+        problems += of_file
+        for name, lines in further.items():
+            captions.setdefault(name, []).extend(lines)
     splits, listed_twice = _splits(tokens.parent, known=captions.keys())
     lists = [tokens.parent / name for names in SPLIT_LISTS.values() for name in names]
     folders = image_folders(tokens.parent)
@@ -39,23 +54,49 @@ def read(tokens: Path, options: ReadOptions) -> tuple[Records, list[Problem]]:
     for name, lines in captions.items():
         image = find_image(name, folders)
         for split in splits.get(name, {None: ""}):
-            records += [Record(where, name, image, caption, split) for where, caption in lines]
+            records += [Record(where, name, image, caption, split, kind) for where, caption, kind in lines]
     for name in (name for name in splits if name not in captions):
         image = find_image(name, folders)
         records += [Record(where, name, image, "", split) for split, where in splits[name].items()]
-    return Records.of(records, [tokens, *lists]), problems + listed_twice
+    return Records.of(records, [tokens, *others.values(), *lists]), problems + listed_twice
 
 
-def _captions(tokens: Path, encoding: str | None) -> tuple[dict[str, list[tuple[str, str]]], list[Problem]]:
-    """Name of the image -> its captions, each with its place."""
-    captions: dict[str, list[tuple[str, str]]] = {}
+class Line(NamedTuple):
+    """A caption with its place."""
+
+    where: str
+    caption: str
+    kind: CaptionKind = PLAIN_KIND
+
+
+def _in_other_languages(tokens: Path) -> dict[str, Path]:
+    """Files of captions beside the first one, by their language."""
+    stem = tokens.name.partition(".token")[0]
+    beside = {path: path.name.removeprefix(stem).split(".") for path in tokens.parent.glob(f"{stem}.*")}
+    words = {
+        path: [word for word in parts if word not in ("", "token", "txt")] for path, parts in beside.items()
+    }
+    return {
+        language: path
+        for path in sorted(words)
+        if path != tokens and "token" in beside[path] and len(words[path]) == 1
+        for language in [language_of(words[path][0])]
+        if language is not None
+    }
+
+
+def _captions(
+    tokens: Path, encoding: str | None, kind: CaptionKind = PLAIN_KIND
+) -> tuple[dict[str, list[Line]], list[Problem]]:
+    """Name of the image -> its captions."""
+    captions: dict[str, list[Line]] = {}
     problems = []
     for number, line in enumerate(read_lines(tokens, encoding), start=1):
         where = f"{tokens}:{number}"
         key, tab, caption = line.partition("\t")
         name, mark, _ = key.rpartition("#")
         if tab and mark and name:
-            captions.setdefault(name.strip(), []).append((where, caption))
+            captions.setdefault(name.strip(), []).append(Line(where, caption, kind))
         elif line.strip():
             problems.append(Problem("bad line", where, f"expected name.jpg#k<TAB>caption, got {line[:60]!r}"))
     return captions, problems

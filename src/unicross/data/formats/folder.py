@@ -3,8 +3,9 @@
 The captions of `a.jpg` are in `a.txt`, `a.jpg.txt`, `a.caption`, or as `caption` in `a.json`, beside it; or
 in a folder beside its own: `images/a.jpg` and `captions/a.txt`. Images without such a file are images only,
 text files without an image are texts only. First-level folders called train, val, dev or test are splits.
-img2dataset writes such folders (`files`); what it could not download is counted. `image_id` is the path
-relative to the root.
+img2dataset writes such folders (`files`); what it could not download is counted. The id of an item is the
+path relative to the root. With `data.item=folder` each folder is an item, with all images and text files in
+it: a product with its photographs and `title.txt`, `tags.de.txt`, whose names say field and language.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from unicross.data.formats.embedded import embedded_captions
 from unicross.data.formats.rows import SPLIT_NAMES, read_lines, read_text
 from unicross.data.formats.shards import described
 from unicross.data.images import IMAGE_SUFFIXES
+from unicross.data.items import CaptionKind
+from unicross.data.languages import kind_of
 from unicross.data.records import Problem, ReadOptions, Record, Records
 from unicross.data.walk import walk
 from unicross.errors import DataError
@@ -33,6 +36,9 @@ SIDE_FOLDERS = frozenset(
     )
 )
 """Names of folders, in lower case, that part pictures from their words: without them the paths are alike."""
+
+BY_FOLDER = "folder"
+"""What `data.item` says where each folder is an item."""
 
 LOOKED_INTO = 20
 """Images alone that are looked into for captions inside them."""
@@ -54,6 +60,13 @@ def read(root: Path, options: ReadOptions) -> tuple[Records, list[Problem]]:
     problems, notes = failed_downloads(root)
     captions, of_files = _captions(files, options)
     problems += of_files
+    if options.item is not None:
+        if options.item != BY_FOLDER:
+            raise DataError(
+                f"{root}: a folder of pictures has no column {options.item!r}: data.item={BY_FOLDER} makes "
+                "each folder an item"
+            )
+        return _folders(root, images, captions, notes), problems
     text_of = _match(root, images, captions)
     records: list[Record] = []
     captioned: dict[Path, Path] = {}
@@ -73,6 +86,24 @@ def read(root: Path, options: ReadOptions) -> tuple[Records, list[Problem]]:
     alone = [image for image in images if image not in text_of]
     problems += _offer(root, alone, alone_texts=len(captions) - len(captioned), pairs=len(captioned))
     return Records.of(records, [*captions, *notes]), problems
+
+
+def _folders(root: Path, images: list[Path], captions: Mapping[Path, Lines], notes: list[Path]) -> Records:
+    """Records of items that are folders."""
+    records = [Record(str(path), _item(path, root), path, None, _split(path, root)) for path in images]
+    kinds = {path: kind_of(path.with_suffix("").name) for path in captions}
+    if len({kind.field for kind in kinds.values()}) == 1:  # as of one column: its name says nothing
+        kinds = {path: CaptionKind(language=kind.language) for path, kind in kinds.items()}
+    for path, lines in captions.items():
+        records += [
+            Record(f"{path}:{number}", _item(path, root), None, line, _split(path, root), kinds[path])
+            for number, line in lines
+        ]
+    return Records.of(records, [*captions, *notes], several=True)
+
+
+def _item(path: Path, root: Path) -> str:
+    return path.parent.relative_to(root).as_posix()
 
 
 Lines = list[tuple[int, str]]
@@ -158,10 +189,10 @@ def _refuse(folder: str, error: OSError) -> None:
 def _records(image: Path | None, text: Path | None, lines: Lines | None, root: Path) -> list[Record]:
     file = image or text
     assert file is not None
-    image_id, split = file.relative_to(root).as_posix(), _split(file, root)
+    item, split = file.relative_to(root).as_posix(), _split(file, root)
     if lines is None:
-        return [Record(str(file), image_id, image, None, split)]
-    return [Record(f"{text}:{number}", image_id, image, line, split) for number, line in lines]
+        return [Record(str(file), item, image, None, split)]
+    return [Record(f"{text}:{number}", item, image, line, split) for number, line in lines]
 
 
 def _split(path: Path, root: Path) -> str | None:

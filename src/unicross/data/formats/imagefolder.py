@@ -36,8 +36,8 @@ def read(root: Path, options: ReadOptions) -> tuple[Records, list[Problem]]:
     for path in files:
         folder = "" if root.is_file() else path.parent.relative_to(root).as_posix()
         parts.append(Part(path, split_of(folder), f"{folder}/" if folder not in ("", ".") else ""))
-    if options.image is None and files and (column := _file_name(files[0])):
-        options = replace(options, image=column)
+    if options.images is None and files and (column := _file_name(files[0])):
+        options = replace(options, images=(column,))
     return read_parts(parts, options)
 
 

@@ -40,7 +40,7 @@ def read(path: Path, options: ReadOptions) -> tuple[Records, list[Problem]]:
     for number, task in enumerate(tasks):
         where = f"{path}[{number}]"
         data = task.get("data") if isinstance(task, dict) else None
-        name = _picture(data, options.image) if isinstance(data, dict) else None
+        name = _picture(data, next(iter(options.images or ()), None)) if isinstance(data, dict) else None
         if name is None:
             problems.append(Problem("bad line", where, "a task without a picture in its data"))
             continue

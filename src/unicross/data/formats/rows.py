@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any, Literal
@@ -12,13 +12,17 @@ from typing import Any, Literal
 import charset_normalizer
 
 from unicross.data.images import IMAGE_SUFFIXES
+from unicross.data.items import CaptionKind
+from unicross.data.languages import kind_of
 from unicross.data.records import BY_NAME, Problem, ReadOptions
 from unicross.errors import DataError
 
 IMAGE_COLUMNS = (
     *("image", "image_path", "filepath", "file", "filename", "file_name", "path", "image_name"),
     *("jpg", "png", "webp"),  # img2dataset calls encoded pictures so
+    "images",
 )
+ITEM_COLUMNS = ("image_id", "item_id")
 CAPTION_COLUMNS = ("caption", "captions", "text", "sentence", "title", "description", "comment")
 """Names of columns, those that count first at the front: of several, the first one is read."""
 
@@ -51,16 +55,26 @@ Content = Literal["nothing", "pictures", "addresses", "numbers", "texts"]
 class ColumnNames:
     """Names, as the file spells them, of the columns that matter; None for one that is not there."""
 
-    image: str | None
+    images: tuple[str, ...]
+    """Of several, each holds images of its own; none where there are only texts."""
     captions: tuple[str, ...]
     """In the order in which their captions come; none where there are only pictures."""
-    split: str | None
-    image_id: str | None
+    split: str | None = None
+    item: str | None = None
+    language: str | None = None
 
     def known(self) -> list[str]:
         """All of them that there are."""
-        names = (self.image, *self.captions, self.split, self.image_id)
+        names = (*self.images, *self.captions, self.split, self.item, self.language)
         return [name for name in names if name is not None]
+
+    @property
+    def kinds(self) -> tuple[CaptionKind, ...]:
+        """The kind of the captions of each column; of one column, its language alone is worth saying."""
+        kinds = tuple(kind_of(name) for name in self.captions)
+        if len(kinds) == 1:
+            return (CaptionKind(language=kinds[0].language),)
+        return kinds
 
 
 def find_columns(names: Sequence[str], options: ReadOptions = BY_NAME) -> ColumnNames:
@@ -72,13 +86,18 @@ def find_columns(names: Sequence[str], options: ReadOptions = BY_NAME) -> Column
 
     captions = options.captions
     if captions is None:
-        usual = first([name for name in CAPTION_COLUMNS if spelled.get(name) != options.image])
+        usual = first([name for name in CAPTION_COLUMNS if spelled.get(name) not in (options.images or ())])
         captions = () if usual is None else (usual,)
+    images = options.images
+    if images is None:
+        usual = first(IMAGE_COLUMNS)
+        images = () if usual is None else (usual,)
     return ColumnNames(
-        options.image or first(IMAGE_COLUMNS),
+        images,
         captions,
         options.split or first(["split"]),
-        options.item or first(["image_id"]),
+        options.item or first(ITEM_COLUMNS),
+        options.language,
     )
 
 
@@ -91,10 +110,11 @@ def check_columns(
     """
     listed = ", ".join(contents)
     for key, name in (
-        ("image", options.image),
+        *(("image", name) for name in options.images or ()),
         *(("caption", name) for name in options.captions or ()),
         ("split_column", options.split),
         ("item", options.item),
+        ("language", options.language),
     ):
         if name is not None and not {name, name.partition(".")[0]} & set(contents):
             raise DataError(f"{where}: no column {name!r} (data.{key}) among {listed}")
@@ -102,13 +122,13 @@ def check_columns(
     pictures = [name for name, content in unknown.items() if content in ("pictures", "addresses")]
     texts = [name for name, content in unknown.items() if content == "texts"]
     require_columns(where, columns, contents)
-    addresses = columns.image or (pictures[0] if pictures else None)
-    if addresses is not None and contents.get(addresses) == "addresses":
+    addresses = next((n for n in columns.images or pictures[:1] if contents.get(n) == "addresses"), None)
+    if addresses is not None:
         raise DataError(
             f"{where}: the column {addresses!r} holds addresses of pictures, which are not fetched: download "
             "them with img2dataset and give the folder that it writes"
         )
-    if columns.image is None and pictures:
+    if not columns.images and pictures:
         raise DataError(
             f"{where}: no image column is known by its name among {listed}. Say which one it is, perhaps "
             f"data.image={pictures[0]}"
@@ -122,7 +142,7 @@ def check_columns(
 
 def require_columns(where: Path, columns: ColumnNames, names: Iterable[str]) -> None:
     """Raise DataError where neither an image nor a caption column is known."""
-    if columns.image is None and not columns.captions:
+    if not columns.images and not columns.captions:
         usual = f"{' or '.join(IMAGE_COLUMNS)}; {' or '.join(CAPTION_COLUMNS)}"
         raise DataError(
             f"{where}: no image and no caption column among {', '.join(names)}. Say which they are: "
@@ -135,7 +155,7 @@ def content_of(values: Iterable[Any]) -> Content:
     """What a column holds, by the first of its values that are there."""
     texts = []
     numbers = 0
-    for value in values:
+    for value in flattened(values):
         if value is None or value == "":
             continue
         if isinstance(value, bool | int | float) or _is_number(str(value)):
@@ -151,6 +171,17 @@ def content_of(values: Iterable[Any]) -> Content:
         return "addresses" if all(is_address(name) for name in names) else "pictures"
     links = [value for value in texts if isinstance(value, str) and is_address(value)]
     return "addresses" if 2 * len(links) > len(texts) + numbers else "texts"
+
+
+def flattened(values: Iterable[Any]) -> Iterator[Any]:
+    """Values, and those in lists and objects in their place."""
+    for value in values:
+        if isinstance(value, list):
+            yield from flattened(value)
+        elif isinstance(value, dict):
+            yield from flattened(value.values())
+        else:
+            yield value
 
 
 def unread_columns(where: Path, names: Sequence[str], columns: ColumnNames) -> list[Problem]:

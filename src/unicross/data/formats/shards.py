@@ -1,11 +1,12 @@
 """What sources of many pictures in few files share: finding them, splits by name, their rows, one picture.
 
-The pictures stay where they are until they are read. Without an `image_id` column the id of a record is its
+The pictures stay where they are until they are read. Without a column of items the id of a record is its
 file and its row in it. R: rows of all files together.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,8 +19,8 @@ import pyarrow.compute as pc
 
 from unicross.batches import Indices
 from unicross.data.formats.rows import CAPTION_COLUMNS, SPLIT_NAMES, is_picture_name
-from unicross.data.items import Mask, Pictures, as_unicode
-from unicross.data.records import LISTS, Records, number_ids
+from unicross.data.items import PLAIN_KIND, CaptionKind, ImageFile, Mask, Pictures, as_unicode
+from unicross.data.records import KINDS, LISTS, Records, number_ids
 from unicross.data.walk import walk
 
 
@@ -86,7 +87,12 @@ class FileRecords:
     split: Any
     """Arrow strings; null for none."""
     dropped: Mask | None = None
-    """Rows that make no record; None: all of them do."""
+    """Records that are none; None: all of them are."""
+    row: Indices | None = None
+    """The row of the file that each record is of; None: one record a row, in their order."""
+    kinds: tuple[CaptionKind, ...] = ()
+    """As of `Records`, and `kind`."""
+    kind: Any = None
 
 
 def join(
@@ -94,19 +100,33 @@ def join(
     pictures: Pictures,
     where: Callable[[int], str],
     read_from: Iterable[Path],
+    *,
+    several: bool = False,
 ) -> Records:
     """The records of all files, whose paths `read_from` gives; the picture of a record is that of its number.
 
-    Of records with one id the first picture counts: tables with a row for each caption repeat it.
+    Of records with one id the first picture counts, as tables with a row for each caption repeat it; with
+    `several`, each picture that differs from those before.
     """
     ids = concat([file.ids for file in files], pa.large_string())
     split = concat([file.split for file in files], pa.large_string()).dictionary_encode()
     has_image = np.concatenate([file.has_image for file in files]) if files else np.zeros(0, bool)
     with_image = np.flatnonzero(has_image)
-    _, first = np.unique(number_ids(ids)[with_image], return_index=True)
+    numbers = number_ids(ids)[with_image]
+    if several:
+        numbers = _distinct(pictures, with_image, numbers)
+    _, first = np.unique(numbers, return_index=True)
     picture = np.full(len(ids), -1, dtype=np.int64)
     picture[with_image[first]] = with_image[first]
     captions = concat([file.captions for file in files], LISTS)
+    kinds, kind = _joined_kinds(files)
+    if any(file.row is not None for file in files):
+        row_of = np.concatenate(_numbered_rows(files))
+        by_row = where
+
+        def where(row: int) -> str:
+            return by_row(int(row_of[row]))
+
     number = np.asarray(pc.fill_null(split.indices, -1), dtype=np.int64)
     if any(file.dropped is not None for file in files):
         dropped = [
@@ -114,6 +134,7 @@ def join(
         ]
         rows = np.flatnonzero(~np.concatenate(dropped))
         ids, captions, picture, number = ids.take(rows), captions.take(rows), picture[rows], number[rows]
+        kind = None if kind is None else kind.take(rows)
         place = where
 
         def where(row: int) -> str:
@@ -128,7 +149,51 @@ def join(
         number,
         where,
         frozenset(map(str, read_from)),
+        several,
+        kinds,
+        kind,
     )
+
+
+def _joined_kinds(files: Sequence[FileRecords]) -> tuple[tuple[CaptionKind, ...], Any]:
+    """The kinds of captions in all files, and which of them each caption is."""
+    if not any(file.kinds for file in files):
+        return (), None
+    numbers: dict[CaptionKind, int] = {}
+    lists = []
+    for file in files:
+        of_file = [numbers.setdefault(kind, len(numbers)) for kind in file.kinds or (PLAIN_KIND,)]
+        kind = file.kind
+        if kind is None:  # nothing is known of its captions
+            kind = pa.array([None if t is None else [0] * len(t) for t in file.captions.to_pylist()], KINDS)
+        values = pa.array(of_file, pa.int32()).take(kind.values)
+        lists.append(pa.LargeListArray.from_arrays(kind.offsets, values, mask=kind.is_null()))
+    return tuple(numbers), concat(lists, KINDS)
+
+
+def _numbered_rows(files: Sequence[FileRecords]) -> list[Indices]:
+    """The row of each record, counted over all files."""
+    rows, before = [], 0
+    for file in files:
+        of_file = np.arange(len(file.has_image)) if file.row is None else file.row
+        rows.append(before + of_file)
+        before += int(of_file.max(initial=-1)) + 1
+    return rows
+
+
+def _distinct(pictures: Pictures, rows: Indices, items: Indices) -> Indices:
+    """A number for each picture [R] of these rows, equal for equal pictures of one item.
+
+    Only where an item has several are their bytes read.
+    """
+    repeated = np.bincount(items)[items] > 1
+    keys: list[object] = items.tolist()
+    for at in np.flatnonzero(repeated):
+        source = pictures[int(rows[at])]
+        is_file = isinstance(source, ImageFile)
+        keys[at] = (items[at], source.name if is_file else hashlib.sha256(source.read()).digest())
+    numbers: dict[object, int] = {}
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
 
 
 def described(content: Any, captions: Sequence[str] | None = None) -> list[str] | None:

@@ -1,10 +1,11 @@
 """CSV, TSV, JSONL and JSON with an image column, a caption column or both.
 
 Several rows of one image are several captions of it; in JSON a caption may be a list. Optional columns:
-`split` and `image_id`. An empty image cell makes a text alone. JSON is a list of objects, or one object of
-captions by picture. Kaggle's `captions.txt` (Flickr8k) and `results.csv` (Flickr30k, separated by `|`) are
-such tables. `image_id` is that column, or the image as written. Tables that are called after splits, side by
-side or in folders of that name, are one data set.
+`split`, and `image_id` or `item_id`: rows of one item are its images and captions. JSON may have lists or
+objects of images and captions, too. An empty image cell makes a text alone. JSON is a list of objects, or
+one object of captions by picture. Kaggle's `captions.txt` (Flickr8k) and `results.csv` (Flickr30k,
+separated by `|`) are such tables. The id of an item is that column, or its first image as written. Tables
+that are called after splits, side by side or in folders of that name, are one data set.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,11 +28,14 @@ from unicross.data.formats.rows import (
     content_of,
     find_columns,
     find_image,
+    flattened,
     image_folders,
     read_text,
     unread_columns,
 )
 from unicross.data.formats.shards import split_of
+from unicross.data.items import PLAIN_KIND, CaptionKind
+from unicross.data.languages import language_of
 from unicross.data.records import BY_NAME, Problem, ReadOptions, Record, Records, describe
 from unicross.errors import DataError
 
@@ -117,7 +121,7 @@ def read_parts(parts: Sequence[Part], options: ReadOptions) -> tuple[Records, li
         check_columns(part.path, table.columns, contents, options)
         records += _records(table, part)
         problems += table.problems + unread_columns(part.path, table.names, table.columns)
-    return Records.of(records, [part.path for part in parts]), problems
+    return Records.of(records, [part.path for part in parts], several=True), problems
 
 
 def _records(table: Table, part: Part) -> Iterator[Record]:
@@ -125,14 +129,18 @@ def _records(table: Table, part: Part) -> Iterator[Record]:
     folders = image_folders(path.parent)
     images: dict[str, Path] = {}
     for place, cells in table.lines:
-        image_name = cell(cells, columns.image)
-        if image_name and image_name not in images:
-            images[image_name] = find_image(image_name, folders)
-        image_id = cell(cells, columns.image_id)
-        image_id = image_id or f"{part.prefix}{image_name or path.name + place}"
+        names = image_names(cells, columns.images)
+        for name in names:
+            if name not in images:
+                images[name] = find_image(name, folders)
+        item = cell(cells, columns.item)
+        item = item or f"{part.prefix}{names[0] if names else path.name + place}"
         split = cell(cells, columns.split) or part.split
-        for caption in captions(cells, columns.captions):
-            yield Record(f"{path}{place}", image_id, images.get(image_name), caption, split)
+        first = images[names[0]] if names else None
+        for caption, kind in captions(cells, columns):
+            yield Record(f"{path}{place}", item, first, caption, split, kind)
+        for name in names[1:]:
+            yield Record(f"{path}{place}", item, images[name], None, split)
 
 
 def read_table(path: Path, options: ReadOptions = BY_NAME) -> Table:
@@ -151,21 +159,26 @@ def read_table(path: Path, options: ReadOptions = BY_NAME) -> Table:
     if not lines:
         raise DataError(f"{path}: no rows that can be read{f': {describe(problems)}' if problems else ''}")
     columns = find_columns(names, options)
-    texts = [name for name in (columns.image, *columns.captions) if name is not None]
     sound = []
     for place, cells in lines:
-        objects = [name for name in texts if _has_object(value_of(cells, name), nested=name != columns.image)]
+        objects = [name for name in columns.captions if _has_object(value_of(cells, name))]
+        objects += [name for name in columns.images if not _are_names(value_of(cells, name))]
         if objects:
-            what = f"{objects[0]} must be text (a caption may be a list of texts), not an object"
+            what = f"{objects[0]} must be text, or a list of texts, not an object"
             problems.append(Problem("bad line", f"{path}{place}", what))
         else:
             sound.append((place, cells))
     return Table(path, columns, names, sound, problems)
 
 
-def _has_object(value: Any, nested: bool) -> bool:
-    inner = value if isinstance(value, list) and nested else [value]
+def _has_object(value: Any) -> bool:
+    inner = value if isinstance(value, list) else [value]
     return any(isinstance(one, dict | list) for one in inner)
+
+
+def _are_names(value: Any) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+    return not any(isinstance(one, dict | list) for one in inner)
 
 
 def value_of(cells: dict[str, Any], name: str | None) -> Any:
@@ -190,25 +203,30 @@ def cell(cells: dict[str, Any], column: str | None) -> str:
     return "" if value is None else str(value).strip()
 
 
-def captions(cells: dict[str, Any], columns: Sequence[str]) -> list[str | None]:
-    """One entry a caption, "" for an empty one; [None] where JSON has none (null, or no such key).
+def image_names(cells: dict[str, Any], columns: Sequence[str]) -> list[str]:
+    """The images that a row names, each once: cells, lists of names, or objects of them."""
+    values = flattened(value_of(cells, column) for column in columns)
+    names = ("" if value is None else str(value).strip() for value in values)
+    return list(dict.fromkeys(name for name in names if name))
+
+
+def captions(cells: dict[str, Any], columns: ColumnNames) -> list[tuple[str | None, CaptionKind]]:
+    """One entry a caption, "" for an empty one; one of None where JSON has none (null, or no such key).
 
     Of several columns, those that are empty are left out unless all are.
     """
-    texts: list[str] = []
-    is_said = False
-    for column in columns:
+    language = language_of(cell(cells, columns.language))
+    texts: list[tuple[str | None, CaptionKind]] = []
+    for column, kind in zip(columns.captions, columns.kinds, strict=True):
         value = value_of(cells, column)
         if value is None:
             continue
-        is_said = True
+        kind = replace(kind, language=language) if language else kind
         entries = value if isinstance(value, list) else [value]
-        texts += ["" if entry is None else str(entry).strip() for entry in entries]
-    if not is_said:
-        return [None]
-    if len(columns) > 1 and any(texts):
-        texts = [text for text in texts if text]
-    return list(texts) or [""]
+        texts += [("" if entry is None else str(entry).strip(), kind) for entry in entries] or [("", kind)]
+    if len(columns.captions) > 1 and any(text for text, _ in texts):
+        texts = [(text, kind) for text, kind in texts if text]
+    return texts or [(None, PLAIN_KIND)]
 
 
 def _json_lines(
@@ -334,4 +352,4 @@ def is_text_table(path: Path) -> bool:
     except OSError:
         return False
     columns = find_columns(header.strip().split(_delimiter(header.strip())))
-    return columns.image is not None and bool(columns.captions)
+    return bool(columns.images) and bool(columns.captions)
