@@ -195,7 +195,7 @@ def test_table_shows_figures_and_intervals(fake, recipes, tmp_path):
 def test_runs_on_other_pairs_are_refused(fake, recipes, tmp_path):
     compare(recipes[:1], [0], tmp_path, overrides=GIVEN, steps=fake.steps)
     fake.images = N - 1
-    with pytest.raises(DataError, match=r"evaluated on 59 images that are not the 60 of .*data\.split\.val"):
+    with pytest.raises(DataError, match=r"evaluated on 59 items that are not the 60 of .*data\.split\.val"):
         compare(recipes, [0], tmp_path, overrides=GIVEN, steps=fake.steps)
 
 

@@ -109,7 +109,7 @@ def test_bad_json_lines(tmp_path: Path) -> None:
         '{"image": "a.png", "text": "one"}',
         "{not json",
         "[1]",
-        '{"image": {"path": "a.png"}, "text": "two"}',
+        '{"image": {"path": ["a.png"]}, "text": "two"}',
         '{"image": "a.png", "text": []}',
         '{"image": "a.png", "text": null}',
     )

@@ -98,7 +98,7 @@ def test_a_damaged_picture_is_found_when_it_is_read(tmp_path: Path) -> None:
     items = load_items(tmp_path).items
     with pytest.raises(DataError, match=r"a\.parquet: row 1: unreadable image: not an image"):
         PixelCache.build(items, 8, "squash")
-    assert PixelCache.build(items, 8, "squash", on_error="skip").bad_items == [1]
+    assert PixelCache.build(items, 8, "squash", on_error="skip").bad_images == [1]
 
 
 @pytest.mark.parametrize(

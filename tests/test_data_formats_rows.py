@@ -11,11 +11,9 @@ from unicross.errors import DataError
 
 def test_columns_are_known_by_their_usual_names_in_any_case() -> None:
     assert find_columns(["Sentence", " File_Name ", "SPLIT", "width"]) == ColumnNames(
-        " File_Name ", ("Sentence",), "SPLIT", None
+        (" File_Name ",), ("Sentence",), "SPLIT"
     )
-    assert find_columns(["text", "path", "caption", "image"]) == ColumnNames(
-        "image", ("caption",), None, None
-    )
+    assert find_columns(["text", "path", "caption", "image"]) == ColumnNames(("image",), ("caption",))
     assert find_columns(["image", "Image"]).images == ("image",)  # the first of two that are spelled alike
 
 

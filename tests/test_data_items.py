@@ -18,7 +18,7 @@ TEXTS = st.lists(st.text(max_size=5), max_size=3).map(tuple)
 
 def made(captions: Sequence[tuple[str, ...]]) -> list[Item]:
     return [
-        Item(str(n), None if texts and n % 2 else ImageFile(Path(f"{n}.png")), texts)
+        Item(str(n), tuple(ImageFile(Path(f"{n}-{k}.png")) for k in range(n % 3 if texts else 1)), texts)
         for n, texts in enumerate(captions)
     ]
 

@@ -49,7 +49,7 @@ def test_set_aside_is_a_partition_that_depends_on_ids_only(
 
 
 def test_set_aside_differs_by_seed() -> None:
-    items = [Item(str(index), ImageFile(Path("a.jpg")), ("x",)) for index in range(100)]
+    items = [Item(str(index), (ImageFile(Path("a.jpg")),), ("x",)) for index in range(100)]
     assert ids(set_aside(items, 20, 0)[1]) != ids(set_aside(items, 20, 1)[1])
 
 
@@ -67,6 +67,6 @@ def test_what_is_alone_is_not_set_aside() -> None:
 
 @pytest.mark.parametrize("amount", [0, 3, 10, -1, 0.01])
 def test_set_aside_must_leave_something_on_both_sides(amount: float) -> None:
-    items = [Item(str(index), ImageFile(Path("a.jpg")), ("x",)) for index in range(3)]
+    items = [Item(str(index), (ImageFile(Path("a.jpg")),), ("x",)) for index in range(3)]
     with pytest.raises(DataError, match="cannot set aside"):
         set_aside(items, amount, 0)

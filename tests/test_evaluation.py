@@ -87,7 +87,7 @@ def test_folds_are_consecutive_and_averaged():
     assert whole.t2i.ranks.tolist() == [*halves[0].t2i.ranks, *halves[1].t2i.ranks]
     assert whole.t2i.rivals.tolist() == [*halves[0].t2i.rivals, *(halves[1].t2i.rivals + 5)]
     assert whole.i2t.rivals.tolist() == [*halves[0].i2t.rivals, *(halves[1].i2t.rivals + 10)]
-    with pytest.raises(DataError, match="10 images in 11 folds"):
+    with pytest.raises(DataError, match="10 items in 11 folds"):
         evaluate_embeddings(images, texts, text_image, folds=11)
 
 
@@ -158,7 +158,7 @@ def items(tmp_path):
 def test_evaluates_a_model_on_pairs_only(items):
     extra = [
         Item("text", (), ("some red",)),
-        replace(items[0], image_id="image", captions=()),
+        replace(items[0], id="image", captions=()),
     ]
     result = evaluate(ColourModel(), [*extra, *items])
     assert result.item_ids == tuple(COLOURS)

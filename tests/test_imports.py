@@ -31,7 +31,7 @@ WITHIN = {
     "data": (
         {"items", "preparation", "walk"},
         {"images", "records"},
-        {"tokens", "views", "pixels", "assembly"},
+        {"languages", "turns", "tokens", "views", "pixels", "assembly"},
         {"formats"},
         {"load"},
     ),

@@ -257,11 +257,11 @@ class Named(Album):
     def __init__(self):
         super().__init__(Items.of([]))
 
-    def thumbnail(self, image_id):
-        return image_id
+    def thumbnail(self, id, number=0):
+        return id
 
-    def caption(self, image_id, number=0):
-        return f"{image_id} {number}"
+    def caption(self, id, number=0):
+        return f"{id} {number}"
 
 
 def test_contest_counts_and_chooses():

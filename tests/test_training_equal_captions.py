@@ -43,10 +43,10 @@ def equal_data(photos, captions, **sections):
     stage = ALL | {"batches": {"kind": "random"}}  # every negative counts once
     recipe, model, data = prepared(photos, stage, views={"captions": captions}, **sections)
     pictures = [item.images[0] for item in data.items]
-    items = [Item(str(n), pictures[n] if n != ALONE else None, texts) for n, texts in enumerate(CAPTIONS)]
-    items.append(Item("picture", pictures[9]))
+    items = [Item(str(n), (pictures[n],) if n != ALONE else (), texts) for n, texts in enumerate(CAPTIONS)]
+    items.append(Item("picture", (pictures[9],)))
     data = dataset_of(items, model, recipe)
-    data.beginnings[:] = 0
+    data.caption_turns.beginnings[:] = 0
     return recipe.stages[0], model, data
 
 
