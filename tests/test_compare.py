@@ -39,7 +39,7 @@ class FakeSteps:
 
     @property
     def steps(self):
-        return Steps(self.train, self.evaluate)
+        return Steps(self.train, self.evaluate, self.evaluate_untrained)
 
     def train(self, recipe, folder, resume):
         self.trained.append((recipe.seed, recipe.epochs, resume))
@@ -64,9 +64,15 @@ class FakeSteps:
 
     def evaluate(self, recipe, folder):
         self.evaluated.append(folder)
-        rng = np.random.default_rng(recipe.seed)
+        return self.result(recipe.seed, 0.6 if recipe.stages[-1].losses.image_image else 1.0)
+
+    def evaluate_untrained(self, _, source):
+        self.evaluated.append(source)
+        return self.result(7, 2.0)
+
+    def result(self, seed, noise):
+        rng = np.random.default_rng(seed)
         images = rng.normal(size=(self.images, 16))
-        noise = 0.6 if recipe.stages[-1].losses.image_image else 1.0
         texts = np.repeat(images, 2, axis=0) + noise * rng.normal(size=(2 * self.images, 16))
         return evaluate_embeddings(images, texts, np.repeat(np.arange(self.images), 2))
 
@@ -107,6 +113,26 @@ def test_each_recipe_and_seed_once(fake, recipes, tmp_path):
     assert 0 < gain.low < gain.mean < gain.high
     assert {"i2t/R@1", "t2i/R@10", "rsum"} <= set(fancy.against["plain"])
     assert "plain, seed 0: training 4 epochs" in told[0]
+
+
+def test_what_recipes_begin_with_is_set_beside_them(fake, recipes, tmp_path):
+    pair = ["model.pair=some/pair", "model.image=null", "model.text=null"]
+    found = compare(recipes, [0, 1], tmp_path / "out", overrides=[*GIVEN, *pair], steps=fake.steps)
+    (untrained,) = found.untrained
+    assert (untrained.label, untrained.recipe, untrained.epochs) == ("untrained", "some/pair", 0)
+    assert untrained.metrics["rsum"].mean == pytest.approx(fake.result(7, 2.0).metrics["rsum"])
+    for row in found.rows:
+        gain = row.against["untrained"]["rsum"]
+        assert gain.mean == pytest.approx(row.metrics["rsum"].mean - untrained.metrics["rsum"].mean)
+    assert fake.evaluated.count("some/pair") == 1
+    again = compare(recipes, [0, 1], tmp_path / "out", overrides=[*GIVEN, *pair], steps=fake.steps)
+    assert again == found == Comparison.load(tmp_path / "out")
+    assert fake.evaluated.count("some/pair") == 1
+    console = Console(file=io.StringIO(), width=200)
+    console.print(table(found))
+    shown = console.file.getvalue()
+    assert "untrained" in shown.splitlines()[2]
+    assert "rSum less untrained's" in shown
 
 
 def load(folder):
@@ -204,7 +230,7 @@ def test_runs_on_data_that_changed_meanwhile_are_refused(fake, recipes, tmp_path
         fake.train(recipe, folder, resume)
         (folder / "data.json").write_text(data)
 
-    steps = Steps(train, fake.evaluate)
+    steps = Steps(train, fake.evaluate, fake.evaluate_untrained)
     data = '{"train": {"number": 24}}'
     compare(recipes[:1], [0], tmp_path, overrides=GIVEN, steps=steps)
     compare(recipes, [0], tmp_path, overrides=GIVEN, steps=steps)
@@ -218,7 +244,9 @@ def test_a_failing_run_is_named(fake, recipes, tmp_path):
         raise TrainingError("the loss is nan")
 
     with pytest.raises(TrainingError, match=r"plain, seed 0, in .*: the loss is nan"):
-        compare(recipes, [0], tmp_path, overrides=GIVEN, steps=Steps(fail, fake.evaluate))
+        compare(
+            recipes, [0], tmp_path, overrides=GIVEN, steps=Steps(fail, fake.evaluate, fake.evaluate_untrained)
+        )
 
 
 def test_several_processes_are_refused(fake, recipes, tmp_path, monkeypatch):
@@ -275,5 +303,5 @@ def test_being_asked_to_stop_is_passed_on(recipes, tmp_path):
         raise TrainingStopped("stopped by SIGTERM", 15)
 
     with pytest.raises(TrainingStopped, match="stopped by SIGTERM") as caught:
-        compare(recipes, [0], tmp_path, overrides=GIVEN, steps=Steps(stopped, stopped))
+        compare(recipes, [0], tmp_path, overrides=GIVEN, steps=Steps(stopped, stopped, stopped))
     assert caught.value.signal == 15

@@ -64,7 +64,7 @@ WITHIN = {
         {"bulk"},
     ),
     "export": ({"huggingface", "card", "push"}, {"open_clip", "sentence_transformers"}),
-    "compare": ({"intervals"}, {"table"}, {"runs"}),
+    "compare": ({"intervals"}, {"table", "runs"}, {"comparison"}),
 }
 """The order within packages: a module imports from lower ones of its package only."""
 

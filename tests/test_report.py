@@ -87,7 +87,9 @@ def made(tmp_path_factory):
         }
         recipes.append(root / f"{name}.yaml")
         recipes[-1].write_text(yaml.safe_dump(recipe))
-    compare(recipes, [0, 1], root / "out", match="compute", steps=Steps(fake_train, fake_evaluate))
+    compare(
+        recipes, [0, 1], root / "out", match="compute", steps=Steps(fake_train, fake_evaluate, fake_evaluate)
+    )
     return root
 
 
@@ -258,7 +260,7 @@ class Named(Album):
         super().__init__(Items.of([]))
 
     def thumbnail(self, id, number=0):
-        return id
+        return id if number == 0 else f"{id} {number}"
 
     def caption(self, id, number=0):
         return f"{id} {number}"

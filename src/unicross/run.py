@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 
 from unicross.config import Recipe
@@ -62,6 +62,8 @@ class Summary(BaseModel):
 
     metrics: dict[str, float]
     """The best on validation, in percent; empty where the run had none."""
+    forgetting: dict[str, float] = Field(default_factory=dict)
+    """rSum of that model on the other data that the recipe names, by name."""
     forwards: dict[str, float]
     """Tower forwards spent, by tower; a backward counts as two."""
     compute: float

@@ -58,6 +58,8 @@ class Comparison(BaseModel):
     n_images: int
     n_captions: int
     rows: tuple[RecipeRow, ...]
+    untrained: tuple[RecipeRow, ...] = ()
+    """What recipes began with, a pretrained pair or a checkpoint, before any training."""
 
     def save(self, folder: Path) -> None:
         """Write `comparison.json` into the folder, beside and renamed."""
@@ -82,7 +84,7 @@ def table(comparison: Comparison) -> Table:
         title=f"{items}{comparison.n_images} images, {comparison.n_captions} captions, "
         f"{seeds} seed{'s' if seeds > 1 else ''}; recall in percent"
     )
-    rows = comparison.rows
+    rows = (*comparison.untrained, *comparison.rows)
     shown.add_column("")
     for row in rows:
         shown.add_column(row.label, justify="right")
@@ -90,14 +92,15 @@ def table(comparison: Comparison) -> Table:
     shown.add_row("minutes", *(f"{row.minutes:.1f}" for row in rows))
     shown.add_row("forwards", *(f"{row.image_forwards + row.text_forwards:,.0f}" for row in rows))
     for name in shown_metrics(comparison):
-        shown.add_row(metric_text(name), *(spread_text(row.metrics[name]) for row in rows))
+        spreads = [row.metrics.get(name) for row in rows]
+        shown.add_row(metric_text(name), *(spread_text(spread) if spread else "" for spread in spreads))
     sums = [name for name in ("rsum", "rsum_all") if all(name in row.metrics for row in rows)]
     for label in dict.fromkeys(label for row in rows for label in row.against):
         for name in sums:
             differences = [row.against.get(label, {}).get(name) for row in rows]
             texts = (difference_text(d) if d else "" for d in differences)
             shown.add_row(f"{metric_text(name)} less {label}'s", *texts)
-    if comparison.match == "epochs" and len({row.epochs for row in rows}) > 1:
+    if comparison.match == "epochs" and len({row.epochs for row in comparison.rows}) > 1:
         shown.caption = "their epochs differ: each recipe has its own; --match compute adds equal compute"
     return shown
 
@@ -106,12 +109,13 @@ def shown_metrics(comparison: Comparison) -> list[str]:
     """Recalls and their sums that all rows have; i2i and t2t where items have several images."""
     ways = ("i2t", "t2i", "i2i", "t2t") if comparison.n_images > comparison.n_items else ("i2t", "t2i")
     names = [f"{way}/R@{k}" for way in ways for k in RECALL_AT] + ["rsum", "rsum_all"]
+    names += [name for name in comparison.rows[0].metrics if name.startswith("rsum on ")]
     return [name for name in names if all(name in row.metrics for row in comparison.rows)]
 
 
 def metric_text(name: str) -> str:
-    """A metric's name for people: `i2t R@1`, `rSum`, `rSum of all four`."""
-    return {"rsum": "rSum", "rsum_all": "rSum of all four"}.get(name, name.replace("/", " "))
+    """A metric's name for people: `i2t R@1`, `rSum`, `rSum of all four`, `rSum on news`."""
+    return "rSum of all four" if name == "rsum_all" else name.replace("/", " ").replace("rsum", "rSum")
 
 
 def spread_text(spread: Spread) -> str:

@@ -97,6 +97,7 @@ class Loop:
             self._interpolate(self.val)
         summary = Summary(
             metrics=progress.best_metrics,
+            forgetting=progress.best_elsewhere,
             forwards=progress.forwards,
             compute=self.cost.of(progress.forwards),
             minutes=progress.seconds / 60,
@@ -248,12 +249,19 @@ class Loop:
             return
         metrics = validate(self.model, self.val).metrics
         self.emit("eval", compute=self.cost.of(progress.forwards), **metrics)
-        for name, data in self.elsewhere.items():
-            self.emit("forgetting", data=name, **validate(self.model, data).metrics)
+        elsewhere = self._look_elsewhere(self.model)
         progress.looks_since_best += 1
         if metrics["rsum"] > progress.best:
             progress.best, progress.best_metrics, progress.looks_since_best = metrics["rsum"], metrics, 0
+            progress.best_elsewhere = elsewhere
             self.state.publish_best(self.run)
+
+    def _look_elsewhere(self, model: TwoTower) -> dict[str, float]:
+        """The rSum of a model on the other data that the recipe names, by name."""
+        found = {name: validate(model, data).metrics for name, data in self.elsewhere.items()}
+        for name, metrics in found.items():
+            self.emit("forgetting", data=name, **metrics)
+        return {name: metrics["rsum"] for name, metrics in found.items()}
 
     def _out_of_patience(self) -> bool:
         patience, progress = self.recipe.train.patience, self.progress
@@ -276,8 +284,7 @@ class Loop:
         self.emit("interpolation", share=share if is_better else 1.0, rsums=rsums | {"1": progress.best})
         if is_better:
             progress.best, progress.best_metrics = metrics["rsum"], metrics
-            for name, data in self.elsewhere.items():
-                self.emit("forgetting", data=name, **validate(model, data).metrics)
+            progress.best_elsewhere = self._look_elsewhere(model)
             self.state.publish_mixed(self.run, model.state_dict())
 
     def _save(self) -> None:

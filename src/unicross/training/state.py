@@ -38,6 +38,7 @@ class Progress:
     best: float = -math.inf
     looks_since_best: int = 0
     best_metrics: dict[str, float] = field(default_factory=dict)
+    best_elsewhere: dict[str, float] = field(default_factory=dict)
     forwards: dict[str, float] = field(default_factory=lambda: {"image": 0, "text": 0})
     seconds: float = 0.0
 
