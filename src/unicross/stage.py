@@ -92,9 +92,10 @@ class Views(Strict):
 
     image: ImageView = ImageView()
     """The picture that the image-text loss sees; also the first of the two uni-modal views."""
-    image_uni: ImageView = ImageView(crop=(0.3, 1.0), jitter=0.8, grey=0.2, blur=0.5)
+    image_uni: ImageView | None = ImageView(crop=(0.3, 1.0), jitter=0.8, grey=0.2, blur=0.5)
     """The second uni-modal view, of another image of the item where it has one; both of them where there is
-    no image-text loss."""
+    no image-text loss. None: as `image`, and of other images alone: where no item has two, there is no
+    image-image loss and the image-text loss sees one image of each."""
     text: Literal["dropout", "sibling", "language", "field"] = "sibling"
     """The second text view: the same caption under other dropout, or another caption of the item, one in
     another language or of another field where there is one."""
@@ -239,9 +240,19 @@ class Stage(Strict):
         """The views of an image that pass the tower in a step."""
         views, losses = self.views, self.losses
         if losses.image_text == 0:
-            return (views.image_uni, views.image_uni) if losses.image_image > 0 else ()
+            return (views.image_uni or views.image,) * 2 if losses.image_image > 0 else ()
         needs_second = losses.image_image > 0 and views.images == 1
-        return (views.image,) * views.images + (views.image_uni,) * needs_second
+        return (views.image,) * views.images + (views.image_uni or views.image,) * needs_second
+
+    def without_siblings(self) -> Stage:
+        """The stage where no item has two images; it has a loss that does without."""
+        if self.views.image_uni is not None or (self.losses.image_image == 0 and self.views.images == 1):
+            return self
+        changed = {
+            "losses": {**self.losses.model_dump(), "image_image": 0.0},
+            "views": {**self.views.model_dump(), "images": 1},
+        }
+        return Stage.model_validate({**self.model_dump(), **changed})
 
     @property
     def text_views(self) -> int:

@@ -10,6 +10,7 @@ import torch
 
 from unicross.config import Recipe
 from unicross.data.formats.rows import CAPTION_COLUMNS, IMAGE_COLUMNS
+from unicross.data.items import Items
 from unicross.data.tokens import CaptionTokens
 from unicross.errors import DataError, RecipeError, TrainingError
 from unicross.model import TwoTower
@@ -59,6 +60,24 @@ def check_recipe_fits(recipe: Recipe, data: Dataset, val: Dataset | None, model:
                 f"stage {stage.name!r}: the image tower cannot do without some of its patches: leave "
                 "patch_dropout out of views.image and views.image_uni"
             )
+
+
+NO_SIBLINGS = "no item has several images: there is no image-image loss, and each item shows one image"
+
+
+def for_items(recipe: Recipe, items: Items) -> Recipe:
+    """The recipe without what asks for several images of an item, where none has them and it says so
+    (`views.image_uni: null`). Raises RecipeError where a stage would have no loss left."""
+    if (items.image_counts > 1).any():
+        return recipe
+    for stage in recipe.stages:
+        if stage.views.image_uni is None and stage.losses.image_text == stage.losses.text_text == 0:
+            raise RecipeError(
+                f"stage {stage.name!r} compares images of an item with each other, and no item has several: say "
+                "which images are of one item (data.item), or how a second view is made (views.image_uni)"
+            )
+    stages = tuple(stage.without_siblings() for stage in recipe.stages)
+    return recipe.model_copy(update={"stages": stages})
 
 
 def check_finite(figures: Mapping[str, float], step: int, stage: str) -> None:

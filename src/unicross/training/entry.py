@@ -18,7 +18,7 @@ from unicross.model import TwoTower
 from unicross.model.weights import require_source
 from unicross.run import Listener, RunFolder
 from unicross.streams import stream
-from unicross.training.checks import check_recipe_fits
+from unicross.training.checks import NO_SIBLINGS, check_recipe_fits, for_items
 from unicross.training.dataset import Dataset, cached_side, choose_cache, make_dataset
 from unicross.training.distributed import broadcast_object, check_same, is_first, joined, size
 from unicross.training.event_log import EventLog
@@ -85,9 +85,10 @@ def _train(
         if isinstance(source, str):
             require_source(source)
     train_items, val_items, problems = read_splits(recipe.data)
+    asked, recipe = recipe, for_items(recipe, train_items)
     if resume:
         broadcast_object(lambda: run.check_data(train=train_items, val=val_items))
-        broadcast_object(lambda: run.move_data(recipe))
+        broadcast_object(lambda: run.move_data(asked))
     model = make_model(recipe, train_items, device)
 
     def on_progress(done: int, total: int) -> None:
@@ -111,9 +112,10 @@ def _train(
     check_same(list(chain.from_iterable(ids)), recipe.data.root)
     check_recipe_fits(recipe, data, val, model)
     if not resume:
-        broadcast_object(lambda: run.create(recipe, train=train_items, val=val_items))
+        broadcast_object(lambda: run.create(asked, train=train_items, val=val_items))
     state = State(model, recipe, len(data.items), several_images=data.has_siblings)
-    goes_on, notes = resume and run.last.exists(), list[str]()
+    goes_on = resume and run.last.exists()
+    notes = [NO_SIBLINGS] if recipe != asked and not goes_on else []
     if goes_on:
         checkpoint, problem = broadcast_object(run.sound_checkpoint)
         state.restore(checkpoint)
