@@ -51,6 +51,61 @@ def test_single_captions_ask_nothing_of_t2t():
     assert "t2t/R@1" not in result.metrics
 
 
+# Three items in four dimensions: a and c have two images, one of c's nearer to b; captions in two languages.
+SEVERAL = {
+    "images": normalise([[5, 0, 0, 1], [4, 1, 0, 0], [0, 5, 0, 0], [0, 0, 5, 0], [0, 4, 2, 0]]),
+    "image_item": np.array([0, 0, 1, 2, 2]),
+    "texts": normalise([[1, 0, 0, 0], [0, 9, 1, 0], [0, 1, 0, 0], [1, 2, 0, 0], [0, 0, 1, 0], [0, 1, 9, 0]]),
+    "text_item": np.array([0, 0, 1, 1, 2, 2]),
+    "languages": np.array(["en", "de"] * 3),
+}
+
+
+def test_any_image_of_the_item_is_right():
+    result = evaluate_embeddings(**SEVERAL)
+    assert (result.n_items, result.n_images, result.n_captions) == (3, 5, 6)
+    assert result.t2i.ranks.tolist() == [1, 3, 1, 1, 1, 1]
+    assert result.i2t.ranks.tolist() == [1, 1, 1, 1, 4]
+    assert result.t2i.rivals.tolist() == [2, 2, 4, 4, 0, 2]
+    # c's second image finds b's before its sibling; b's has none and asks nothing.
+    assert result.ways["i2i"].ranks.tolist() == [1, 1, 0, 2, 2]
+    assert result.metrics["i2i/R@1"] == 50.0
+    parts = [f"{way}/R@{k}" for way in ("i2t", "t2i", "i2i", "t2t") for k in (1, 5, 10)]
+    assert result.metrics["rsum_all"] == pytest.approx(sum(result.metrics[part] for part in parts))
+
+
+def test_recalls_by_language():
+    metrics = evaluate_embeddings(**SEVERAL).metrics
+    assert metrics["t2i_en/R@1"] == 100.0
+    assert metrics["t2i_de/R@1"] == pytest.approx(200 / 3)
+    # Among the German captions, the English one of a finds that of b before its own, and the other way round.
+    assert metrics["t2t_en_de/R@1"] == pytest.approx(100 / 3)
+    # Among the English ones, the German one of a finds that of b.
+    assert metrics["t2t_de_en/R@1"] == pytest.approx(200 / 3)
+    unknown = evaluate_embeddings(**SEVERAL | {"languages": np.array(["en"] * 5 + [""])}).metrics
+    assert not any("_en" in key for key in unknown)
+
+
+def test_equal_captions_count_for_all_images_of_their_items():
+    """The German caption of a says what the English one of b says, or what the German one of c says."""
+    plain = evaluate_embeddings(**SEVERAL).metrics
+    assert (plain["t2i/R@1"], plain["i2t/R@1"]) == (pytest.approx(500 / 6), 80.0)
+    of_b = evaluate_embeddings(**SEVERAL, numbers=np.array([0, 1, 1, 2, 3, 4])).metrics
+    assert (of_b["t2i_equal/R@1"], of_b["i2t_equal/R@1"]) == (100.0, 80.0)
+    of_c = evaluate_embeddings(**SEVERAL, numbers=np.array([0, 1, 2, 3, 4, 1])).metrics
+    assert (of_c["t2i_equal/R@1"], of_c["i2t_equal/R@1"]) == (pytest.approx(500 / 6), 100.0)
+
+
+def test_folds_of_items_with_several_images():
+    twice = {name: np.concatenate([values, values]) for name, values in SEVERAL.items()}
+    twice |= {
+        name: np.concatenate([SEVERAL[name], SEVERAL[name] + 3]) for name in ("image_item", "text_item")
+    }
+    folded, one = evaluate_embeddings(**twice, folds=2), evaluate_embeddings(**SEVERAL)
+    assert folded.metrics == pytest.approx(one.metrics)
+    assert folded.ways["i2i"].ranks.tolist() == one.ways["i2i"].ranks.tolist() * 2
+
+
 def test_of_very_many_captions_a_sample_asks_for_siblings(monkeypatch):
     rng = np.random.default_rng(0)
     images, owner = normalise(rng.normal(size=(400, 8))), np.repeat(np.arange(400), 2)
@@ -108,9 +163,11 @@ def test_saved_and_loaded_is_the_same(tmp_path, folds):
     assert loaded.item_ids == result.item_ids
     assert loaded.folds == folds
     np.testing.assert_array_equal(loaded.text_item, result.text_item)
-    for way in ("i2t", "t2i"):
+    np.testing.assert_array_equal(loaded.image_item, result.image_item)
+    assert loaded.ways.keys() == result.ways.keys()
+    for way in result.ways:
         for name in ("ranks", "rivals", "margins"):
-            values = getattr(getattr(loaded, way), name), getattr(getattr(result, way), name)
+            values = getattr(loaded.ways[way], name), getattr(result.ways[way], name)
             np.testing.assert_allclose(*values, atol=1e-5)
     assert [file.name for file in tmp_path.iterdir()] == ["val.json"]
 

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from unicross.data.items import Items
     from unicross.data.load import Survey
 
-READING_KEYS = ("data.image=", "data.caption=", "data.split_column=", "data.item=", "data.encoding=")
+READING_KEYS = tuple(
+    f"data.{key}=" for key in ("image", "caption", "split_column", "item", "language", "encoding")
+)
 """Overrides that say how data are read."""
 
 
@@ -78,12 +80,18 @@ def _figures(items: Items) -> dict[str, float]:
     texts = items.texts
     words = pc.count_substring_regex(texts, r"\S+").to_numpy()
     repeated = np.bincount(text_numbers(texts)) > 1  # but for case and spaces
+    several = {"images": len(items.images)} if (items.image_counts > 1).any() else {}
+    languages = items.languages
+    spoken = () if languages is None else sorted(set(languages.tolist()) - {""})
+    by_language = {f"in {name}": int((languages == name).sum()) for name in spoken}
     return {
         "items": len(items),
+        **several,
         "pairs": int((items.has_image & items.has_text).sum()),
         "images only": int((items.has_image & ~items.has_text).sum()),
         "texts only": int((~items.has_image & items.has_text).sum()),
         "captions": len(texts),
+        **by_language,
         "said more than once": int(repeated.sum()),
         "mean words": round(float(words.mean()), 1) if len(words) else 0,
         "most words": int(words.max()) if len(words) else 0,
@@ -97,10 +105,11 @@ def _print(figures: dict[str, dict[str, float]], splits: dict[str, Items]) -> No
 
     table = Table(box=None, pad_edge=False)
     table.add_column("")
-    for name in next(iter(figures.values())):
+    names = list(dict.fromkeys(name for values in figures.values() for name in values))
+    for name in names:
         table.add_column(name, justify="right")
     for split, values in figures.items():
-        table.add_row(split, *(f"{value:,}" for value in values.values()))
+        table.add_row(split, *(f"{values.get(name, 0):,}" for name in names))
     console = output()
     console.print(table)
     for item in next(iter(splits.values()))[:3]:

@@ -73,8 +73,8 @@ def for_items(recipe: Recipe, items: Items) -> Recipe:
     for stage in recipe.stages:
         if stage.views.image_uni is None and stage.losses.image_text == stage.losses.text_text == 0:
             raise RecipeError(
-                f"stage {stage.name!r} compares images of an item with each other, and no item has several: say "
-                "which images are of one item (data.item), or how a second view is made (views.image_uni)"
+                f"stage {stage.name!r} compares images of an item with each other, and no item has several: "
+                "say which images are of one item (data.item), or how a second view is made (views.image_uni)"
             )
     stages = tuple(stage.without_siblings() for stage in recipe.stages)
     return recipe.model_copy(update={"stages": stages})

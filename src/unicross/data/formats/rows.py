@@ -136,8 +136,17 @@ def check_columns(
     if not columns.captions and options.captions is None and texts:
         raise DataError(
             f"{where}: no caption column is known by its name among {listed}. Say which one it is, or which "
-            f"ones: data.caption=COLUMN, perhaps {texts[0]}; data.caption=[] reads pictures without words"
+            f"ones: data.caption=COLUMN, perhaps {_likely(texts)}; data.caption=[] reads pictures without "
+            "words"
         )
+
+
+def _likely(texts: Sequence[str]) -> str:
+    """Which of the columns with texts to propose: one in all its languages, else the first."""
+    spoken = [name for name in texts if "." in name and kind_of(name).language]
+    if not spoken:
+        return next((name for name in texts if name.lower() != "id"), texts[0])
+    return f"[{','.join(name for name in spoken if kind_of(name).field == kind_of(spoken[0]).field)}]"
 
 
 def require_columns(where: Path, columns: ColumnNames, names: Iterable[str]) -> None:

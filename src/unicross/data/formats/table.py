@@ -41,6 +41,8 @@ from unicross.errors import DataError
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
 DELIMITERS = (",", "\t", "|", ";")
+MOST_NESTED = 50
+"""Names inside objects that are looked at and told."""
 
 
 class Part(NamedTuple):
@@ -115,13 +117,26 @@ def read_parts(parts: Sequence[Part], options: ReadOptions) -> tuple[Records, li
     problems: list[Problem] = []
     for part in parts:
         table = read_table(part.path, options)
+        names = [*table.names, *_nested(table)]
         contents = {
-            name: content_of(cells.get(name) for _, cells in table.lines[:SAMPLE]) for name in table.names
+            name: content_of(value_of(cells, name) for _, cells in table.lines[:SAMPLE]) for name in names
         }
         check_columns(part.path, table.columns, contents, options)
         records += _records(table, part)
         problems += table.problems + unread_columns(part.path, table.names, table.columns)
     return Records.of(records, [part.path for part in parts], several=True), problems
+
+
+def _nested(table: Table) -> list[str]:
+    """Names of what is inside the objects of a column: `en.label`."""
+    inside = (
+        f"{name}.{key}"
+        for _, cells in table.lines[:SAMPLE]
+        for name, value in cells.items()
+        if isinstance(value, dict)
+        for key in value
+    )
+    return list(dict.fromkeys(inside))[:MOST_NESTED]
 
 
 def _records(table: Table, part: Part) -> Iterator[Record]:

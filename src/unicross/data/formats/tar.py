@@ -7,9 +7,10 @@ shard's size or time changes. Captions: `KEY.txt`, one a line, else `caption` (o
 
 WebDataset's key ends at the first dot, and what follows is the kind of the member, `left.jpg` for instance.
 Many names have dots of their own (`2021.05.01.jpg`), so the last dot counts here, unless the members up to
-the first dot are a sample of their own: then `KEY.left.jpg` is one of the members that are not read, which
-are counted. A key without a caption is an image alone, one without an image is a text alone. `image_id` is
-the shard's path and the key. Compressed tar files are not read: they have no random access.
+the first dot are a sample of their own: then `KEY.1.jpg` is a further image of it, and `KEY.left.jpg` one
+of the members that are not read, which are counted. A key without a caption is an image alone, one without
+an image is a text alone. The id of an item is the shard's path and the key. Compressed tar files are not
+read: they have no random access.
 """
 
 from __future__ import annotations
@@ -48,10 +49,18 @@ from unicross.data.items import as_unicode
 from unicross.data.records import LISTS, Problem, ReadOptions, Records
 from unicross.files import beside
 
-LAYOUT = 2
+LAYOUT = 3
 """Part of the stamp of an index: raise it when the same shard would give another one."""
 STAMP, UNREAD = b"unicross", b"unread"
-SCHEMA = pa.schema({"key": pa.large_string(), "captions": LISTS, "offset": pa.int64(), "size": pa.int64()})
+SCHEMA = pa.schema(
+    {
+        "key": pa.large_string(),
+        "item": pa.large_string(),
+        "captions": LISTS,
+        "offset": pa.int64(),
+        "size": pa.int64(),
+    }
+)
 
 
 def find(root: Path) -> list[Path]:
@@ -75,7 +84,7 @@ def read(root: Path, options: ReadOptions) -> tuple[Records, list[Problem]]:
             problems.append(Problem("damaged shard", str(path), what, split_of(name)))
         column = {key: concat(table.column(key).chunks, table.schema.field(key).type) for key in SCHEMA.names}
         has_image = np.asarray(column["offset"]) >= 0
-        ids = numbered(name, "/", column["key"])
+        ids = numbered(name, "/", column["item"])
         split = same_split(split_of(name), len(has_image))
         files.append(FileRecords(ids, column["captions"], has_image, split))
         indices.append(column)
@@ -83,7 +92,7 @@ def read(root: Path, options: ReadOptions) -> tuple[Records, list[Problem]]:
         what = f"{unread.total()} members that are no KEY.jpg, KEY.txt or KEY.json: {_listed(unread)}"
         problems.append(Problem("not read", str(root), what))
     pictures = TarPictures(paths, indices)
-    return join(files, pictures, pictures.name, [*paths, *notes]), problems
+    return join(files, pictures, pictures.name, [*paths, *notes], several=True), problems
 
 
 def _listed(members: Counter[str]) -> str:
@@ -95,7 +104,7 @@ def _shards(root: Path) -> list[Path]:
 
 
 class TarPictures(ShardRows):
-    """The pictures of tar shards by offset. A row is a key of a shard."""
+    """The pictures of tar shards by offset. A row is a key of a shard, or a further image of one."""
 
     def __init__(self, paths: list[Path], indices: list[dict[str, Any]]) -> None:
         super().__init__(paths, [len(index["key"]) for index in indices])
@@ -170,6 +179,8 @@ class _Scan:
     """Names of the captions in JSON members; None: the usual ones."""
     problems: list[Problem]
     samples: dict[str, _Sample] = field(default_factory=dict)
+    further: dict[str, tuple[str, tuple[str, int, int]]] = field(default_factory=dict)
+    """Further images by the name of their member: the key that they are of, and as `_Sample.image`."""
     unread: Counter[str] = field(default_factory=Counter)
     """Members that are not read, by the end of their name."""
 
@@ -227,17 +238,22 @@ class _Scan:
             self.problems.append(Problem("bad line", where, f"cannot be read: {error}", self.split))
 
     def put_right(self) -> None:
-        """Take members like `KEY.left.jpg` from the samples where KEY is one: they are fields of it, not
-        read."""
+        """Where KEY is a sample, take `KEY.1.jpg` for a further image of it, and `KEY.left.jpg` from the
+        samples: such are fields of it, not read."""
         for key in [key for key in self.samples if "." in key.rpartition("/")[2]]:
             sample = self.samples[key]
             folder, slash, base = key.rpartition("/")
             first, _, rest = base.partition(".")
             is_pair = sample.image is not None and (sample.text is not None or sample.described is not None)
-            if not is_pair and f"{folder}{slash}{first}" in self.samples:
+            whole = f"{folder}{slash}{first}"
+            if is_pair or whole not in self.samples:
+                continue
+            if sample.image is not None and rest.isdecimal():
+                self.further[key] = (whole, sample.image)
+            else:
                 suffix = sample.image[0] if sample.image else ".txt" if sample.text is not None else ".json"
                 self.unread[f".{rest}{suffix}"] += 1
-                del self.samples[key]
+            del self.samples[key]
 
 
 def _scan(
@@ -251,11 +267,10 @@ def _scan(
     except OSError as error:
         scan.damaged(f"cannot be read ({error.strerror or error})")
     scan.put_right()
-    samples = scan.samples.values()
-    images = [sample.image or ("", -1, 0) for sample in samples]
-    texts = [s.text if s.text is not None else s.described for s in samples]
-    table = pa.table(
-        [list(scan.samples), texts, [image[1] for image in images], [image[2] for image in images]],
-        schema=SCHEMA,
-    )
+    samples, further = scan.samples.values(), scan.further.values()
+    images = [sample.image or ("", -1, 0) for sample in samples] + [image for _, image in further]
+    texts = [s.text if s.text is not None else s.described for s in samples] + [None] * len(further)
+    keys, items = [*scan.samples, *scan.further], [*scan.samples, *(key for key, _ in further)]
+    offsets, sizes = [image[1] for image in images], [image[2] for image in images]
+    table = pa.table([keys, items, texts, offsets, sizes], schema=SCHEMA)
     return table, dict(scan.unread)
