@@ -68,8 +68,8 @@ def test_any_image_of_the_item_is_right():
     assert result.i2t.ranks.tolist() == [1, 1, 1, 1, 4]
     assert result.t2i.rivals.tolist() == [2, 2, 4, 4, 0, 2]
     # c's second image finds b's before its sibling; b's has none and asks nothing.
-    assert result.ways["i2i"].ranks.tolist() == [1, 1, 0, 2, 2]
-    assert result.metrics["i2i/R@1"] == 50.0
+    assert result.ways["i2i"].ranks.tolist() == [1, 1, 0, 1, 2]
+    assert result.metrics["i2i/R@1"] == 75.0
     parts = [f"{way}/R@{k}" for way in ("i2t", "t2i", "i2i", "t2t") for k in (1, 5, 10)]
     assert result.metrics["rsum_all"] == pytest.approx(sum(result.metrics[part] for part in parts))
 
