@@ -76,6 +76,10 @@ class TokenizedTexts:
         """Tokens of each text that the tower sees, special ones included. [C]"""
         return self._bounds[1:] - self._bounds[:-1]
 
+    def words(self) -> Indices:
+        """The ids that occur, that of padding among them, ascending."""
+        return np.unique(np.append(self._flat, self._padding)).astype(np.int64)
+
     def tokens(self, rows: Indices) -> Tokens:
         """Some of the texts as one batch, padded on the right whatever the tokenizer would do."""
         lengths = self.lengths()[rows]

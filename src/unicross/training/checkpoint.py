@@ -19,6 +19,7 @@ from unicross.errors import CheckpointError
 from unicross.model import TwoTower
 from unicross.training.rounds import Clusters
 from unicross.training.sharding import shard_like
+from unicross.training.used_words import with_used_words
 
 
 def save_training(
@@ -54,6 +55,7 @@ def load_training(
         progress = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
         own = model.state_dict()
         weights = load_file(folder / "model.safetensors")
+        weights = with_used_words(model, weights)
         model.load_state_dict({name: shard_like(tensor, own.get(name)) for name, tensor in weights.items()})
         _restore_optimizer(optimizer, load_file(folder / "optimizer.safetensors"))
         return load_file(folder / "training.safetensors"), progress

@@ -25,6 +25,7 @@ from unicross.training.event_log import EventLog
 from unicross.training.loop import Loop
 from unicross.training.signals import stop_requests
 from unicross.training.state import State, make_model
+from unicross.training.used_words import train_used_words
 
 
 def train(
@@ -113,6 +114,8 @@ def _train(
     check_recipe_fits(recipe, data, val, model)
     if not resume:
         broadcast_object(lambda: run.create(asked, train=train_items, val=val_items))
+    if recipe.train.lora is None and not recipe.train.shard:
+        train_used_words(model, data.captions)
     state = State(model, recipe, len(data.items), several_images=data.has_siblings)
     goes_on = resume and run.last.exists()
     notes = [NO_SIBLINGS] if recipe != asked and not goes_on else []

@@ -12,6 +12,7 @@ from unicross.model import TwoTower
 from unicross.model.backbones import LAYER
 from unicross.stage import FrozenLayers, ModelPart, Optim, Stage
 from unicross.training.lora import keep_adapters_only
+from unicross.training.used_words import keep_used_only
 
 
 def parameters_of(model: TwoTower, part: ModelPart) -> Iterator[nn.Parameter]:
@@ -47,6 +48,7 @@ def freeze(model: TwoTower, parts: Sequence[ModelPart], layers: FrozenLayers) ->
             if count and _below_top(name, depth) >= depth - count:
                 parameter.requires_grad_(False)
     keep_adapters_only(model)
+    keep_used_only(model)
 
 
 def make_optimizer(model: TwoTower) -> torch.optim.AdamW:

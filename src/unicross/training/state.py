@@ -24,6 +24,7 @@ from unicross.training.lora import add_adapters, merged
 from unicross.training.optim import freeze, make_optimizer
 from unicross.training.rounds import FeatureBank, Round
 from unicross.training.sharding import full_tensors, shard
+from unicross.training.used_words import with_used_words, without_used_words
 
 
 @dataclass
@@ -65,14 +66,17 @@ class State:
 
     def start_over(self, new: TwoTower) -> None:
         """Take the weights of a new model, and forget moments and features; rounds stay."""
-        self.model.load_state_dict(new.state_dict())
+        self.model.load_state_dict(with_used_words(self.model, new.state_dict()))
         self.optimizer = make_optimizer(self.model)
         self.bank.forget()
 
     def publish_best(self, run: RunFolder) -> None:
         """Write the run's best checkpoint, in the first process. Raises CheckpointError."""
-        weights = merged(self.model, full_tensors(self.model.state_dict()))
+        weights = merged(self.model, self._weights())
         self._publish_best(run, weights, f"best-{self.progress.step:08d}")
+
+    def _weights(self) -> dict[str, Tensor]:
+        return without_used_words(self.model, full_tensors(self.model.state_dict()))
 
     def publish_mixed(self, run: RunFolder, weights: Mapping[str, Tensor]) -> None:
         """Write other weights as the run's best checkpoint, in the first process. Raises CheckpointError."""
@@ -89,7 +93,7 @@ class State:
 
     def publish_last(self, run: RunFolder) -> None:
         """Write the checkpoint that `restore` goes on from, in the first process. Raises CheckpointError."""
-        weights = full_tensors(self.model.state_dict())
+        weights = self._weights()
         moments = full_tensors(optimizer_tensors(self.optimizer))
 
         def write(folder: Path) -> None:

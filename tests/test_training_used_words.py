@@ -1,0 +1,61 @@
+"""Word rows that no caption uses are not optimised, and nothing comes out otherwise."""
+
+import numpy as np
+import torch
+from torch import nn
+
+import tiny
+from training_parts import prepared
+from unicross.model import TwoTower
+from unicross.training import train, used_words
+from unicross.training.used_words import UsedRows, train_used_words, with_used_words, without_used_words
+
+BIG = tiny.MODEL | {"text": tiny.BERT | {"vocab_size": 5000}}
+
+
+def test_a_run_learns_the_same_as_with_the_whole_table(photos, tmp_path, monkeypatch):
+    recipe = tiny.recipe(photos, tiny.ALIGN, tiny.SHARPEN | {"restart_weights": True}, model=BIG)
+    train(recipe, tmp_path / "rows")
+    monkeypatch.setattr(used_words, "WORTH", 0.0)
+    train(recipe, tmp_path / "whole")
+    rows, whole = (TwoTower.load(tmp_path / name / "best").state_dict() for name in ("rows", "whole"))
+    assert rows.keys() == whole.keys()
+    for name, tensor in whole.items():
+        assert torch.equal(rows[name], tensor), name
+
+
+def test_checkpoints_have_the_whole_table(photos, tmp_path):
+    train(tiny.recipe(photos, tiny.ALIGN, model=BIG), tmp_path / "run")
+    for checkpoint in ("best", "last"):
+        table = TwoTower.load(tmp_path / "run" / checkpoint).text.backbone.get_input_embeddings()
+        assert isinstance(table, nn.Embedding)
+        assert len(table.weight) == 5000
+
+
+def test_only_rows_in_use_are_parameters_that_move(photos):
+    _, model, data = prepared(photos, tiny.ALIGN, model=BIG)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    texts = ["a red square", "words that no caption has: zebra"]
+    vectors = model.encode_texts(texts)
+    assert train_used_words(model, data.captions)
+    table = model.text.backbone.get_input_embeddings()
+    assert isinstance(table, UsedRows)
+    assert len(table.used) < 200
+    np.testing.assert_array_equal(model.encode_texts(texts), vectors)
+    plain = without_used_words(model, model.state_dict())
+    assert plain.keys() == before.keys()
+    assert all(torch.equal(plain[name], tensor) for name, tensor in before.items())
+    table.used.data += 1
+    moved = without_used_words(model, model.state_dict())
+    name = "text.backbone.embeddings.word_embeddings.weight"
+    changed = (moved[name] != before[name]).any(dim=1).nonzero().ravel()
+    assert changed.tolist() == data.captions.words().tolist()
+    again = with_used_words(model, moved)
+    assert again.keys() == model.state_dict().keys()
+    assert torch.equal(again["text.backbone.embeddings.word_embeddings.used"], table.used)
+
+
+def test_a_small_table_is_trained_whole(photos):
+    small = tiny.MODEL | {"text": tiny.BERT | {"vocab_size": 40}}
+    _, model, data = prepared(photos, tiny.ALIGN, model=small)
+    assert not train_used_words(model, data.captions)
