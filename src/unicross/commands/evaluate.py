@@ -8,11 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unicross.commands.data import READING_KEYS
+
 if TYPE_CHECKING:
     from unicross.data.items import Items
     from unicross.evaluation import Result
 
-DATA_KEYS = ("data.root=", "data.format=", "data.split.val=", "data.split.train=", "data.on_error=")
+DATA_KEYS = (
+    *("data.root=", "data.format=", "data.split.val=", "data.split.train=", "data.on_error="),
+    *READING_KEYS,
+)
 """Overrides that an evaluation heeds."""
 
 
@@ -85,6 +90,10 @@ def _sizes(result: Result) -> dict[str, int]:
     return {"n_images": result.n_images, "n_captions": result.n_captions}
 
 
+def _ways(metrics: dict[str, float], prefix: str) -> list[str]:
+    return list(dict.fromkeys(name.partition("/")[0] for name in metrics if name.startswith(prefix)))
+
+
 def _print(result: Result) -> None:
     from rich.table import Table
 
@@ -99,10 +108,12 @@ def _print(result: Result) -> None:
     ways = {
         "i2t": "image to text",
         "t2i": "text to image",
+        **{way: f"text to image, {way[4:]}" for way in _ways(metrics, "t2i_") if way != "t2i_equal"},
         "i2t_equal": "image to text, equal captions right",
         "t2i_equal": "text to image, equal captions right",
         "i2i": "image to image",
         "t2t": "text to text",
+        **{way: f"text to text, {way[4:].replace('_', ' to ')}" for way in _ways(metrics, "t2t_")},
     }
     for way, name in ways.items():
         cells = [f"{metrics[f'{way}/{c}']:.1f}" if f"{way}/{c}" in metrics else "" for c in columns]
