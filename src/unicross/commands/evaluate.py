@@ -11,6 +11,8 @@ import typer
 from unicross.commands.data import READING_KEYS
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from unicross.data.items import Items
     from unicross.evaluation import Result
 
@@ -90,10 +92,6 @@ def _sizes(result: Result) -> dict[str, int]:
     return {"n_images": result.n_images, "n_captions": result.n_captions}
 
 
-def _ways(metrics: dict[str, float], prefix: str) -> list[str]:
-    return list(dict.fromkeys(name.partition("/")[0] for name in metrics if name.startswith(prefix)))
-
-
 def _print(result: Result) -> None:
     from rich.table import Table
 
@@ -108,12 +106,10 @@ def _print(result: Result) -> None:
     ways = {
         "i2t": "image to text",
         "t2i": "text to image",
-        **{way: f"text to image, {way[4:]}" for way in _ways(metrics, "t2i_") if way != "t2i_equal"},
         "i2t_equal": "image to text, equal captions right",
         "t2i_equal": "text to image, equal captions right",
         "i2i": "image to image",
         "t2t": "text to text",
-        **{way: f"text to text, {way[4:].replace('_', ' to ')}" for way in _ways(metrics, "t2t_")},
     }
     for way, name in ways.items():
         cells = [f"{metrics[f'{way}/{c}']:.1f}" if f"{way}/{c}" in metrics else "" for c in columns]
@@ -121,6 +117,33 @@ def _print(result: Result) -> None:
             table.add_row(name, *cells)
     console = output()
     console.print(table)
+    if (languages := _languages(metrics)) is not None:
+        console.print(languages)
     console.print(
         f"rSum {metrics['rsum']:.1f} over {result.n_images} images and {result.n_captions} captions"
+        f"{_of_items(result)}"
     )
+
+
+def _of_items(result: Result) -> str:
+    return f" of {result.n_items} items" if result.n_items < result.n_images else ""
+
+
+def _languages(metrics: dict[str, float]) -> Table | None:
+    """Recalls at 1 by the language of a text that asks for images, or for texts in another language; None
+    where captions have no languages."""
+    from rich.table import Table
+
+    names = [name[4:-4] for name in metrics if name.startswith("t2i_") and name.endswith("/R@1")]
+    names = [name for name in names if name != "equal"]
+    if not names:
+        return None
+    table = Table(box=None, pad_edge=False, title="R@1 by language", title_justify="left")
+    table.add_column("text in")
+    table.add_column("to image", justify="right")
+    for name in names:
+        table.add_column(f"to text in {name}", justify="right")
+    for asking in names:
+        keys = [f"t2i_{asking}/R@1", *(f"t2t_{asking}_{name}/R@1" for name in names)]
+        table.add_row(asking, *(f"{metrics[key]:.1f}" if key in metrics else "" for key in keys))
+    return table
