@@ -36,12 +36,19 @@ CUT = 5
 
 
 def recipe(
-    photos: Path, stages: Any = STAGES, dropout: float = 0.0, patch_dropout: float = 0.0, **train: Any
+    photos: Path,
+    stages: Any = STAGES,
+    dropout: float = 0.0,
+    patch_dropout: float = 0.0,
+    model: Any = None,
+    **train: Any,
 ) -> Recipe:
     """Three kinds of stages; batches of 7 do not divide by two, and items alone add to them."""
     views = {"captions": 2, "image": {"patch_dropout": patch_dropout}}
     options = {"batch_size": 7} | train
-    return tiny.recipe(photos, *stages, train=options, model={"dropout": dropout}, views=views)
+    return tiny.recipe(
+        photos, *stages, train=options, model={"dropout": dropout} | (model or {}), views=views
+    )
 
 
 SHARDED: dict[str, Any] = {
@@ -50,8 +57,14 @@ SHARDED: dict[str, Any] = {
     "patch_dropout": 0.01,
 }
 """So little that no patch is left out: which ones would be, each process draws for itself."""
+SIGMOID: dict[str, Any] = {
+    "stages": [ALL | {"losses": ALL["losses"] | {"objective": "sigmoid"}}],
+    "model": {"bias": -10.0, "temperature": 0.1},
+}
+"""Each process computes its part of the losses only."""
 RUNS: dict[str, dict[str, Any]] = {
     "whole": {},
+    "sigmoid": SIGMOID,
     "micro": {"micro_batch": 2},
     "sharded": SHARDED | {"micro_batch": 2},
     "dropout": {"dropout": 0.3, "stages": [tiny.ALIGN]},

@@ -63,7 +63,7 @@ WITHIN = {
         {"index"},
         {"bulk"},
     ),
-    "export": ({"huggingface", "card", "push"}, {"open_clip", "sentence_transformers"}),
+    "export": ({"huggingface", "card", "push"}, {"onnx", "open_clip", "sentence_transformers"}),
     "compare": ({"intervals"}, {"table", "runs"}, {"comparison"}),
 }
 """The order within packages: a module imports from lower ones of its package only."""

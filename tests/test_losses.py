@@ -1,5 +1,6 @@
 """Losses against slow independent loops, and the losses of the literature as special cases."""
 
+import itertools
 import math
 from itertools import combinations
 
@@ -10,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from unicross.losses import cross_modal, info_nce, sample_weights, sigmoid, uni_modal
+from unicross.losses import (
+    Shares,
+    cross_modal,
+    info_nce,
+    sample_weights,
+    sigmoid,
+    sigmoid_of_share,
+    uni_modal,
+)
 
 
 def symmetric(*args):
@@ -258,3 +267,68 @@ def test_uni_modal_sigmoid_begins_equal_views_as_an_even_guess():
     loss = uni_modal(features, torch.tensor([0, 0, 1, 1]), 0.1, objective="sigmoid")
     apart = torch.nn.functional.softplus(features[0] @ features[2] / 0.1 - 10)
     torch.testing.assert_close(loss, (math.log(2) + 2 * apart).expand(4))
+
+
+def shares(bounds, own):
+    return Shares([slice(start, stop) for start, stop in itertools.pairwise(bounds)], own)
+
+
+def shared_sum(make, whole_rows, whole_keys, row_bounds, key_bounds):
+    """What three shares give together: the value, and the gradients to rows and keys from their owners."""
+    value = 0.0
+    rows, keys = torch.zeros_like(whole_rows), torch.zeros_like(whole_keys)
+    for own in range(3):
+        mine = [shares(bounds, own) for bounds in (row_bounds, key_bounds)]
+        inputs = [tensor.detach().clone().requires_grad_() for tensor in (whole_rows, whole_keys)]
+        part = make(*inputs, *mine)
+        part.backward()
+        value += part.item()
+        for total, tensor, share in zip((rows, keys), inputs, mine, strict=True):
+            total[share.slices[own]] += tensor.grad[share.slices[own]]
+    return value, rows, keys
+
+
+def test_shares_of_the_sigmoid_loss_make_the_whole():
+    """Three shares of unlike sizes, one of them empty of rows; two captions a picture, masks and weights."""
+    generator = torch.Generator().manual_seed(0)
+    images = F.normalize(torch.randn(5, 8, generator=generator), dim=1)
+    texts = F.normalize(torch.randn(10, 8, generator=generator), dim=1)
+    image_ids, text_ids = torch.tensor([0, 1, 2, 3, 0]), torch.tensor([0, 1, 2, 3, 0]).repeat_interleave(2)
+    masked = torch.rand(5, 10, generator=generator) < 0.2
+    log_weights = torch.rand(5, 10, generator=generator)
+    scale, bias = (torch.tensor(value, requires_grad=True) for value in (7.0, -3.0))
+    a, b = images.clone().requires_grad_(), texts.clone().requires_grad_()
+    whole, _ = cross_modal(
+        a, b, image_ids, text_ids, scale, masked, log_weights, bias=bias, objective="sigmoid"
+    )
+    whole.sum().backward()
+    wanted = scale.grad.item(), bias.grad.item()
+    scale.grad = bias.grad = None
+
+    def of_share(rows, keys, row_shares, key_shares):
+        return sigmoid_of_share(
+            rows, keys, image_ids, text_ids, scale, bias, row_shares, key_shares, masked, log_weights
+        )
+
+    value, rows, keys = shared_sum(of_share, images, texts, (0, 3, 5, 5), (0, 6, 10, 10))
+    assert value == pytest.approx(whole.sum().item(), rel=1e-5)
+    torch.testing.assert_close(rows, a.grad)
+    torch.testing.assert_close(keys, b.grad)
+    assert (scale.grad.item(), bias.grad.item()) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_shares_of_views_among_themselves_make_the_whole():
+    features = F.normalize(torch.randn(6, 8, generator=torch.Generator().manual_seed(1)), dim=1)
+    ids, masked = torch.tensor([0, 0, 1, 1, 2, 2]), torch.zeros(6, 6, dtype=torch.bool)
+    masked[0, 3] = masked[3, 0] = True
+    a = features.clone().requires_grad_()
+    whole = uni_modal(a, ids, 0.2, masked, objective="sigmoid")
+    whole.sum().backward()
+
+    def of_share(rows, keys, *both):
+        return sigmoid_of_share(rows, keys, ids, ids, 5.0, -5.0, *both, masked, among_themselves=True)
+
+    value, rows, keys = shared_sum(of_share, features, features, (0, 2, 4, 6), (0, 2, 4, 6))
+    assert value == pytest.approx(whole.sum().item(), rel=1e-5)
+    torch.testing.assert_close(rows + keys, a.grad)
+    assert shares((0, 2, 4, 6), 1).map(3, 3).slices == [slice(0, 6), slice(6, 9), slice(9, 9)]

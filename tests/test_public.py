@@ -64,7 +64,7 @@ data ROOT OVERRIDES --format --json
 demo --out --items --seed
 embed CHECKPOINT FOLDER --out --captions --engine --workers --gpus --device --json
 evaluate CHECKPOINT OVERRIDES --folds --batch-size --device --json
-export MODEL OUT --to --push
+export MODEL OUT OVERRIDES --to --int8 --push
 index CHECKPOINT FOLDER --store --captions --prune --moved-from --archive --watch --every --serve --device --json
 report FOLDER --out
 search STORE WORDS --image --like --minus --weight --texts --where -k --offset --model --device --json --sheet --open

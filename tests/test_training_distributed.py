@@ -135,11 +135,11 @@ def by_two(photos, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def by_one(photos, tmp_path_factory):
-    """The folders of one process's runs, of all stages and of the one that is sharded."""
+    """The folders of one process's runs."""
     folder = tmp_path_factory.mktemp("by_one")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(entry, "read_splits", ranks.with_items_alone)
-        for name in ("whole", "sharded"):
+        for name in ("whole", "sharded", "sigmoid"):
             ranks.run(name, folder, photos)
     return folder
 
@@ -166,7 +166,10 @@ def assert_alike(run, other):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "same"), [("whole", "whole"), ("micro", "whole"), ("sharded", "sharded")])
+@pytest.mark.parametrize(
+    ("name", "same"),
+    [("whole", "whole"), ("micro", "whole"), ("sharded", "sharded"), ("sigmoid", "sigmoid")],
+)
 def test_two_processes_train_as_one_does(by_two, by_one, name, same):
     """All three losses, masks, two captions, uneven shares, items alone, rounds, pseudo-pairs."""
     assert max(event["masked"] for event in tiny.events(by_one / same, "round")) > 0

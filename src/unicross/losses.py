@@ -1,4 +1,4 @@
-"""The one loss of this project: multi-positive InfoNCE, cross-modal and uni-modal.
+"""The one loss of this project: multi-positive InfoNCE, cross-modal and uni-modal; or SigLIP's sigmoid.
 
 Image-text, image-image and text-text are the same function. Positives are pairs with equal ids
 (`image_id` as a number), so two captions of one image are never each other's negatives: each positive of an
@@ -15,12 +15,14 @@ Letters: Q queries, K keys, D dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 Objective = Literal["infonce", "sigmoid"]
 
@@ -161,3 +163,73 @@ def uni_modal(
     itself = torch.eye(len(features), dtype=torch.bool, device=features.device)
     positive = (ids[:, None] == ids[None, :]) & ~itself
     return OBJECTIVES[objective](similarities, positive, itself if masked is None else itself | masked)
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """Which rows of a whole belong to whom: one slice for each share, in order; `own` is the number of one's
+    own."""
+
+    slices: Sequence[slice]
+    own: int
+
+    def map(self, times: int, count: int) -> Shares:
+        """The same of the first `count` rows only, where each row stands for `times` rows."""
+        bounds = ((min(part.start, count) * times, min(part.stop, count) * times) for part in self.slices)
+        return Shares([slice(start, stop) for start, stop in bounds], self.own)
+
+
+def sigmoid_of_share(
+    rows: Tensor,
+    keys: Tensor,
+    row_ids: Tensor,
+    key_ids: Tensor,
+    scale: Tensor | float,
+    bias: Tensor | float,
+    row_shares: Shares,
+    key_shares: Shares,
+    masked: Tensor | None = None,
+    log_weights: Tensor | None = None,
+    *,
+    among_themselves: bool = False,
+) -> Tensor:
+    """One share of the sigmoid loss of all pairs, whose logits exist one block of two shares at a time.
+
+    A sum over pairs falls into blocks (Zhai et al. 2023, "Sigmoid Loss for Language Image Pre-Training"):
+    nobody needs [Q, K] at once. Blocks are computed again in the backward pass instead of being kept.
+
+    Args:
+        rows: [Q, D], keys: [K, D] L2-normalised, with a gradient for one's own; `row_ids` [Q], `key_ids` [K].
+        row_shares, key_shares: of Q and K.
+        masked, log_weights: [Q, K] as in `cross_modal`.
+        among_themselves: rows and keys are the same, and none is its own pair.
+
+    Returns:
+        The sum over one's own rows and all keys, so that the sum over shares is that of the whole. Its
+        gradient to one's own rows and keys is that of the whole; those to `scale` and `bias` sum up to it.
+    """
+    scale, bias = (torch.as_tensor(value, device=rows.device) for value in (scale, bias))
+
+    def block(r: slice, k: slice, rows: Tensor, keys: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+        similarities = scale * rows @ keys.T + bias  # [q, D] @ [D, k] -> [q, k]
+        positive = row_ids[r, None] == key_ids[None, k]
+        ignored, weights = (None if matrix is None else matrix[r, k] for matrix in (masked, log_weights))
+        if among_themselves:
+            numbers = torch.arange(len(row_ids), device=rows.device)
+            itself = numbers[r, None] == numbers[None, k]
+            positive, ignored = positive & ~itself, itself if ignored is None else itself | ignored
+        return sigmoid(similarities, positive, ignored, weights).sum()
+
+    def summed(r: slice, k: slice, *tensors: Tensor) -> Tensor:
+        total: Tensor = checkpoint(block, r, k, *tensors, use_reentrant=False, preserve_rng_state=False)
+        return total
+
+    own_rows, own_keys = row_shares.slices[row_shares.own], key_shares.slices[key_shares.own]
+    counted = summed(own_rows, own_keys, rows[own_rows], keys[own_keys], scale, bias)
+    for number, (r, k) in enumerate(zip(row_shares.slices, key_shares.slices, strict=True)):
+        if number == row_shares.own:
+            continue
+        counted = counted + summed(own_rows, k, rows[own_rows], keys[k].detach(), scale, bias)
+        others = summed(r, own_keys, rows[r].detach(), keys[own_keys], scale.detach(), bias.detach())
+        counted = counted + (others - others.detach())  # another's pairs: their gradient to one's own keys
+    return counted

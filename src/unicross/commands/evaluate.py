@@ -50,12 +50,7 @@ def evaluate(
     from unicross.model import TwoTower
     from unicross.run import RunFolder
 
-    for text in overrides or ():
-        if not text.startswith(DATA_KEYS):
-            raise typer.BadParameter(
-                f"{text!r} changes nothing in an evaluation: give {', '.join(DATA_KEYS)}"
-            )
-    items = _items(checkpoint, overrides or [])
+    items = evaluation_items(checkpoint, overrides or [])
     model = TwoTower.load(checkpoint, device)
     print_preparation(model)
     result = run(model, items, folds=folds, batch_size=batch_size)
@@ -71,12 +66,17 @@ def evaluate(
             typer.echo(f"not kept for `unicross report`: {error}", err=True)
 
 
-def _items(checkpoint: Path, overrides: list[str]) -> Items:
+def evaluation_items(checkpoint: Path, overrides: list[str]) -> Items:
     """What to evaluate on: the data of the checkpoint's recipe, or, of an untrained pair, those given."""
     from unicross.data.load import read_untrained, read_validation, seen_in_training
     from unicross.recipe import data_config, with_overrides
     from unicross.run import checkpoint_at, has_recipe, located, recipe_of
 
+    for text in overrides:
+        if not text.startswith(DATA_KEYS):
+            raise typer.BadParameter(
+                f"{text!r} changes nothing in an evaluation: give {', '.join(DATA_KEYS)}"
+            )
     folder = checkpoint if has_recipe(checkpoint) else checkpoint_at(checkpoint)
     if not has_recipe(folder):
         return read_untrained(data_config(overrides))

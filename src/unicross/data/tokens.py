@@ -5,12 +5,13 @@ Letters: N items, C captions, B batch, L tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
@@ -95,6 +96,16 @@ class TokenizedTexts:
         order = np.argsort(self.lengths()[rows], kind="stable")
         for start in range(0, len(order), size):
             yield order[start : start + size]
+
+    def encoded(
+        self, encode: Callable[[Tensor, Tensor], NDArray[np.float32]], dim: int, size: int = TEXTS_AT_ONCE
+    ) -> NDArray[np.float32]:
+        """The vectors [C, D] that `encode` makes of ids and mask, both [B, L], `size` texts at a time."""
+        vectors = np.zeros((len(self), dim), np.float32)
+        for rows in self.batches(np.arange(len(self)), size):
+            padded = self.tokens(rows)
+            vectors[rows] = encode(padded.ids, padded.mask)
+        return vectors
 
 
 class CaptionTokens(TokenizedTexts):

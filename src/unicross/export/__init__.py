@@ -1,16 +1,19 @@
-"""Trained models in the formats of other libraries: Hugging Face, sentence-transformers, open_clip.
+"""Trained models in the formats of other libraries: Hugging Face, ONNX, sentence-transformers,
+open_clip.
 
 Each target is loaded by its own library and gives the same embeddings; what a format cannot hold is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from unicross.data.items import Item
 from unicross.errors import CheckpointError
 from unicross.export.card import write_card
 from unicross.export.huggingface import write_huggingface
+from unicross.export.onnx import quantise, write_onnx
 from unicross.export.open_clip import write_open_clip
 from unicross.export.sentence_transformers import write_sentence_transformers
 from unicross.files import folder_beside
@@ -18,13 +21,16 @@ from unicross.model import TwoTower
 
 TARGETS: dict[str, Callable[[TwoTower, Path], None]] = {
     "hf": write_huggingface,
+    "onnx": write_onnx,
     "sentence-transformers": write_sentence_transformers,
     "open_clip": write_open_clip,
 }
-"""By name: what fills a folder with a model. Raises ExportError for a model that the format cannot hold."""
+"""By name: what fills a folder with a model, or raises CheckpointError where the format cannot hold it."""
 
 
-def export(model: TwoTower, source: Path, out: Path, target: str) -> None:
+def export(
+    model: TwoTower, source: Path, out: Path, target: str, *, int8_on: Sequence[Item] | None = None
+) -> None:
     """Write a model and its card into a new folder, whole or not at all.
 
     Args:
@@ -32,6 +38,7 @@ def export(model: TwoTower, source: Path, out: Path, target: str) -> None:
         source: the run, checkpoint or pair that it is of, for the card.
         out: must not exist.
         target: a name in TARGETS.
+        int8_on: with `onnx`, write the graphs in 8 bits too, and measure on these items what that costs.
 
     Raises CheckpointError where the format cannot hold the model or the folder cannot be written.
     """
@@ -40,6 +47,7 @@ def export(model: TwoTower, source: Path, out: Path, target: str) -> None:
     try:
         with folder_beside(out) as folder:
             TARGETS[target](model, folder)
-            write_card(model, source, folder, target)
+            int8 = None if int8_on is None else quantise(model, folder, int8_on)
+            write_card(model, source, folder, target, int8)
     except OSError as error:
         raise CheckpointError(f"{out}: cannot be written: {error.strerror or error}") from error

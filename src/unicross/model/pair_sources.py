@@ -4,7 +4,6 @@ open_clip."""
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from transformers import PreTrainedConfig
 
@@ -16,6 +15,7 @@ from unicross.model.tokenizer import load_tokenizer
 from unicross.model.weights import (
     PICKLES,
     find_file,
+    first_line,
     load,
     model_class,
     read_config,
@@ -43,7 +43,8 @@ def load_pair(name: str) -> Pair:
     Raises CheckpointError where it is none, cannot be read, or does not fit.
     """
     require_source(name)
-    source = _inner_folder(name)
+    modules = _modules(name)
+    source = _inner_folder(name, modules)
     if find_file(source, "open_clip_config.json") and not _has_model_type(source):
         return load_open_clip(source)
     config = read_config(source)
@@ -52,6 +53,7 @@ def load_pair(name: str) -> Pair:
             f"{name}: model_type {config.model_type!r} is no pair of an image and a text tower: give it as "
             "model.image or model.text, or take a pair (CLIP, SigLIP, ...)"
         )
+    _check_modules(name, modules)
     half = getattr(config, "vision_config", None)
     if half is not None and half.model_type == "siglip2_vision_model":
         raise CheckpointError(
@@ -74,18 +76,35 @@ def _has_model_type(source: str) -> bool:
     return path is not None and "model_type" in read_json(path)
 
 
-def _inner_folder(name: str) -> str:
-    """The folder of the pair within one of sentence-transformers; else the name."""
+def _modules(name: str) -> list[tuple[str, str]]:
+    """Kind and folder of each module of a sentence-transformers model; none where it is no such model."""
     path = find_file(name, "modules.json")
     if path is None:
-        return name
+        return []
     try:
         modules = json.loads(path.read_text(encoding="utf-8"))
-        inner = next(module["path"] for module in modules if module["type"].endswith("CLIPModel"))
-    except (ValueError, KeyError, TypeError, StopIteration):
-        return name  # of texts alone, or a plain folder of transformers' (path "")
+        return [(module["type"].rsplit(".", 1)[-1], module["path"]) for module in modules]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {first_line(error)}: fetch it again") from error
+
+
+def _check_modules(name: str, modules: list[tuple[str, str]]) -> None:
+    """Raise CheckpointError where more than a pair makes the vectors of a sentence-transformers model."""
+    if more := [kind for kind, _ in modules[1:] if kind != "Normalize"]:
+        raise CheckpointError(
+            f"{name}: this sentence-transformers model changes a pair's vectors ({', '.join(more)}), which "
+            "is not supported: take one of a pair alone"
+        )
+
+
+def _inner_folder(name: str, modules: list[tuple[str, str]]) -> str:
+    """The folder of the pair within a sentence-transformers model; else the name."""
+    inner = modules[0][1] if modules else ""
     if not inner:
         return name
+    config = find_file(name, f"{inner}/config.json")
+    if config is None:
+        return name  # its first module is none of transformers'
     for file in FILES:
         find_file(name, f"{inner}/{file}")
-    return str(Path(path).parent / inner)
+    return str(config.parent)

@@ -246,17 +246,16 @@ class TwoTower(nn.Module):
             return _numpy(F.normalize(pooled.float(), dim=-1))
 
     def encode_texts(self, texts: Sequence[str], batch_size: int = TEXTS_AT_ONCE) -> Floats:
-        """Texts -> unit embeddings [N, D]. Longer ones are cut at the model's `max_tokens`."""
+        """Texts -> unit embeddings [N, D]."""
         if isinstance(texts, str):
             raise DataError("encode_texts takes a list of texts: put the one text into a list")
         if strange := [text for text in texts if not isinstance(text, str)]:
             raise DataError(f"encode_texts takes texts, got {strange[0]!r}")
-        vectors = np.zeros((len(texts), self.dim), np.float32)
-        tokens = TokenizedTexts(strings(texts), self.tokenizer, self.max_tokens, self.text_rules)
-        for rows in tokens.batches(np.arange(len(texts)), batch_size):
-            padded = tokens.tokens(rows)
-            vectors[rows] = self.encode_tokens(padded.ids, padded.mask)
-        return vectors
+        return self.tokenized(texts).encoded(self.encode_tokens, self.dim, batch_size)
+
+    def tokenized(self, texts: Sequence[str]) -> TokenizedTexts:
+        """Texts as the text tower takes them. Longer ones are cut at the model's `max_tokens`."""
+        return TokenizedTexts(strings(texts), self.tokenizer, self.max_tokens, self.text_rules)
 
     @contextmanager
     def _inference(self) -> Iterator[None]:

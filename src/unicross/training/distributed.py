@@ -3,7 +3,8 @@
 Every process makes the same plans and holds the same weights. It passes its share of a batch through the
 towers, gathers the features of all, and computes the whole loss on them; its gradient reaches only its own
 features, so the sum over processes is the gradient of the batch. One process alone is the same code: its
-share is everything, and nothing is sent.
+share is everything, and nothing is sent. The sigmoid loss is a sum over pairs, so of that each computes the
+part of its own rows only (see `losses.sigmoid_of_share`).
 
 Letters: N rows of a whole, R processes, E rows of a share.
 """
@@ -15,6 +16,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -26,6 +28,7 @@ from torch.distributed.tensor import DTensor
 
 from unicross.device import pick_device
 from unicross.errors import DataError, TrainingError
+from unicross.losses import Shares
 
 T = TypeVar("T")
 
@@ -100,6 +103,23 @@ def gather(own: Tensor, count: int) -> Tensor:
     each = len(own)
     kept = [min(max(count - number * each, 0), each) for number in range(size())]  # no row twice
     return torch.cat([part[each - rows :] for part, rows in zip(parts, kept, strict=True)])
+
+
+def shares(count: int) -> Shares:
+    """Which of `count` gathered rows are whose: those whose gradient a process has (see `gather`)."""
+    each = -(-count // size())
+    bounds = [min(number * each, count) for number in range(size() + 1)]
+    return Shares([slice(start, stop) for start, stop in pairwise(bounds)], rank())
+
+
+def total(own: Tensor) -> Tensor:
+    """The sum of what all processes computed, with the gradient of one's own part."""
+    if size() == 1:
+        return own
+    whole = own.detach().clone()
+    with _collective():
+        dist.all_reduce(whole)
+    return own + (whole - own.detach())
 
 
 def gather_array(own: NDArray[np.float32], count: int) -> NDArray[np.float32]:

@@ -18,12 +18,12 @@ from torch.nn import functional as F
 
 from unicross.data.tokens import Tokens
 from unicross.data.views import apply_views
-from unicross.losses import Objective, cross_modal, sample_weights, uni_modal
+from unicross.losses import Objective, cross_modal, sample_weights, sigmoid_of_share, uni_modal
 from unicross.model import TwoTower
 from unicross.model.tower import Tower
 from unicross.stage import Losses, Stage
 from unicross.training.batch import Batch
-from unicross.training.distributed import gather, scale_gradient, sum_gradients
+from unicross.training.distributed import gather, scale_gradient, shares, size, sum_gradients, total
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,7 @@ class Contrast:
     scale: Tensor  # 1 / temperature
     bias: Tensor | float = 0.0
     objective: Objective = "infonce"
+    by_share: bool = False  # whether each process computes its part of the losses, not the whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +97,7 @@ def backward(
         own_images, own_texts = (f.map(_as_leaf) for f in (own_images, own_texts))
     images = own_images.map(lambda tensor: gather(tensor, len(batch.image_ids)))
     texts = own_texts.map(lambda tensor: gather(tensor, len(batch.text_ids)))
-    contrast = Contrast(
-        scale_gradient(model.scale),
-        0.0 if model.bias is None else scale_gradient(model.bias),
-        stage.losses.objective or model.objective,
-    )
+    contrast = _contrast(model, stage.losses.objective or model.objective)
     losses = batch_losses(images, texts, batch, stage, contrast)
     weighted_sum(losses, stage.losses).backward()
     if cached:
@@ -114,6 +111,12 @@ def backward(
         images.map(Tensor.detach),
         texts.map(Tensor.detach),
     )
+
+
+def _contrast(model: TwoTower, objective: Objective) -> Contrast:
+    by_share = objective == "sigmoid" and size() > 1
+    part = (lambda value: value) if by_share else scale_gradient
+    return Contrast(part(model.scale), 0.0 if model.bias is None else part(model.bias), objective, by_share)
 
 
 def weighted_sum(losses: dict[str, Tensor], weights: Losses) -> Tensor:
@@ -134,15 +137,13 @@ def batch_losses(
     if images.uni is not None:
         masked = _by_view(symmetric, images.uni)
         temperature = stage.losses.image_temperature
-        losses["image_image"] = _uni_loss(
-            images.uni, batch.image_ids, temperature, masked, contrast.objective
-        )
+        losses["image_image"] = _uni_loss(images.uni, batch.image_ids, temperature, masked, contrast)
     if texts.uni is not None:
         masked = _by_view(symmetric, texts.uni)
         if batch.equal_texts is not None:
             masked = batch.equal_texts if masked is None else masked | batch.equal_texts
         temperature = stage.losses.text_temperature
-        losses["text_text"] = _uni_loss(texts.uni, batch.text_ids, temperature, masked, contrast.objective)
+        losses["text_text"] = _uni_loss(texts.uni, batch.text_ids, temperature, masked, contrast)
     return losses
 
 
@@ -164,11 +165,23 @@ def _cross_loss(images: Tensor, texts: Tensor, batch: Batch, stage: Stage, contr
         equal = batch.equal_to_image.unflatten(1, (pairs, views))[..., :captions].flatten(1)
         equal = equal.repeat_interleave(shown, 0)
         masked = equal if masked is None else masked | equal
-    of_images, of_texts = cross_modal(
-        images[:pairs, :shown].flatten(0, 1),
-        texts[:pairs, :captions].flatten(0, 1),
+    rows, keys = images[:pairs, :shown].flatten(0, 1), texts[:pairs, :captions].flatten(0, 1)
+    ids = (
         batch.image_ids[:pairs].repeat_interleave(shown),
         batch.text_ids[:pairs].repeat_interleave(captions),
+    )
+    if contrast.by_share:
+        of_rows = shares(len(batch.image_ids)).map(shown, pairs)
+        of_keys = shares(len(batch.text_ids)).map(captions, pairs)
+        scale, bias = contrast.scale, contrast.bias
+        own = sigmoid_of_share(rows, keys, *ids, scale, bias, of_rows, of_keys, masked, log_weights)
+        return (
+            total(own) * (1 / shown + 1 / captions) / (2 * pairs)
+        )  # a pair's loss is one of its image and its text
+    of_images, of_texts = cross_modal(
+        rows,
+        keys,
+        *ids,
         contrast.scale,
         masked,
         log_weights,
@@ -190,11 +203,18 @@ def _by_view(masked: Tensor | None, features: Tensor) -> Tensor | None:
 
 
 def _uni_loss(
-    features: Tensor, ids: Tensor, temperature: float, masked: Tensor | None, objective: Objective
+    features: Tensor, ids: Tensor, temperature: float, masked: Tensor | None, contrast: Contrast
 ) -> Tensor:
     """`features` [N, V, U]; `masked` [N * V, N * V]."""
-    rows, ids = features.flatten(0, 1), ids.repeat_interleave(features.shape[1])
-    return uni_modal(rows, ids, temperature, masked, objective=objective).mean()
+    items, views = features.shape[:2]
+    rows, ids = features.flatten(0, 1), ids.repeat_interleave(views)
+    if contrast.by_share:
+        scale, of_rows = 1 / temperature, shares(items).map(views, items)
+        own = sigmoid_of_share(
+            rows, rows, ids, ids, scale, -scale, of_rows, of_rows, masked, among_themselves=True
+        )
+        return total(own) / len(rows)
+    return uni_modal(rows, ids, temperature, masked, objective=contrast.objective).mean()
 
 
 def _image_features(model: TwoTower, batch: Batch, rows: slice, losses: Losses) -> Features:
