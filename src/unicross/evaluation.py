@@ -42,6 +42,7 @@ from unicross.metrics import (
     rank_keys,
     recall_at,
 )
+from unicross.reading import LARGEST_TEXT, read_text
 
 SIBLING_QUERIES = 50_000
 """Most captions that ask in t2t, whose cost would grow with their square. Recalls of so many have a standard
@@ -128,7 +129,7 @@ class Result:
     def load(cls, path: Path) -> Result:
         """Read what `save` wrote. Raises DataError for a file that is not a result."""
         try:
-            data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            data: dict[str, Any] = json.loads(read_text(path, LARGEST_TEXT))
             return cls(
                 metrics=data["metrics"],
                 image_ids=tuple(data["image_ids"]),

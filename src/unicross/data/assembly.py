@@ -131,7 +131,7 @@ def _bad_images(records: Records, picture: Indices, heads: Indices, problems: li
     for i, path, why in refused:
         bad[i] = True
         kind: Literal["missing image", "unreadable image"] = (
-            "unreadable image" if os.path.isfile(path) else "missing image"
+            "unreadable image" if os.path.exists(path) else "missing image"
         )
         problems.append(Problem(kind, records.where(int(heads[i])), f"{path}: {why}"))
     return bad

@@ -23,6 +23,7 @@ from unicross.data.items import ImageFile, ImageSource
 from unicross.data.preparation import ExactResize, Resize
 from unicross.errors import DataError
 from unicross.prefetch import prefetch
+from unicross.reading import LARGEST_PICTURE, open_file
 
 try:
     import simplejpeg
@@ -234,7 +235,7 @@ def check_header(path: Path) -> str | None:
     """What is wrong with an image file as far as its header tells; None where nothing is. Reads no pixels."""
     start = b""
     try:
-        with path.open("rb") as file:
+        with open_file(path, LARGEST_PICTURE) as file:
             if not (start := file.read(12)):
                 return EMPTY
             with Image.open(file, formats=image_kinds()) as image:  # Pillow rewinds

@@ -22,6 +22,7 @@ from unicross.model.weights import (
     read_json,
     require_source,
 )
+from unicross.reading import read_text
 
 FILES = (
     *("config.json", "model.safetensors", "model.safetensors.index.json", "preprocessor_config.json"),
@@ -80,9 +81,9 @@ def _inner_folder(name: str) -> str:
     if path is None:
         return name
     try:
-        modules = json.loads(path.read_text(encoding="utf-8"))
+        modules = json.loads(read_text(path))
         inner = next(module["path"] for module in modules if module["type"].endswith("CLIPModel"))
-    except (ValueError, KeyError, TypeError, StopIteration):
+    except (OSError, ValueError, KeyError, TypeError, StopIteration):
         return name  # of texts alone, or a plain folder of transformers' (path "")
     if not inner:
         return name

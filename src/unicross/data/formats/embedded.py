@@ -17,6 +17,7 @@ from PIL import ExifTags, Image, IptcImagePlugin
 from PIL.ImageFile import ImageFile
 
 from unicross.data.images import image_kinds
+from unicross.reading import LARGEST_PICTURE, open_file
 
 EXIF = {
     ExifTags.Base.ImageDescription: "utf-8",
@@ -55,7 +56,7 @@ def embedded_captions(path: Path) -> dict[str, Said]:
     Nothing where nothing is said or the file cannot be read.
     """
     try:
-        with Image.open(path, formats=image_kinds()) as image:
+        with open_file(path, LARGEST_PICTURE) as file, Image.open(file, formats=image_kinds()) as image:
             said = {"EXIF": _exif(image), "IPTC": _iptc(image), "XMP": xmp_captions(_packet(image))}
     except Exception:  # as in images.decode; a file that is no picture is said where its header is checked
         return {}
