@@ -9,6 +9,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "unicross"
 FILES = sorted(SOURCE.rglob("*.py"))
 
 FLOORS = (
+    {"reading"},
     {"errors", "files", "prefetch", "streams"},  # the ground
     {"batches", "clustering", "device", "losses", "metrics", "stage"},  # plain data and mathematics
     {"config"},
@@ -29,7 +30,7 @@ FLOORS = (
 
 WITHIN = {
     "data": (
-        {"items", "preparation", "walk"},
+        {"bombs", "items", "preparation", "walk"},
         {"images", "records"},
         {"languages", "turns", "tokens", "views", "pixels", "assembly"},
         {"formats"},

@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import html
 from collections.abc import Sequence
-from pathlib import Path
 
 from unicross.data.images import decode, thumbnail
 from unicross.errors import DataError
+from unicross.reading import LARGEST_PICTURE, read_bytes
 from unicross.store import Hit
 
 SIDE = 320
@@ -47,7 +47,7 @@ def _figure(hit: Hit) -> str:
 
 def _picture(path: str, alt: str) -> str:
     try:
-        image = decode(Path(path).read_bytes(), path, at_least=SIDE)
+        image = decode(read_bytes(path, LARGEST_PICTURE), path, at_least=SIDE)
     except (OSError, DataError):
         return '<div class="none">cannot be read any more</div>'
     data = base64.b64encode(thumbnail(image, (SIDE, SIDE))).decode()

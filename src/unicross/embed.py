@@ -27,6 +27,7 @@ from unicross.data.images import (
 from unicross.data.preparation import PictureRules
 from unicross.data.walk import walk
 from unicross.errors import DataError
+from unicross.reading import LARGEST_PICTURE, why_not
 
 Vectors = NDArray[np.float32]
 
@@ -113,6 +114,8 @@ def _look(entry: os.DirEntry[str], root: Path) -> FoundFile | Failure:
         status = entry.stat()
     except OSError as error:  # a link to nowhere, or a link to itself
         return Failure(entry.path, f"cannot be read: {error.strerror}")
+    if reason := why_not(status, LARGEST_PICTURE):
+        return Failure(entry.path, reason)
     path = Path(entry.path)
     album = path.parent.relative_to(root).as_posix() if path.parent != root else root.name
     return FoundFile(path, status.st_size, status.st_mtime, album)

@@ -45,6 +45,7 @@ from unicross.metrics import (
     rank_keys,
     recall_at,
 )
+from unicross.reading import LARGEST_TEXT, read_text
 
 SIBLING_QUERIES = 50_000
 """Most that ask in t2t and i2i, whose cost would grow with their square. Recalls of so many have a standard
@@ -147,7 +148,7 @@ class Result:
     def load(cls, path: Path) -> Result:
         """Read what `save` wrote. Raises DataError for a file that is not a result."""
         try:
-            data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            data: dict[str, Any] = json.loads(read_text(path, LARGEST_TEXT))
             return cls(
                 metrics=data["metrics"],
                 item_ids=tuple(data["item_ids"]),

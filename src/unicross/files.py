@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from unicross.reading import read_text
+
 MANIFEST = "manifest.json"
 
 
@@ -75,7 +77,9 @@ def write_manifest(folder: Path) -> None:
 def damage(folder: Path) -> str | None:
     """What is wrong with a folder that `write_manifest` sealed, naming the file; None where nothing is."""
     try:
-        sealed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        sealed = json.loads(read_text(folder / MANIFEST))
+        if not isinstance(sealed, dict):
+            raise ValueError("it holds no digests")
         digests = _digests(folder)
     except (OSError, ValueError) as error:
         return f"{folder / MANIFEST}: cannot be read ({error})"

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from unicross.config import DataConfig, Recipe
 from unicross.errors import RecipeError
+from unicross.reading import read_text
 
 MANDATORY = "???"
 """A value that the recipe leaves to the user."""
@@ -73,7 +74,7 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
 def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """A recipe file as plain data, laid over its `base` if it has one. `above`: the files that lead here."""
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        raw = yaml.load(read_text(path), _Loader)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise RecipeError(f"{path}: not a readable YAML file: {_one_line(error)}") from error
     if not isinstance(raw, dict):

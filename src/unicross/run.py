@@ -37,6 +37,7 @@ from unicross.config import Recipe
 from unicross.data.items import Items
 from unicross.errors import CheckpointError, DataError, RecipeError
 from unicross.files import damage, folder_beside, replace_link, write_manifest, write_text
+from unicross.reading import LARGEST_TEXT, read_bytes, read_text
 from unicross.recipe import differences, dump_recipe, load_recipe
 
 Event = Mapping[str, Any]
@@ -188,7 +189,7 @@ class RunFolder:
         """
         digests = {name: items.digest() for name, items in splits.items()}
         try:
-            before = json.loads((self.path / DATA).read_text(encoding="utf-8"))
+            before = json.loads(read_text(self.path / DATA))
             changed = [
                 f"{name} had {before[name]['number']} items and has {of_split['number']}"
                 if what == "number"
@@ -208,7 +209,7 @@ class RunFolder:
     def data_digests(self) -> str | None:
         """What the run's data are, to be compared with other runs'; None where it was not noted."""
         path = self.path / DATA
-        return path.read_text(encoding="utf-8") if path.is_file() else None
+        return read_text(path) if path.is_file() else None
 
     def write_skipped(self, problems: list[str]) -> Path:
         """List what was skipped in the data. Returns where."""
@@ -223,7 +224,7 @@ class RunFolder:
     def summary(self) -> Summary:
         """What came of the run. Raises DataError where it is not done or the file is damaged."""
         try:
-            return Summary.model_validate_json(self._summary.read_text(encoding="utf-8"))
+            return Summary.model_validate_json(read_text(self._summary))
         except (OSError, ValidationError) as error:
             raise DataError(
                 f"{self._summary}: not the summary of a run: {error}; delete the run folder to train again"
@@ -233,7 +234,7 @@ class RunFolder:
         """What the run told, of these kinds or all; a last line that a kill cut short is dropped."""
         path = self.path / METRICS
         events: list[Event] = []
-        for line in path.read_bytes().splitlines() if path.is_file() else ():
+        for line in read_bytes(path, LARGEST_TEXT).splitlines() if path.is_file() else ():
             try:
                 event = json.loads(line)
             except ValueError:  # torn
@@ -332,7 +333,7 @@ def with_root(recipe: Recipe, root: str) -> Recipe:
 def located(folder: Path, recipe: Recipe) -> Recipe:
     """The recipe of a folder with the place where its data were, from whichever folder one looks."""
     try:
-        noted = (folder / DATA_ROOT).read_text(encoding="utf-8")
+        noted = read_text(folder / DATA_ROOT)
     except (OSError, UnicodeDecodeError):
         return recipe
     is_here = str(Path(recipe.data.root).resolve()) == noted

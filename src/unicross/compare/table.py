@@ -12,6 +12,7 @@ from unicross.compare.intervals import Difference
 from unicross.errors import DataError
 from unicross.files import write_text
 from unicross.metrics import RECALL_AT
+from unicross.reading import LARGEST_TEXT, read_text
 
 Match = Literal["epochs", "compute"]
 
@@ -69,7 +70,7 @@ class Comparison(BaseModel):
     def load(cls, folder: Path) -> Self:
         """Read what `save` wrote. Raises DataError where there is nothing of the kind."""
         try:
-            return cls.model_validate_json((folder / COMPARISON).read_text(encoding="utf-8"))
+            return cls.model_validate_json(read_text(folder / COMPARISON, LARGEST_TEXT))
         except (OSError, ValidationError) as error:
             raise DataError(
                 f"{folder}: no readable {COMPARISON}: run `unicross compare` first: {error}"

@@ -158,7 +158,7 @@ def _bad_images(
     for p, path, why in refused:
         bad[p] = True
         kind: Literal["missing image", "unreadable image"] = (
-            "unreadable image" if os.path.isfile(path) else "missing image"
+            "unreadable image" if os.path.exists(path) else "missing image"
         )
         problems.append(Problem(kind, records.where(int(heads[of_image[p]])), f"{path}: {why}"))
     return bad

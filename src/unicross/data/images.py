@@ -19,10 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from unicross.data.bombs import slow_start, slow_to_decode, slow_to_open
 from unicross.data.items import ImageFile, ImageSource
 from unicross.data.preparation import ExactResize, Resize
 from unicross.errors import DataError
 from unicross.prefetch import prefetch
+from unicross.reading import LARGEST_PICTURE, open_file
 
 try:
     import simplejpeg
@@ -113,8 +115,10 @@ def decode(
     if fast and (image := _fast_jpeg(data, at_least or 0, max_pixels)) is not None:
         return image
     try:
+        _refuse_slow(slow_to_open(data), name)
         with Image.open(io.BytesIO(data), formats=kinds or image_kinds()) as image:
             _refuse_huge(image.width, image.height, name, max_pixels)
+            _refuse_slow(slow_to_decode(data, image.width * image.height), name)
             if at_least is not None:
                 image.draft(None, (at_least, at_least))
             return upright_rgb(image)
@@ -141,6 +145,8 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 def image_kind(data: bytes) -> str | None:
     """Pillow's name of the kind that the first bytes say; None for what is no image."""
+    if slow_to_open(data):
+        return None
     try:
         with Image.open(io.BytesIO(data), formats=image_kinds()) as image:
             return image.format
@@ -234,9 +240,11 @@ def check_header(path: Path) -> str | None:
     """What is wrong with an image file as far as its header tells; None where nothing is. Reads no pixels."""
     start = b""
     try:
-        with path.open("rb") as file:
+        with open_file(path, LARGEST_PICTURE) as file:
             if not (start := file.read(12)):
                 return EMPTY
+            file.seek(0)
+            _refuse_slow(slow_start(file), str(path))
             with Image.open(file, formats=image_kinds()) as image:  # Pillow rewinds
                 _refuse_huge(image.width, image.height, str(path), None)
     except FileNotFoundError:
@@ -267,6 +275,8 @@ def _fast_jpeg(data: bytes, at_least: int, max_pixels: int | None) -> Image.Imag
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         if colours not in ("YCbCr", "Gray") or width * height > _limit(max_pixels):
+            return None
+        if slow_to_open(data) or slow_to_decode(data, width * height):
             return None
         pixels: Any = simplejpeg.decode_jpeg(
             data, "RGB", min_height=at_least, min_width=at_least, min_factor=2
@@ -308,6 +318,11 @@ def _refuse_huge(width: int, height: int, name: str, max_pixels: int | None) -> 
         raise ImageError(name, "too large", f"{width}×{height} pixels, above {whose} of {limit:.0f}")
 
 
+def _refuse_slow(reason: str | None, name: str) -> None:
+    if reason is not None:
+        raise ImageError(name, "too large", f"it would take too long to decode: {reason}")
+
+
 def _fault(error: Exception, start: bytes) -> tuple[Fault, str]:
     """What a failure of Pillow's says about an image that begins so, in short and in words."""
     match error:
@@ -317,6 +332,8 @@ def _fault(error: Exception, start: bytes) -> tuple[Fault, str]:
             return "no image", "not an image, or of a kind that Pillow does not know"
         case Image.DecompressionBombError() | Image.DecompressionBombWarning():
             return "too large", f"more pixels than Pillow's limit of {Image.MAX_IMAGE_PIXELS}"
+        case MemoryError():
+            return "too large", "more memory is needed to decode it than there is"
         case OSError(strerror=str(reason)):
             return "damaged", f"cannot be read ({reason})"
         case _:

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from unicross.batches import Indices, ranges
+from unicross.reading import LARGEST_PICTURE, read_bytes
 
 Selection = Sequence[int] | NDArray[np.integer]
 """Positions of items, in any form that numpy takes."""
@@ -60,7 +61,7 @@ class ImageFile:
         return str(self.path)
 
     def read(self) -> bytes:
-        return self.path.read_bytes()
+        return read_bytes(self.path, LARGEST_PICTURE)
 
     def stamp(self) -> str:
         status = self.path.stat()

@@ -22,6 +22,7 @@ from unicross.model.weights import (
     read_json,
     require_source,
 )
+from unicross.reading import read_text
 
 FILES = (
     *("config.json", "model.safetensors", "model.safetensors.index.json", "preprocessor_config.json"),
@@ -82,7 +83,7 @@ def _modules(name: str) -> list[tuple[str, str]]:
     if path is None:
         return []
     try:
-        modules = json.loads(path.read_text(encoding="utf-8"))
+        modules = json.loads(read_text(path))
         return [(module["type"].rsplit(".", 1)[-1], module["path"]) for module in modules]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: cannot be read: {first_line(error)}: fetch it again") from error

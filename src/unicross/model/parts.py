@@ -27,6 +27,7 @@ from unicross.model.processors import mean_std
 from unicross.model.tokenizer import load_tokenizer, train_tokenizer
 from unicross.model.tower import Tower
 from unicross.model.weights import require_source
+from unicross.reading import check_file, read_text
 
 WEIGHTS, SETTINGS = "model.safetensors", "model.json"
 MAX_SCALE = 100.0
@@ -130,7 +131,8 @@ def from_checkpoint(
     Raises CheckpointError where `config` has other towers or heads, and nearly anything where it cannot be
     read.
     """
-    settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    settings = json.loads(read_text(folder / SETTINGS))
+    check_file(folder / WEIGHTS)
     weights = load_file(folder / WEIGHTS)
     saved = ModelConfig.model_validate(settings["model"])
     if config is not None:

@@ -24,6 +24,7 @@ from transformers.utils import cached_file
 from transformers.utils import logging as hf_logging
 
 from unicross.errors import CheckpointError, RecipeError
+from unicross.reading import read_text
 
 CHOOSES_CODE = frozenset(
     {
@@ -89,7 +90,7 @@ def find_file(source: str | Path, name: str) -> Path | None:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file that holds a mapping. Raises CheckpointError."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_text(path))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read: {first_line(error)}: fetch it again") from error
     if not isinstance(value, dict):

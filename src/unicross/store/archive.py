@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from unicross.errors import StoreError
 from unicross.files import beside, write_text
+from unicross.reading import read_text
 from unicross.store.base import COLUMNS, Row, StoreInfo, read_info
 
 
@@ -44,7 +45,7 @@ class EmbeddingArchive:
         """Of the store whose embeddings these are."""
         path = self.folder / "store.json"
         try:
-            return read_info(path.read_text(encoding="utf-8"), address=str(path))
+            return read_info(read_text(path), address=str(path))
         except (OSError, UnicodeDecodeError):
             raise StoreError(
                 f"{self.folder} holds no archive of embeddings: give the folder that `unicross index` wrote, "

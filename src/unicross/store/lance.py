@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 
 from unicross.errors import StoreError
 from unicross.files import write_text
+from unicross.reading import read_text
 from unicross.store.base import (
     COLUMNS,
     ColumnTypes,
@@ -256,7 +257,7 @@ class LanceStore:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise StoreError(f"{path}: not readable: {error}") from error
 

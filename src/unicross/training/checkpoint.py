@@ -17,6 +17,7 @@ from torch import Tensor
 
 from unicross.errors import CheckpointError
 from unicross.model import TwoTower
+from unicross.reading import check_file, read_text
 from unicross.training.rounds import Clusters
 from unicross.training.sharding import shard_like
 from unicross.training.used_words import with_used_words
@@ -52,8 +53,10 @@ def load_training(
     Raises CheckpointError where the checkpoint cannot be read or is of another model.
     """
     try:
-        progress = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
+        progress = json.loads(read_text(folder / "progress.json"))
         own = model.state_dict()
+        for name in ("model", "optimizer", "training"):
+            check_file(folder / f"{name}.safetensors")
         weights = load_file(folder / "model.safetensors")
         weights = with_used_words(model, weights)
         model.load_state_dict({name: shard_like(tensor, own.get(name)) for name, tensor in weights.items()})
@@ -66,6 +69,7 @@ def load_training(
 def load_clusters(folder: Path) -> Clusters | None:
     """The clusters of the round that a checkpoint was written in; None where that had none."""
     try:
+        check_file(folder / "training.safetensors")
         with safe_open(folder / "training.safetensors", framework="np") as file:
             names = {name.removeprefix("round.") for name in file.keys()}  # noqa: SIM118 - not a mapping
             names &= {"image", "text", "cluster"}

@@ -19,6 +19,7 @@ from unicross.data.formats.shards import ShardRows
 from unicross.data.items import Mask
 from unicross.data.records import Problem, ReadOptions, Records
 from unicross.errors import DataError
+from unicross.reading import check_file, read_text
 
 SAVED_SET, SAVED_SPLITS = "state.json", "dataset_dict.json"
 """What `save_to_disk` writes into the folder of a data set, and of one with splits."""
@@ -36,7 +37,7 @@ def read(root: Path, options: ReadOptions) -> tuple[Records, list[Problem]]:
         paths = [
             state.parent / file["filename"]
             for state in states
-            for file in json.loads(state.read_text(encoding="utf-8"))["_data_files"]
+            for file in json.loads(read_text(state))["_data_files"]
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{root}: not a folder that `datasets` saved ({error}): save it again") from error
@@ -47,6 +48,7 @@ def read(root: Path, options: ReadOptions) -> tuple[Records, list[Problem]]:
 
 class _ArrowFile:
     def __init__(self, path: Path) -> None:
+        check_file(path)
         with pa.memory_map(str(path)) as file:  # closing it leaves the pages mapped
             self.table = pa.ipc.open_stream(file).read_all()
         self.schema, self.rows = self.table.schema, self.table.num_rows

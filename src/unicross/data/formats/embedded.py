@@ -16,7 +16,9 @@ from xml.etree import ElementTree
 from PIL import ExifTags, Image, IptcImagePlugin
 from PIL.ImageFile import ImageFile
 
+from unicross.data.bombs import slow_start
 from unicross.data.images import image_kinds
+from unicross.reading import LARGEST_PICTURE, open_file
 
 EXIF = {
     ExifTags.Base.ImageDescription: "utf-8",
@@ -55,8 +57,11 @@ def embedded_captions(path: Path) -> dict[str, Said]:
     Nothing where nothing is said or the file cannot be read.
     """
     try:
-        with Image.open(path, formats=image_kinds()) as image:
-            said = {"EXIF": _exif(image), "IPTC": _iptc(image), "XMP": xmp_captions(_packet(image))}
+        with open_file(path, LARGEST_PICTURE) as file:
+            if slow_start(file):
+                return {}
+            with Image.open(file, formats=image_kinds()) as image:
+                said = {"EXIF": _exif(image), "IPTC": _iptc(image), "XMP": xmp_captions(_packet(image))}
     except Exception:  # as in images.decode; a file that is no picture is said where its header is checked
         return {}
     return {place: one for place, one in said.items() if one.texts or one.keywords}

@@ -19,6 +19,7 @@ from unicross.data.formats.shards import split_of
 from unicross.data.formats.table import Part, read_parts
 from unicross.data.records import Problem, ReadOptions, Records
 from unicross.data.walk import walk
+from unicross.reading import open_file
 
 NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 FILE_NAME = "file_name"
@@ -54,8 +55,8 @@ def _file_name(path: Path) -> str | None:
         if path.suffix == ".parquet":
             names = pq.read_schema(path).names
         else:
-            with path.open(encoding="utf-8-sig", errors="replace") as file:
-                line = file.readline(100_000)
+            with open_file(path) as file:
+                line = file.readline(100_000).decode("utf-8-sig", "replace")
             names = list(json.loads(line)) if path.suffix == ".jsonl" else next(csv.reader([line]), [])
     except (OSError, ValueError, TypeError, csv.Error, pa.ArrowException):
         return None

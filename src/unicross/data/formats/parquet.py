@@ -24,6 +24,7 @@ from unicross.data.images import IMAGE_SUFFIXES
 from unicross.data.items import Mask
 from unicross.data.records import Problem, ReadOptions, Records
 from unicross.data.walk import walk
+from unicross.reading import check_file
 
 CACHED_GROUPS = 2
 """Row groups kept in memory, however many threads ask."""
@@ -55,6 +56,7 @@ def read(root: Path, options: ReadOptions) -> tuple[Records, list[Problem]]:
 
 class _ParquetFile:
     def __init__(self, path: Path) -> None:
+        check_file(path)
         self.file = pq.ParquetFile(path)
         self.schema, self.metadata = self.file.schema_arrow, self.file.metadata
         self.rows: int = self.metadata.num_rows

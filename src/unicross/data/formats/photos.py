@@ -20,6 +20,7 @@ from unicross.data.images import IMAGE_SUFFIXES
 from unicross.data.records import Problem, ReadOptions, Record, Records
 from unicross.data.walk import walk
 from unicross.errors import DataError
+from unicross.reading import LARGEST_SETTINGS, read_bytes, read_text
 
 NO_TEXT: tuple[None] = (None,)
 THREADS = 8
@@ -81,7 +82,7 @@ def _takeout(files: Any) -> dict[Path, Path]:
 
 def _sidecar(path: Path, problems: list[Problem]) -> Said:
     try:
-        return xmp_captions(path.read_bytes())
+        return xmp_captions(read_bytes(path, LARGEST_SETTINGS))
     except OSError as error:
         problems.append(Problem("not read", str(path), f"cannot be read ({error.strerror or error})"))
         return NOTHING
@@ -89,7 +90,7 @@ def _sidecar(path: Path, problems: list[Problem]) -> Said:
 
 def _description(path: Path, problems: list[Problem]) -> list[str]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(read_text(path, encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         problems.append(Problem("not read", str(path), f"cannot be read ({error})"))
         return []

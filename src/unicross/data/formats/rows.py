@@ -16,6 +16,7 @@ from unicross.data.items import CaptionKind
 from unicross.data.languages import kind_of
 from unicross.data.records import BY_NAME, Problem, ReadOptions
 from unicross.errors import DataError
+from unicross.reading import LARGEST_TEXT, read_bytes
 
 IMAGE_COLUMNS = (
     *("image", "image_path", "filepath", "file", "filename", "file_name", "path", "image_name"),
@@ -256,7 +257,7 @@ def read_text(path: Path, encoding: str | None = None) -> str:
     Raises DataError, which names the line and the encoding that it looks like.
     """
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, LARGEST_TEXT)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     if encoding is None:

@@ -38,6 +38,7 @@ from unicross.data.items import PLAIN_KIND, CaptionKind
 from unicross.data.languages import language_of
 from unicross.data.records import BY_NAME, Problem, ReadOptions, Record, Records, describe
 from unicross.errors import DataError
+from unicross.reading import check_file, open_file
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
 DELIMITERS = (",", "\t", "|", ";")
@@ -287,6 +288,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     import pyarrow.parquet as pq
 
     try:
+        check_file(path)
         rows = pq.read_table(path).to_pylist()
     except (OSError, pa.ArrowException, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error}): write it again") from error
@@ -362,8 +364,8 @@ def is_text_table(path: Path) -> bool:
     if path.suffix.lower() != ".txt":
         return False
     try:
-        with path.open(encoding="utf-8-sig", errors="replace") as file:
-            header = file.readline(1000)
+        with open_file(path) as file:
+            header = file.readline(1000).decode("utf-8-sig", "replace")
     except OSError:
         return False
     columns = find_columns(header.strip().split(_delimiter(header.strip())))

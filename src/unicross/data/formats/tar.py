@@ -48,9 +48,13 @@ from unicross.data.images import IMAGE_SUFFIXES
 from unicross.data.items import as_unicode
 from unicross.data.records import LISTS, Problem, ReadOptions, Records
 from unicross.files import beside
+from unicross.reading import LARGEST_PICTURE, LARGEST_SETTINGS, check_file, open_file
 
 LAYOUT = 3
 """Part of the stamp of an index: raise it when the same shard would give another one."""
+LARGEST_HEADER = 2**20
+"""Bytes of what a tar says about a member: its long name and the like."""
+PAX_TYPES = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 STAMP, UNREAD = b"unicross", b"unread"
 SCHEMA = pa.schema(
     {
@@ -118,11 +122,14 @@ class TarPictures(ShardRows):
 
     def read(self, row: int) -> bytes:
         number, _ = self.locate(row)
-        with self.paths[number].open("rb") as file:
+        with open_file(self.paths[number]) as file:
             if os.fstat(file.fileno()).st_size != self._file_sizes[number]:
                 raise OSError("the shard changed after it was opened; begin again")
             file.seek(int(self._offset[row]))
-            return file.read(int(self._size[row]))
+            size = int(self._size[row])
+            if size > LARGEST_PICTURE:
+                raise OSError(f"{size} bytes, above the limit of {LARGEST_PICTURE}")
+            return file.read(size)
 
 
 def _index(path: Path, split: str | None, captions: Sequence[str] | None, problems: list[Problem]) -> Any:
@@ -134,6 +141,7 @@ def _index(path: Path, split: str | None, captions: Sequence[str] | None, proble
     candidates = (path.with_name(f".{path.name}.index"), cache / f"{hashed}.index")
     for candidate in candidates:
         try:
+            check_file(candidate)
             table = pq.read_table(candidate)
         except (OSError, pa.ArrowException):  # not there, or half of one
             continue
@@ -157,6 +165,15 @@ def _write(table: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with beside(path) as partial:
         pq.write_table(table, partial, compression="zstd")
+
+
+class _Member(tarfile.TarInfo):
+    """A header; one that says more about a member than can be meant is damage, and is not read."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.size > LARGEST_HEADER and self.type in tarfile.GNU_TYPES[:2] + PAX_TYPES:
+            raise tarfile.ReadError(f"a header of {self.size} bytes")
+        return super()._proc_member(tar)  # type: ignore[misc]
 
 
 @dataclass
@@ -193,7 +210,7 @@ class _Scan:
         length = os.fstat(file.fileno()).st_size
         end = 0
         try:
-            with tarfile.open(fileobj=file, mode="r:") as tar:
+            with tarfile.open(fileobj=file, mode="r:", tarinfo=_Member) as tar:
                 while (member := tar.next()) is not None:
                     tar.members.clear()  # type: ignore[attr-defined]  # it keeps them all in memory
                     end = tar.offset
@@ -225,9 +242,11 @@ class _Scan:
                 return
             sample.image = (suffix, member.offset_data, member.size)
             return
-        file.seek(member.offset_data)
-        data = file.read(member.size)
         try:
+            if member.size > LARGEST_SETTINGS:
+                raise ValueError(f"{member.size} bytes, above the limit of {LARGEST_SETTINGS}")
+            file.seek(member.offset_data)
+            data = file.read(member.size)
             if suffix == ".txt":
                 lines = data.decode("utf-8-sig").split("\n")
                 sample.text = [line for line in lines if line.strip()]
@@ -262,7 +281,7 @@ def _scan(
     """The index of a shard, and how many members are not read by the end of their name."""
     scan = _Scan(path, split, captions, problems)
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             scan.members(file)
     except OSError as error:
         scan.damaged(f"cannot be read ({error.strerror or error})")
