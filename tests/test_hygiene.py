@@ -227,3 +227,17 @@ def test_the_pairs_that_a_run_doubts_are_shown(coloured: Path, tmp_path: Path) -
     assert {line.split(".png")[0].strip() for line in said.splitlines()[2:4]} == {"10", "21"}
     page = (tmp_path / "doubts.html").read_text(encoding="utf-8")
     assert page.count("<figure>") == 40
+
+
+def test_an_evaluation_says_exact_leaks(coloured: Path, tmp_path: Path) -> None:
+    rows = [f"{k}.png,a sheet,{'val' if k < 4 else 'train'}" for k in range(40)]
+    write(coloured / "s.csv", "image,caption,split", *rows)
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    run.create(tiny.recipe(coloured / "s.csv", tiny.ALIGN))
+    said = CliRunner().invoke(app, ["evaluate", str(run.path)])
+    assert (said.exit_code, said.stderr) == (0, "")
+    (coloured / "3.png").write_bytes((coloured / "30.png").read_bytes())
+    said = CliRunner().invoke(app, ["evaluate", str(run.path)])
+    assert said.exit_code == 0
+    assert said.stderr.startswith("error: 1 of these 4 pictures are, byte for byte, pictures that the model")

@@ -30,13 +30,14 @@ def exact_leaks(trained: DataConfig, held_out: Items) -> list[tuple[str, str]]:
         return []
     asked = [records.splits.index(name) for name in trained.split.train.split("+") if name in records.splits]
     rows = np.unique(records.picture[np.isin(records.split, asked)])
+    paths = list(held_out.pictures.files(held_out.rows[held_out.has_image]))
     by_size: dict[int, list[str]] = {}
-    for path in records.pictures.files(rows[rows >= 0]):
+    for path in set(records.pictures.files(rows[rows >= 0])).difference(paths):
         by_size.setdefault(_size(path), []).append(path)
     leaks = []
-    for path in held_out.pictures.files(held_out.rows[held_out.has_image]):
+    for path in paths:
         for twin in by_size.get(_size(path), ()):
-            if twin != path and _digest(path) == _digest(twin) is not None:
+            if _digest(path) == _digest(twin) is not None:
                 leaks.append((path, twin))
                 break
     return leaks
