@@ -18,10 +18,11 @@ FLOORS = (
     {"run"},
     {"model"},
     {"embed"},
-    {"evaluation"},
+    {"evaluation", "suspects"},
     {"store", "training"},
     {"compare", "export", "search"},
     {"contact_sheet", "demo", "report", "serve"},
+    {"hygiene"},
     {"commands"},
     {"cli"},
     {"__main__"},
@@ -66,6 +67,7 @@ WITHIN = {
     ),
     "export": ({"huggingface", "card", "push"}, {"onnx", "open_clip", "sentence_transformers"}),
     "compare": ({"intervals"}, {"table", "runs"}, {"comparison"}),
+    "hygiene": ({"captions", "fingerprints"}, {"leaks", "twins"}, {"check"}, {"clean", "sheet"}),
 }
 """The order within packages: a module imports from lower ones of its package only."""
 

@@ -60,7 +60,7 @@ def test_other_names_are_not_there():
 
 SURFACE = """
 compare RECIPES --seeds --match --out --device --json
-data ROOT OVERRIDES --format --json
+data ROOT OVERRIDES --format --check --suspects --model --html --write --json
 demo --out --items --seed
 embed CHECKPOINT FOLDER --out --captions --engine --workers --gpus --device --json
 evaluate CHECKPOINT OVERRIDES --folds --batch-size --device --json

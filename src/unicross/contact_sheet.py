@@ -1,14 +1,15 @@
-"""Hits as one HTML file with the pictures inside, to look at or to send."""
+"""Pictures with words as one HTML file, to look at or to send: hits of a search, findings of a check."""
 
 from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from unicross.data.images import decode, thumbnail
+from unicross.data.items import ImageFile, ImageSource
 from unicross.errors import DataError
-from unicross.reading import LARGEST_PICTURE, read_bytes
 from unicross.store import Hit
 
 SIDE = 320
@@ -20,35 +21,51 @@ _PAGE = """<!doctype html>
 <style>
 body {{ font: 15px/1.45 system-ui, sans-serif; margin: 24px clamp(12px, 4vw, 48px); }}
 main {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(200px, 1fr)); gap: 18px; }}
-figure {{ margin: 0; }}
+figure {{ margin: 0; }} .pictures {{ display: flex; gap: 4px; }} .pictures > * {{ min-width: 0; flex: 1; }}
 img, .none {{ width: 100%; aspect-ratio: 1; object-fit: contain; background: #8881; border-radius: 10px; }}
 .none {{ display: grid; place-items: center; color: #888; }}
-figcaption {{ overflow-wrap: anywhere; }} small {{ color: #888; }}
-</style></head><body><h1>{title}</h1><main>
-{figures}
-</main></body></html>
+figcaption {{ overflow-wrap: anywhere; }} small {{ color: #888; }} h2 {{ margin-top: 36px; }}
+</style></head><body><h1>{title}</h1>
+{body}
+</body></html>
 """
 
 
 def render(title: str, hits: Sequence[Hit]) -> str:
-    """The page; a picture that cannot be read is replaced by its reason."""
-    return _PAGE.format(title=html.escape(title), figures="\n".join(map(_figure, hits)))
+    """The page of some hits; a picture that cannot be read is replaced by its reason."""
+    return page(title, section(map(_hit, hits)))
 
 
-def _figure(hit: Hit) -> str:
+def page(title: str, *parts: str) -> str:
+    """A page of parts that are HTML."""
+    return _PAGE.format(title=html.escape(title), body="\n".join(parts))
+
+
+def section(figures: Iterable[str], heading: str = "", note: str = "") -> str:
+    """Figures under a heading and a sentence, each of which may be empty."""
+    above = f"<h2>{html.escape(heading)}</h2>" if heading else ""
+    above += f"<p>{html.escape(note)}</p>" if note else ""
+    return f"{above}<main>\n{chr(10).join(figures)}\n</main>"
+
+
+def figure(pictures: Iterable[ImageSource], words: str, small: str) -> str:
+    """Pictures side by side with words below them, and more words in small grey letters."""
+    shown = "".join(_picture(picture, words) for picture in pictures)
+    shown = f'<div class="pictures">{shown}</div>' if shown else ""
+    caption = f"{html.escape(words)} <small>{html.escape(small)}</small>"
+    return f"<figure>{shown}<figcaption>{caption}</figcaption></figure>"
+
+
+def _hit(hit: Hit) -> str:
     row = hit.row
-    words = html.escape(row.caption)
-    name = html.escape(row.path)
-    return (
-        f"<figure>{_picture(row.path, words) if row.path else ''}"
-        f"<figcaption>{words} <small>{hit.score:.3f} {name}</small></figcaption></figure>"
-    )
+    pictures = [ImageFile(Path(row.path))] if row.path else []
+    return figure(pictures, row.caption, f"{hit.score:.3f} {row.path}")
 
 
-def _picture(path: str, alt: str) -> str:
+def _picture(picture: ImageSource, alt: str) -> str:
     try:
-        image = decode(read_bytes(path, LARGEST_PICTURE), path, at_least=SIDE)
+        image = decode(picture.read(), picture.name, at_least=SIDE)
     except (OSError, DataError):
         return '<div class="none">cannot be read any more</div>'
     data = base64.b64encode(thumbnail(image, (SIDE, SIDE))).decode()
-    return f'<img alt="{alt}" src="data:image/jpeg;base64,{data}">'
+    return f'<img alt="{html.escape(alt)}" src="data:image/jpeg;base64,{data}">'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,7 +20,12 @@ READING_KEYS = tuple(
 
 
 def data(
-    root: Annotated[str, typer.Argument(help="What `data.root` would be: a folder or a captions file.")],
+    root: Annotated[
+        str,
+        typer.Argument(
+            help="What `data.root` would be: a folder or a captions file. With --suspects, a run."
+        ),
+    ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
@@ -29,13 +35,30 @@ def data(
     format: Annotated[
         str | None, typer.Option(help="What `data.format` would be; else it is detected.")
     ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Look for duplicates, leaks between splits and odd captions, too.")
+    ] = False,
+    suspects: Annotated[
+        bool, typer.Option("--suspects", help="ROOT is a run: show the pairs that its model doubts.")
+    ] = False,
+    model: Annotated[
+        Path | None, typer.Option(help="With --check: a run or a pair that says which pairs look wrong.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Where to show what was found, with pictures, as one HTML file.")
+    ] = None,
+    write: Annotated[
+        Path | None, typer.Option(help="With --check: where to write what is left, as .csv or .jsonl.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Read and check data without training: its splits, pairs and captions, and what is wrong with it.
 
     Pictures are looked at by their headers only. It ends with what can be trained on, what lay there and
-    was not read, and the command to train. Problems exit with 1, as they would stop training.
+    was not read, and the command to train. Problems exit with 1, as they would stop training, and so do
+    pictures that are both trained on and held out. Nothing is deleted.
     """
+    from unicross.commands.hygiene import check_survey, show_suspects
     from unicross.data.formats import FORMATS
     from unicross.data.load import read_options, survey
     from unicross.data.records import describe
@@ -48,15 +71,28 @@ def data(
             raise typer.BadParameter(
                 f"{text!r} says nothing of how data are read: give {', '.join(READING_KEYS)}"
             )
+    if not check and (model or write or (html and not suspects)):
+        raise typer.BadParameter("--model, --write and --html say how to --check: give that as well")
+    if suspects:
+        if check or json or format or overrides:
+            raise typer.BadParameter(
+                "--suspects takes a run and --html alone: its data are those of its recipe"
+            )
+        show_suspects(Path(root), html or Path("suspects.html"))
+        return
     recipe = load_recipe("clip", ["data.root=x", *(overrides or ())])
     found = survey(root, format=format, options=read_options(recipe.data))
     figures = {name: _figures(items) for name, items in found.splits.items()}
     problems = [problem for problem in found.problems if problem.stops]
     unread = [f"{problem.where}: {problem.what}" for problem in found.problems if not problem.stops]
+    leaks = 0
     command = _command(root, format, overrides or (), found, bool(problems))
     if json:
         about = {"format": found.format, "path": str(found.path), "splits": figures}
         about |= {"problems": [str(problem) for problem in problems], "not read": unread, "train": command}
+        if check:
+            about["check"] = checked = check_survey(found, model, html, write, json=True)
+            leaks = checked["leaks"]
         typer.echo(json_module.dumps(about, indent=2))
     else:
         typer.echo(f"{found.path}, read as {found.format}")
@@ -65,9 +101,11 @@ def data(
             typer.echo(f"problems: {describe(problems)}")
         typer.echo(_verdict(figures))
         typer.echo("".join(f"not read: {line}\n" for line in unread), nl=False)
+        if check:
+            leaks = check_survey(found, model, html, write, json=False)["leaks"]
         if any(values["pairs"] for values in figures.values()):
             typer.echo(f"to train: {command}")
-    if problems:
+    if problems or leaks:
         raise typer.Exit(1)
 
 

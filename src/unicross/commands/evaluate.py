@@ -13,6 +13,7 @@ from unicross.commands.data import READING_KEYS
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from unicross.config import DataConfig
     from unicross.data.items import Items
     from unicross.evaluation import Result
 
@@ -85,7 +86,26 @@ def evaluation_items(checkpoint: Path, overrides: list[str]) -> Items:
     items = read_validation(recipe.data)
     if overrides and (seen := seen_in_training(trained.data, recipe.data, items)):
         typer.echo(f"note: the model was trained on {seen} of these {len(items)} items", err=True)
+    elif leaks := _leaks(trained.data, items):
+        shown = ", ".join(f"{path} is {twin}" for path, twin in leaks[:3])
+        typer.echo(
+            f"error: {len(leaks)} of these {len(items)} pictures are, byte for byte, pictures that the model "
+            f"was trained on ({shown}): its figures are too good. "
+            f"All: `unicross data {recipe.data.root} --check`",
+            err=True,
+        )
     return items
+
+
+def _leaks(trained: DataConfig, items: Items) -> list[tuple[str, str]]:
+    """Pictures among the items that the model was trained on; none where that data are gone."""
+    from unicross.errors import DataError
+    from unicross.hygiene.leaks import exact_leaks
+
+    try:
+        return exact_leaks(trained, items)
+    except DataError:
+        return []
 
 
 def _sizes(result: Result) -> dict[str, int]:
