@@ -59,7 +59,7 @@ WITHIN = {
     "store": (
         {"cached", "base"},
         {"archive", "catalog", "lance", "milvus"},
-        {"copy", "moved", "sources"},
+        {"copy", "memory", "moved", "sources"},
         {"index"},
         {"bulk"},
     ),

@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from unicross.errors import StoreError
-from unicross.store import Condition, Row, Store, StoreInfo, open_store
+from unicross.store import Condition, Hit, Row, Store, StoreInfo, open_store
 from unicross.store.base import COLUMNS, make_id
+from unicross.store.memory import MemoryStore
 
 D = 32
 INFO = StoreInfo(fingerprint="f1", checkpoint="/somewhere/model", dim=D)
@@ -42,16 +44,27 @@ def make_rows(count: int, seed: int = 0) -> list[Row]:
     ]
 
 
+class AlwaysInMemory(MemoryStore):
+    """Loads the table before every search, so that none is answered from the disk."""
+
+    def search(self, *args: Any, **options: Any) -> list[Hit]:
+        self.load()
+        return super().search(*args, **options)
+
+
 COLLECTION = count()
 Make = Callable[[StoreInfo | None], Store]
 
 
-@pytest.fixture(params=["lance", "milvus_lite", pytest.param("milvus_server", marks=pytest.mark.slow)])
-def make(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Make]:
+@pytest.fixture(
+    params=["lance", "memory", "milvus_lite", pytest.param("milvus_server", marks=pytest.mark.slow)]
+)
+def make(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     """Opens the same store again and again."""
+    monkeypatch.setattr("unicross.store.memory.MemoryStore", AlwaysInMemory)
     opened: list[Store] = []
     match request.param:
-        case "lance":
+        case "lance" | "memory":
             address = str(tmp_path / "store")
         case "milvus_lite":
             pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
@@ -62,7 +75,7 @@ def make(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Make]:
     def open_again(create: StoreInfo | None = None) -> Store:
         for store in opened:
             store.close()
-        opened.append(open_store(address, create))
+        opened.append(open_store(address, create, in_memory=request.param == "memory"))
         return opened[-1]
 
     yield open_again

@@ -133,9 +133,11 @@ class Searcher:
         return vector
 
 
-def open_searcher(address: str, *, model: Path | None = None, device: str | None = None) -> Searcher:
-    """The store at an address with the model that filled it; see `open_model`."""
-    store = open_store(address)
+def open_searcher(
+    address: str, *, model: Path | None = None, device: str | None = None, in_memory: bool = False
+) -> Searcher:
+    """The store at an address with the model that filled it; see `open_store` and `open_model`."""
+    store = open_store(address, in_memory=in_memory)
     return Searcher(open_model(store, model, device), store)
 
 

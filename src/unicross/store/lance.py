@@ -144,12 +144,14 @@ class LanceStore:
             table = _to_arrow(list(last.values()), self._table.schema)
             merge = self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
             merge.execute(table)
+        self._changed()
 
     def delete(self, ids: Sequence[str]) -> None:
         self._write_lock()
         with self._errors():
             for start in range(0, len(ids), 1000):
                 self._table.delete(f"id IN ({_literals(ids[start : start + 1000])})")
+        self._changed()
 
     def search(self, vector: Vector, k: int, *, offset: int = 0, where: Where = ()) -> list[Hit]:
         check_depth(k, offset)
@@ -215,9 +217,13 @@ class LanceStore:
                     if f"{column}_idx" not in indexed:
                         self._table.create_index(column, config=config)
             self._table.optimize(cleanup_older_than=datetime.timedelta(hours=1))
+        self._changed()
 
     def close(self) -> None:
         self._lock.release()
+
+    def _changed(self) -> None:
+        """Called when this process has written to the table."""
 
     def _sql(self, where: Where) -> str:
         check_where(where, self.columns)
