@@ -57,8 +57,9 @@ def make_vectors(count: int, seed: int) -> np.ndarray:
 def lance(vectors: np.ndarray, folder: Path) -> Search:
     from unicross.store import Row, StoreInfo, open_store
 
+    is_there = (folder / "store").exists()
     store = open_store(str(folder / "store"), StoreInfo(fingerprint="f", checkpoint="m", dim=D))
-    for start in range(0, len(vectors), 10_000):
+    for start in range(0, 0 if is_there else len(vectors), 10_000):
         some = vectors[start : start + 10_000]
         store.upsert(
             [Row(f"{start + i}", "image", f"/p/{start + i}.jpg", vector=v) for i, v in enumerate(some)]
@@ -123,44 +124,43 @@ def usearch(vectors: np.ndarray, folder: Path) -> Search:
 ENGINES = {"lance": lance, "memory": memory, "milvus": milvus, "flat": flat, "hnsw": hnsw, "usearch": usearch}
 
 
-def measure(names: Sequence[str], count: int) -> Iterator[dict[str, Any]]:
+def measure(names: Sequence[str], count: int, home: Path) -> Iterator[dict[str, Any]]:
     """Build engines, ask them in turn, and give a row of figures for each."""
     vectors, queries = make_vectors(count, 1), make_vectors(QUERIES, 2)
     exact = nearest(vectors, queries)
-    with tempfile.TemporaryDirectory(prefix="unicross-bench-") as home:
-        searches: dict[str, Search] = {}
-        rows: dict[str, dict[str, Any]] = {}
-        for name in names:
-            folder = Path(home) / name
-            folder.mkdir()
-            before, started = memory_mb(), time.perf_counter()
-            searches[name] = ENGINES[name](vectors, folder)
-            rows[name] = {
-                "engine": name,
-                "vectors": count,
-                "build_s": time.perf_counter() - started,
-                "disk_mb": sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) / 1e6,
-                "memory_mb": memory_mb() - before,
-            }
-        for search in searches.values():
-            for query in queries[:20]:
-                search(query)
-        times, found = {name: [] for name in names}, dict.fromkeys(names, 0)
-        for query, best in zip(queries, exact, strict=True):
-            for name, search in searches.items():
-                started = time.perf_counter()
-                ids = search(query)
-                times[name].append(time.perf_counter() - started)
-                found[name] += len(set(ids) & set(best))
+    searches: dict[str, Search] = {}
+    rows: dict[str, dict[str, Any]] = {}
+    for name in names:
+        folder = home / name
+        folder.mkdir(exist_ok=True)
+        before, started = memory_mb(), time.perf_counter()
+        searches[name] = ENGINES[name](vectors, folder)
+        rows[name] = {
+            "engine": name,
+            "vectors": count,
+            "build_s": time.perf_counter() - started,
+            "disk_mb": sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) / 1e6,
+            "memory_mb": memory_mb() - before,
+        }
+    for search in searches.values():
+        for query in queries[:20]:
+            search(query)
+    times, found = {name: [] for name in names}, dict.fromkeys(names, 0)
+    for query, best in zip(queries, exact, strict=True):
         for name, search in searches.items():
-            yield {
-                **rows[name],
-                "p50_ms": 1e3 * float(np.percentile(times[name], 50)),
-                "p99_ms": 1e3 * float(np.percentile(times[name], 99)),
-                "qps_1": throughput(search, queries, 1),
-                "qps_16": throughput(search, queries, CLIENTS),
-                "recall@10": found[name] / (K * QUERIES),
-            }
+            started = time.perf_counter()
+            ids = search(query)
+            times[name].append(time.perf_counter() - started)
+            found[name] += len(set(ids) & set(best))
+    for name, search in searches.items():
+        yield {
+            **rows[name],
+            "p50_ms": 1e3 * float(np.percentile(times[name], 50)),
+            "p99_ms": 1e3 * float(np.percentile(times[name], 99)),
+            "qps_1": throughput(search, queries, 1),
+            "qps_16": throughput(search, queries, CLIENTS),
+            "recall@10": found[name] / (K * QUERIES),
+        }
 
 
 def nearest(vectors: np.ndarray, queries: np.ndarray) -> list[list[int]]:
@@ -286,6 +286,9 @@ def main() -> None:
     )
     parser.add_argument("sizes", type=int, nargs="+")
     parser.add_argument("--engines", default="lance,memory,flat,hnsw,usearch")
+    parser.add_argument(
+        "--home", metavar="DIR", help="keep the table of `lance` there, and use one that is there"
+    )
     parser.add_argument("--http", metavar="CHECKPOINT")
     parser.add_argument(
         "--keep", help="keep the figures in experiments/benchmarks.json, anew after every row"
@@ -306,8 +309,9 @@ def main() -> None:
         if arguments.http:
             row(over_http(arguments.http, size))
             continue
-        for figures in measure(arguments.engines.split(","), size):
-            row(figures)
+        with tempfile.TemporaryDirectory(prefix="unicross-bench-") as folder:
+            for figures in measure(arguments.engines.split(","), size, Path(arguments.home or folder)):
+                row(figures)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,15 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 FLOORS = (
     {"errors", "files", "prefetch", "streams"},  # the ground
-    {"batches", "clustering", "device", "losses", "metrics", "stage"},  # plain data and mathematics
+    {
+        "batches",
+        "calibration",
+        "clustering",
+        "device",
+        "losses",
+        "metrics",
+        "stage",
+    },  # plain data and mathematics
     {"config"},
     {"recipe"},
     {"data"},
@@ -59,7 +67,7 @@ WITHIN = {
     "store": (
         {"cached", "base"},
         {"archive", "catalog", "lance", "milvus"},
-        {"copy", "memory", "moved", "sources"},
+        {"calibrate", "copy", "memory", "moved", "sources"},
         {"index"},
         {"bulk"},
     ),

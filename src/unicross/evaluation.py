@@ -25,6 +25,7 @@ import numpy.typing as npt
 from PIL import Image, ImageEnhance
 
 from unicross.batches import equal_pairs
+from unicross.calibration import Calibration, fit_calibration
 from unicross.data.images import IMAGES_AT_ONCE, AnyImage, decode
 from unicross.data.items import ImageSource, Item, Items, text_numbers
 from unicross.embed import Encoder, embed_images
@@ -103,6 +104,8 @@ class Result:
     t2i: Direction
     """M captions among N images."""
     folds: int = 1
+    calibration: Calibration | None = None
+    """How likely a cosine of t2i is a match; None where it cannot be told. Not saved with the result."""
 
     @property
     def n_images(self) -> int:
@@ -202,6 +205,7 @@ def evaluate_embeddings(
     i2t, t2i = Direction.of(n), Direction.of(len(texts))
     equal = None if numbers is None else _equal_captions(numbers, text_image)
     metrics: list[dict[str, float]] = []
+    scores: list[tuple[Floats, Floats]] = []
     for of_images in np.array_split(np.arange(n), folds):
         first = int(of_images[0])
         of_texts = np.flatnonzero((text_image >= first) & (text_image <= of_images[-1]))
@@ -212,6 +216,7 @@ def evaluate_embeddings(
         from_texts = rank_keys(fold_texts, fold_images, owner, position)
         i2t.fill(of_images, of_texts, from_images)
         t2i.fill(of_texts, of_images, from_texts)
+        scores.append((from_texts.score, from_texts.rival_score))
         in_fold = _summary("i2t", from_images) | _summary("t2i", from_texts)
         in_fold["rsum"] = r_sum(from_images.ranks, from_texts.ranks)
         if equal is not None:
@@ -227,6 +232,7 @@ def evaluate_embeddings(
         i2t=i2t,
         t2i=t2i,
         folds=folds,
+        calibration=fit_calibration(*(np.concatenate(side) for side in zip(*scores, strict=True))),
     )
 
 

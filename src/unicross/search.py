@@ -6,7 +6,7 @@ The command line and the HTTP server both use `Searcher.find` and nothing below 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -55,6 +55,8 @@ class Query:
     """Most hits."""
     offset: int = 0
     """Hits to leave out at the top, for paging."""
+    min_score: float = 0.0
+    """Hits that are less likely a match are left out, in [0, 1]; pictures found by words only."""
 
     def __post_init__(self) -> None:
         if self.like is not None and (self.words is not None or self.image is not None):
@@ -69,7 +71,19 @@ class Query:
             raise QueryError(f"the picture's weight must be between 0 and 1, got {self.weight}")
         if self.kind not in get_args(Kind):
             raise QueryError(f"kind must be one of {', '.join(get_args(Kind))}, got {self.kind!r}")
+        if not 0 <= self.min_score <= 1:
+            raise QueryError(f"min_score is how likely a match is, between 0 and 1, got {self.min_score}")
+        if self.min_score and not self.is_by_words:
+            raise QueryError(
+                "min_score: how likely a match is can be told of pictures that are found by words alone, "
+                "without minus: leave it out"
+            )
         check_depth(self.k, self.offset)
+
+    @property
+    def is_by_words(self) -> bool:
+        """Whether it looks for pictures by words and nothing else."""
+        return self.kind == "image" and self.image is None and self.like is None and not self.minus
 
 
 class Searcher:
@@ -101,7 +115,8 @@ class Searcher:
         where = [Condition("kind", "=", query.kind), *query.where]
         if query.like is not None:
             where.append(Condition("id", "!=", query.like))
-        return self.store.search(vector / length, query.k, offset=query.offset, where=where)
+        hits = self.store.search(vector / length, query.k, offset=query.offset, where=where)
+        return self._likely(query, hits)
 
     def row(self, id: str) -> Row:
         """The stored row with this id. Raises UnknownIdError, StoreError."""
@@ -109,6 +124,19 @@ class Searcher:
         if not rows:
             raise UnknownIdError(f"no row with the id {id!r} in {self.store.address}")
         return rows[0]
+
+    def _likely(self, query: Query, hits: list[Hit]) -> list[Hit]:
+        """The hits with how likely each is a match, where that is known, and without those too unlikely."""
+        calibration = self.store.info.calibration
+        if calibration is None and query.min_score:
+            raise QueryError(
+                f"min_score: {self.store.address} does not know how likely a score is a match: index with "
+                "captions, or with a model whose training had a validation split"
+            )
+        if calibration is None or not query.is_by_words:
+            return hits
+        told = [replace(hit, likelihood=calibration.likelihood(hit.score)) for hit in hits]
+        return [hit for hit in told if (hit.likelihood or 0) >= query.min_score]
 
     def _asked(self, query: Query) -> Vector:
         """What is asked for before anything is taken away, [D]."""

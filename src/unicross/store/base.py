@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from unicross.calibration import Calibration
 from unicross.errors import QueryError, StoreError
 
 Vector = NDArray[np.float32]
@@ -81,6 +82,8 @@ class Hit:
 
     row: Row
     score: float
+    likelihood: float | None = None
+    """How likely it is what was asked for, in [0, 1]; None where that is not known. `Searcher` says it."""
 
 
 class StoreInfo(BaseModel):
@@ -95,6 +98,8 @@ class StoreInfo(BaseModel):
     dim: int
     roots: tuple[str, ...] = ()
     """The indexed folders, absolute."""
+    calibration: Calibration | None = None
+    """How likely the score of a picture found by words is a match; None where nobody fitted it."""
 
     def check(self, fingerprint: str, *, address: str) -> None:
         """Raise StoreError unless the store was filled by the model with this fingerprint."""
@@ -106,12 +111,22 @@ class StoreInfo(BaseModel):
             )
 
     def updated(
-        self, roots: Sequence[str] = (), checkpoint: str | None = None, without: Sequence[str] = ()
+        self,
+        roots: Sequence[str] = (),
+        checkpoint: str | None = None,
+        without: Sequence[str] = (),
+        calibration: Calibration | None = None,
     ) -> StoreInfo:
-        """With these folders besides, `without` those, and the checkpoint at its new place."""
+        """With these folders besides, `without` those, the checkpoint at its new place, a calibration."""
         ordered = dict.fromkeys((*self.roots, *roots))  # in the order in which they came
         all_roots = tuple(root for root in ordered if root not in without)
-        return self.model_copy(update={"roots": all_roots, "checkpoint": checkpoint or self.checkpoint})
+        return self.model_copy(
+            update={
+                "roots": all_roots,
+                "checkpoint": checkpoint or self.checkpoint,
+                "calibration": calibration or self.calibration,
+            }
+        )
 
 
 def read_info(text: str, *, address: str) -> StoreInfo:
@@ -255,9 +270,15 @@ class Store(Protocol):
         """All columns but the vector, user columns included, with their types."""
 
     def remember(
-        self, *, roots: Sequence[str] = (), checkpoint: str | None = None, without: Sequence[str] = ()
+        self,
+        *,
+        roots: Sequence[str] = (),
+        checkpoint: str | None = None,
+        without: Sequence[str] = (),
+        calibration: Calibration | None = None,
     ) -> None:
-        """Add indexed folders to what the store remembers, drop those in `without`, note the checkpoint."""
+        """Add indexed folders to what the store remembers, drop those in `without`, note what else is
+        given."""
 
     def upsert(self, rows: Sequence[Row]) -> None:
         """Put rows in, in place of those with the same ids. All of them or, when killed, none."""

@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
+from unicross.calibration import Calibration
 from unicross.errors import StoreError
 from unicross.files import write_text
 from unicross.store.base import (
@@ -122,11 +123,16 @@ class LanceStore:
         return {column.name: python[column.type] for column in self._table.schema if column.name != "vector"}
 
     def remember(
-        self, *, roots: Sequence[str] = (), checkpoint: str | None = None, without: Sequence[str] = ()
+        self,
+        *,
+        roots: Sequence[str] = (),
+        checkpoint: str | None = None,
+        without: Sequence[str] = (),
+        calibration: Calibration | None = None,
     ) -> None:
         self._write_lock()
         old = self._read_info()
-        new = old.updated(roots, checkpoint, without)
+        new = old.updated(roots, checkpoint, without, calibration)
         if new != old:
             write_text(self._description, new.model_dump_json(indent=1))
         self._info.put(new)

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from unicross.calibration import Calibration
 from unicross.errors import StoreError
 from unicross.store.base import (
     COLUMNS,
@@ -117,10 +118,15 @@ class MilvusStore:
         return {**COLUMNS, **self._about.get()[1]}
 
     def remember(
-        self, *, roots: Sequence[str] = (), checkpoint: str | None = None, without: Sequence[str] = ()
+        self,
+        *,
+        roots: Sequence[str] = (),
+        checkpoint: str | None = None,
+        without: Sequence[str] = (),
+        calibration: Calibration | None = None,
     ) -> None:
         info, user = self._read_about()
-        self._write_about(info.updated(roots, checkpoint, without), user)
+        self._write_about(info.updated(roots, checkpoint, without, calibration), user)
 
     def _read_about(self) -> tuple[StoreInfo, dict[str, type]]:
         """What the store remembers and its user columns, as they are now."""
