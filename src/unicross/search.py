@@ -15,6 +15,8 @@ import numpy as np
 from unicross.data.images import AnyImage
 from unicross.embed import Encoder, embed_images
 from unicross.errors import CheckpointError, DataError, QueryError, StoreError, UnknownIdError
+from unicross.fusion import unquoted
+from unicross.hybrid import Mode, hybrid_hits
 from unicross.store import Condition, Hit, Kind, Row, Store, Where, open_store
 from unicross.store.base import Vector, check_depth
 
@@ -51,6 +53,9 @@ class Query:
     """Find pictures or texts."""
     weight: float = 0.5
     """With words and a picture: the picture's share, in [0, 1]."""
+    mode: Mode = "vector"
+    """Whether words are compared as a vector, as words with the texts of pictures, or both ways. A picture,
+    and what is asked for with `like`, is always compared as a vector."""
     k: int = 10
     """Most hits."""
     offset: int = 0
@@ -71,6 +76,10 @@ class Query:
             raise QueryError(f"the picture's weight must be between 0 and 1, got {self.weight}")
         if self.kind not in get_args(Kind):
             raise QueryError(f"kind must be one of {', '.join(get_args(Kind))}, got {self.kind!r}")
+        if self.mode not in get_args(Mode):
+            raise QueryError(f"mode must be one of {', '.join(get_args(Mode))}, got {self.mode!r}")
+        if self.mode != "vector" and self.words is None:
+            raise QueryError(f"mode {self.mode}: there are no words in the query that texts could match")
         if not 0 <= self.min_score <= 1:
             raise QueryError(f"min_score is how likely a match is, between 0 and 1, got {self.min_score}")
         if self.min_score and not self.is_by_words:
@@ -115,7 +124,14 @@ class Searcher:
         where = [Condition("kind", "=", query.kind), *query.where]
         if query.like is not None:
             where.append(Condition("id", "!=", query.like))
-        hits = self.store.search(vector / length, query.k, offset=query.offset, where=where)
+        vector = vector / length
+        if query.mode == "vector":
+            hits = self.store.search(vector, query.k, offset=query.offset, where=where)
+        else:
+            depth = query.offset + query.k
+            assert query.words is not None  # checked by Query
+            hits = hybrid_hits(self.store, vector, query.words, query.mode, depth, query.kind, where)
+            hits = hits[query.offset : depth]
         return self._likely(query, hits)
 
     def row(self, id: str) -> Row:
@@ -151,7 +167,7 @@ class Searcher:
         return (1 - query.weight) * self._text(query.words) + query.weight * self._image(query.image)
 
     def _text(self, words: str) -> Vector:
-        vector: Vector = self.model.encode_texts([words])[0]
+        vector: Vector = self.model.encode_texts([unquoted(words)])[0]
         return vector
 
     def _image(self, image: AnyImage) -> Vector:

@@ -6,11 +6,12 @@ import json as json_module
 import tempfile
 import webbrowser
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 if TYPE_CHECKING:
+    from unicross.hybrid import Mode
     from unicross.store import Hit
 
 
@@ -25,6 +26,9 @@ def search(
     weight: Annotated[
         float | None, typer.Option(help="With words and --image: the picture's share, .5 if not said.")
     ] = None,
+    mode: Annotated[
+        str, typer.Option(help="Compare words as a vector, with the words of texts (text), or both: hybrid.")
+    ] = "vector",
     texts: Annotated[bool, typer.Option("--texts", help="Find texts instead of pictures.")] = False,
     where: Annotated[
         list[str] | None, typer.Option(help="Filter, such as album=beach or mtime>=2024-05-01.")
@@ -59,6 +63,7 @@ def search(
         where=parse_where(where or (), searcher.store.columns),
         kind="text" if texts else "image",
         weight=0.5 if weight is None else weight,
+        mode=cast("Mode", mode),
         k=k,
         offset=offset,
         min_score=min_score,

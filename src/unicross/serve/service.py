@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 
 from unicross import __version__
 from unicross.embed import Encoder
+from unicross.hybrid import Mode
 from unicross.search import Query, Searcher
 from unicross.serve.batching import BatchedEncoder
 from unicross.serve.middleware import Metrics
@@ -67,6 +68,7 @@ class SearchParameters(BaseModel):
     where: list[Words] = Field([], max_length=32, description="filters: album=beach, mtime>=2024-05-01")
     kind: Kind = Field("image", description="find pictures or texts")
     weight: float = Field(0.5, ge=0, le=1, description="with words and a picture: the picture's share")
+    mode: Mode = Field("vector", description="compare words as a vector, with the words of texts, or both")
     min_score: float = Field(0, ge=0, le=1, description="leave out pictures less likely a match than this")
     k: int = Field(24, ge=1, le=200, description="how many")
     offset: int = Field(0, ge=0, le=MAX_DEPTH - 201, description="how many to leave out at the top")
@@ -121,6 +123,7 @@ class Service:
             where=parse_where(parameters.where, self.store.columns),
             kind=parameters.kind,
             weight=parameters.weight,
+            mode=parameters.mode,
             k=parameters.k + 1,  # one more tells whether there are more
             offset=parameters.offset,
             min_score=parameters.min_score,

@@ -289,6 +289,13 @@ class Store(Protocol):
     def search(self, vector: Vector, k: int, *, offset: int = 0, where: Where = ()) -> list[Hit]:
         """The k rows nearest to a vector [D] of length 1 after the first `offset`, best first."""
 
+    def match(self, words: str, k: int, *, phrases: Sequence[str] = ()) -> list[Hit]:
+        """The k rows of either kind whose texts fit the words best, and hold every phrase word for word.
+
+        Texts are the caption, the path and all user columns of strings; the score is BM25's. Raises
+        QueryError where the engine has no index of texts.
+        """
+
     def get(self, ids: Sequence[str]) -> list[Row]:
         """The rows with these ids, vectors included, in the order asked for; missing ones left out."""
 

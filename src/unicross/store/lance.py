@@ -44,6 +44,8 @@ from unicross.store.cached import Cached
 os.environ.setdefault("LANCEDB_LOG", "error")
 import lancedb
 
+from unicross.store.lance_text import text_index, text_query
+
 INDEX_FROM = 50_000
 """Rows from which an approximate index is built; below, exact search takes milliseconds."""
 
@@ -172,6 +174,19 @@ class LanceStore:
         hits.sort(key=lambda hit: (-hit.score, hit.row.id))
         return hits[offset:]
 
+    def match(self, words: str, k: int, *, phrases: Sequence[str] = ()) -> list[Hit]:
+        check_depth(k, 0)
+        names = self._text_columns()
+        with self._errors():
+            query = self._table.search(text_query(words, phrases, names), query_type="fts")
+            matches = query.select([*self.columns, "_score"]).limit(k).to_arrow().to_pylist()
+        hits = [Hit(score=cells.pop("_score"), row=Row.from_cells(cells)) for cells in matches]
+        return sorted(hits, key=lambda hit: (-hit.score, hit.row.id))
+
+    def _text_columns(self) -> list[str]:
+        """Columns whose words can be searched for; the album is part of the path."""
+        return [n for n, kind in self.columns.items() if kind is str and n not in ("id", "kind", "album")]
+
     def get(self, ids: Sequence[str]) -> list[Row]:
         rows: dict[str, Row] = {}
         for start in range(0, len(ids), 1000):
@@ -222,6 +237,9 @@ class LanceStore:
                 for column, config in configs.items():
                     if f"{column}_idx" not in indexed:
                         self._table.create_index(column, config=config)
+            for column in self._text_columns() if self._table.count_rows() else ():
+                if f"{column}_idx" not in indexed:
+                    self._table.create_index(column, config=text_index(column))
             self._table.optimize(cleanup_older_than=datetime.timedelta(hours=1))
         self._changed()
 

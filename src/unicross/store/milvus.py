@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from unicross.calibration import Calibration
-from unicross.errors import StoreError
+from unicross.errors import QueryError, StoreError
 from unicross.store.base import (
     COLUMNS,
     ColumnTypes,
@@ -175,6 +175,13 @@ class MilvusStore:
         hits = [Hit(_to_row(hit["entity"]), float(hit["distance"])) for hit in matches]
         hits.sort(key=lambda hit: (-hit.score, hit.row.id))
         return hits[offset:]
+
+    def match(self, words: str, k: int, *, phrases: Sequence[str] = ()) -> list[Hit]:
+        del words, k, phrases
+        raise QueryError(
+            f"{self.address}: words are matched with texts in stores in a folder only: search by vectors, or "
+            "copy the store with `unicross store copy`"
+        )
 
     def get(self, ids: Sequence[str]) -> list[Row]:
         rows: dict[str, Row] = {}
