@@ -28,7 +28,7 @@ FLOORS = (
     {"embed"},
     {"evaluation"},
     {"store", "training"},
-    {"compare", "export", "hybrid"},
+    {"compare", "export", "folding", "hybrid"},
     {"search"},
     {"contact_sheet", "demo", "report", "serve"},
     {"commands"},

@@ -112,6 +112,16 @@ def test_scores_are_exact_cosines_best_first(make: Make) -> None:
         np.testing.assert_allclose([hit.score for hit in hits], [score for _, score in expected], atol=1e-5)
 
 
+def test_hits_bring_their_vectors_where_asked(make: Make) -> None:
+    rows = make_rows(50)
+    store = make(INFO)
+    store.upsert(rows)
+    by_id = {row.id: row.vector for row in rows}
+    for hit in store.search(rows[0].vector, 5, vectors=True):
+        np.testing.assert_array_equal(hit.row.vector, by_id[hit.row.id])
+    assert all(hit.row.vector is None for hit in store.search(rows[0].vector, 5))
+
+
 def test_paging_gives_every_row_once(make: Make) -> None:
     rows = make_rows(70)
     store = make(INFO)

@@ -34,7 +34,10 @@ def test_cells_find_nearly_all_and_narrow_filters_find_everything(
     rare = [Condition("size", "<", 1060)]
     for row in make_rows(20, seed=1):
         assert row.vector is not None
-        hits = store.search(row.vector, 10)
+        hits = store.search(row.vector, 10, vectors=True)
+        for hit in hits:
+            assert hit.row.vector is not None
+            assert float(hit.row.vector @ row.vector) == pytest.approx(hit.score, abs=1e-5)
         found += len({hit.row.id for hit in hits} & {id for id, _ in exact(rows, row.vector)[:10]})
         few = store.search(row.vector, 10, where=rare)
         expected = exact(rows[:60], row.vector)[:10]

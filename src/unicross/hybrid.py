@@ -45,7 +45,7 @@ def hybrid_hits(
     rankings = [list(rows)]
     hits: dict[str, Hit] = {}
     if mode == "hybrid":
-        near = store.search(vector, depth, where=where)
+        near = store.search(vector, depth, where=where, vectors=True)
         hits = {hit.row.id: hit for hit in near if not phrases or hit.row.id in rows}
         rankings.insert(0, list(hits))
     for id, row in rows.items():

@@ -5,7 +5,7 @@ The command line and the HTTP server both use `Searcher.find` and nothing below 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -15,10 +15,11 @@ import numpy as np
 from unicross.data.images import AnyImage
 from unicross.embed import Encoder, embed_images
 from unicross.errors import CheckpointError, DataError, QueryError, StoreError, UnknownIdError
+from unicross.folding import fold, near_duplicates
 from unicross.fusion import unquoted
-from unicross.hybrid import Mode, hybrid_hits
+from unicross.hybrid import CANDIDATES, Mode, hybrid_hits
 from unicross.store import Condition, Hit, Kind, Row, Store, Where, open_store
-from unicross.store.base import Vector, check_depth
+from unicross.store.base import MAX_DEPTH, Vector, check_depth
 
 if TYPE_CHECKING:
     from unicross.model import TwoTower
@@ -28,6 +29,10 @@ MINUS_WEIGHT = 0.5
 
 MIN_LENGTH = 1e-6
 """A query's vector shorter than this points nowhere: rounding made it."""
+
+
+FOLDED_PER_HIT = 3
+"""Hits that are looked at for each one that is shown, where near-duplicates are folded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,8 @@ class Query:
     mode: Mode = "vector"
     """Whether words are compared as a vector, as words with the texts of pictures, or both ways. A picture,
     and what is asked for with `like`, is always compared as a vector."""
+    fold: bool = False
+    """Whether near-duplicates become one hit, with the others in its `others`."""
     k: int = 10
     """Most hits."""
     offset: int = 0
@@ -95,6 +102,10 @@ class Query:
         return self.kind == "image" and self.image is None and self.like is None and not self.minus
 
 
+Rerank = Callable[[Query, Sequence[Hit]], Sequence[Hit]]
+"""Puts hits, which have their vectors, into an order of its own."""
+
+
 class Searcher:
     """A model and the store that it filled.
 
@@ -109,8 +120,11 @@ class Searcher:
         self.model = model
         self.store = store
 
-    def find(self, query: Query) -> list[Hit]:
+    def find(self, query: Query, *, rerank: Rerank | None = None) -> list[Hit]:
         """What is nearest to a query, best first.
+
+        `rerank` is given the query and the best hits, 100 where less are asked for, and returns them in an
+        order of its own; it may leave some out, and give them scores of its own.
 
         Raises DataError for a picture that cannot be read, UnknownIdError for `like` with an id that is not
         stored, QueryError where nothing is left of the query, StoreError.
@@ -125,14 +139,24 @@ class Searcher:
         if query.like is not None:
             where.append(Condition("id", "!=", query.like))
         vector = vector / length
+        if query.mode == "vector" and not query.fold and rerank is None:
+            return self._likely(query, self.store.search(vector, query.k, offset=query.offset, where=where))
+        hits = self._likely(query, self._candidates(query, vector, where))
+        if query.fold and hits:
+            vectors = np.stack([hit.row.vector for hit in hits if hit.row.vector is not None])
+            hits = fold(hits, near_duplicates(vectors))
+        if rerank is not None:
+            hits = list(rerank(query, hits))
+        return hits[query.offset : query.offset + query.k]
+
+    def _candidates(self, query: Query, vector: Vector, where: Where) -> list[Hit]:
+        """The best hits with their vectors: as many as fill the page even where some are folded."""
+        wanted = (query.offset + query.k) * (FOLDED_PER_HIT if query.fold else 1)
+        depth = min(MAX_DEPTH, max(CANDIDATES, wanted))
         if query.mode == "vector":
-            hits = self.store.search(vector, query.k, offset=query.offset, where=where)
-        else:
-            depth = query.offset + query.k
-            assert query.words is not None  # checked by Query
-            hits = hybrid_hits(self.store, vector, query.words, query.mode, depth, query.kind, where)
-            hits = hits[query.offset : depth]
-        return self._likely(query, hits)
+            return self.store.search(vector, depth, where=where, vectors=True)
+        assert query.words is not None  # checked by Query
+        return hybrid_hits(self.store, vector, query.words, query.mode, depth, query.kind, where)
 
     def row(self, id: str) -> Row:
         """The stored row with this id. Raises UnknownIdError, StoreError."""

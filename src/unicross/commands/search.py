@@ -29,6 +29,7 @@ def search(
     mode: Annotated[
         str, typer.Option(help="Compare words as a vector, with the words of texts (text), or both: hybrid.")
     ] = "vector",
+    fold: Annotated[bool, typer.Option("--fold", help="Make one hit of near-duplicates.")] = False,
     texts: Annotated[bool, typer.Option("--texts", help="Find texts instead of pictures.")] = False,
     where: Annotated[
         list[str] | None, typer.Option(help="Filter, such as album=beach or mtime>=2024-05-01.")
@@ -64,6 +65,7 @@ def search(
         kind="text" if texts else "image",
         weight=0.5 if weight is None else weight,
         mode=cast("Mode", mode),
+        fold=fold,
         k=k,
         offset=offset,
         min_score=min_score,
@@ -99,6 +101,7 @@ def as_dict(hit: Hit) -> dict[str, Any]:
         "score": round(hit.score, 6),
         "likelihood": likelihood,
         **hit.row.built_in,
+        **({"others": [as_dict(other) for other in hit.others]} if hit.others else {}),
     }
 
 
@@ -123,6 +126,11 @@ def _print(hits: list[Hit], offset: int, min_score: float) -> None:
     for rank, hit in enumerate(hits, offset + 1):
         told = [f"{hit.likelihood or 0:.0%}"] if likely else []
         table.add_row(
-            *map(Text, (str(rank), f"{hit.score:.3f}", *told, hit.row.path, hit.row.caption, hit.row.id))
+            *map(Text, (str(rank), f"{hit.score:.3f}", *told, _path(hit), hit.row.caption, hit.row.id))
         )
     output().print(table)
+
+
+def _path(hit: Hit) -> str:
+    """The picture's path, and how many near-duplicates stand behind it."""
+    return f"{hit.row.path} (+{len(hit.others)})" if hit.others else hit.row.path

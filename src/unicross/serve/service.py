@@ -69,6 +69,7 @@ class SearchParameters(BaseModel):
     kind: Kind = Field("image", description="find pictures or texts")
     weight: float = Field(0.5, ge=0, le=1, description="with words and a picture: the picture's share")
     mode: Mode = Field("vector", description="compare words as a vector, with the words of texts, or both")
+    fold: bool = Field(False, description="make one hit of near-duplicates, with the others in it")
     min_score: float = Field(0, ge=0, le=1, description="leave out pictures less likely a match than this")
     k: int = Field(24, ge=1, le=200, description="how many")
     offset: int = Field(0, ge=0, le=MAX_DEPTH - 201, description="how many to leave out at the top")
@@ -110,7 +111,13 @@ class Service:
 
     def _hit(self, hit: Hit) -> dict[str, Any]:
         likelihood = None if hit.likelihood is None else round(hit.likelihood, 4)
-        return {"score": round(hit.score, 6), "likelihood": likelihood, **self.item(hit.row)}
+        others = [self._hit(other) for other in hit.others]
+        return {
+            "score": round(hit.score, 6),
+            "likelihood": likelihood,
+            **self.item(hit.row),
+            "others": others,
+        }
 
     def _query(self, parameters: SearchParameters, upload: bytes | None) -> Query:
         side = 2 * self.searcher.model.picture_rules.side
@@ -124,6 +131,7 @@ class Service:
             kind=parameters.kind,
             weight=parameters.weight,
             mode=parameters.mode,
+            fold=parameters.fold,
             k=parameters.k + 1,  # one more tells whether there are more
             offset=parameters.offset,
             min_score=parameters.min_score,

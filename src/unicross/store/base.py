@@ -84,6 +84,8 @@ class Hit:
     score: float
     likelihood: float | None = None
     """How likely it is what was asked for, in [0, 1]; None where that is not known. `Searcher` says it."""
+    others: tuple[Hit, ...] = ()
+    """Hits that were folded into this one, best first."""
 
 
 class StoreInfo(BaseModel):
@@ -286,8 +288,13 @@ class Store(Protocol):
     def delete(self, ids: Sequence[str]) -> None:
         """Take rows out; ids that are not there are no error."""
 
-    def search(self, vector: Vector, k: int, *, offset: int = 0, where: Where = ()) -> list[Hit]:
-        """The k rows nearest to a vector [D] of length 1 after the first `offset`, best first."""
+    def search(
+        self, vector: Vector, k: int, *, offset: int = 0, where: Where = (), vectors: bool = False
+    ) -> list[Hit]:
+        """The k rows nearest to a vector [D] of length 1 after the first `offset`, best first.
+
+        Their own vectors come along with `vectors`.
+        """
 
     def match(self, words: str, k: int, *, phrases: Sequence[str] = ()) -> list[Hit]:
         """The k rows of either kind whose texts fit the words best, and hold every phrase word for word.

@@ -161,16 +161,20 @@ class LanceStore:
                 self._table.delete(f"id IN ({_literals(ids[start : start + 1000])})")
         self._changed()
 
-    def search(self, vector: Vector, k: int, *, offset: int = 0, where: Where = ()) -> list[Hit]:
+    def search(
+        self, vector: Vector, k: int, *, offset: int = 0, where: Where = (), vectors: bool = False
+    ) -> list[Hit]:
         check_depth(k, offset)
         with self._errors():
             query = self._table.search(np.asarray(vector, dtype=np.float32)).distance_type("cosine")
             query = query.limit(offset + k).refine_factor(REFINE).ef(max(EXPLORED, REFINE * (offset + k)))
-            query = query.select([*self.columns, "_distance"])
+            query = query.select([*self.columns, "_distance", *(["vector"] if vectors else [])])
             if where:
                 query = query.where(self._sql(where), prefilter=True)
-            matches = query.to_arrow().to_pylist()
-            hits = [Hit(score=1.0 - cells.pop("_distance"), row=Row.from_cells(cells)) for cells in matches]
+            matches = query.to_arrow()
+            scores = 1.0 - matches["_distance"].to_numpy()
+            rows = _to_rows(matches.drop_columns(["_distance"]))
+            hits = [Hit(row, float(score)) for row, score in zip(rows, scores, strict=True)]
         hits.sort(key=lambda hit: (-hit.score, hit.row.id))
         return hits[offset:]
 

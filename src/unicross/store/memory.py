@@ -59,13 +59,16 @@ class MemoryStore(LanceStore):
         self._not_before = 0.0  # time.monotonic()
         self._thread: threading.Thread | None = None
 
-    def search(self, vector: Vector, k: int, *, offset: int = 0, where: Where = ()) -> list[Hit]:
+    def search(
+        self, vector: Vector, k: int, *, offset: int = 0, where: Where = (), vectors: bool = False
+    ) -> list[Hit]:
         check_depth(k, offset)
         copy = self._current()
         if copy is None:
-            return super().search(vector, k, offset=offset, where=where)
+            return super().search(vector, k, offset=offset, where=where, vectors=vectors)
         check_where(where, self.columns)
-        return copy.search(np.asarray(vector, dtype=np.float32), offset + k, tuple(where))[offset:]
+        asked = np.asarray(vector, dtype=np.float32)
+        return copy.search(asked, offset + k, tuple(where), vectors)[offset:]
 
     def load(self) -> None:
         """Hold the table as it is now, where that is not too much. Raises StoreError."""
@@ -129,7 +132,7 @@ class _Copy:
         self._index = _build(vectors)
         self._mask = lru_cache(maxsize=64)(self._find_mask)
 
-    def search(self, vector: Vector, k: int, where: tuple[Condition, ...]) -> list[Hit]:
+    def search(self, vector: Vector, k: int, where: tuple[Condition, ...], vectors: bool) -> list[Hit]:
         mask = self._mask(where) if where else None
         matches = len(self._columns) if mask is None else mask[1]
         k = min(k, matches)
@@ -137,10 +140,13 @@ class _Copy:
             return []
         selector = None if mask is None else faiss.IDSelectorBitmap(len(mask[0]), faiss.swig_ptr(mask[0]))
         scores, places = self._index.search(vector[np.newaxis], k, params=self._parameters(selector, matches))
-        there = places[0] >= 0  # the cells looked into may hold less than k
-        cells = self._columns.take(places[0][there]).to_pylist()
-        found = zip(scores[0][there].tolist(), cells, strict=True)
-        hits = [Hit(Row.from_cells(row), score) for score, row in found]
+        found = places[0][places[0] >= 0]  # the cells looked into may hold less than k
+        cells = self._columns.take(found).to_pylist()
+        own = self._index.reconstruct_batch(found) if vectors else [None] * len(found)  # [k, D]
+        hits = [
+            Hit(Row.from_cells(row, vector), score)
+            for row, vector, score in zip(cells, own, scores[0].tolist()[: len(found)], strict=True)
+        ]
         hits.sort(key=lambda hit: (-hit.score, hit.row.id))
         return hits
 
@@ -168,6 +174,8 @@ def _build(vectors: NDArray[np.float32]) -> Any:
         sample = np.random.default_rng(0).choice(count, min(count, TRAINED_ON * cells), replace=False)
         index.train(vectors[np.sort(sample)])
     index.add(vectors)
+    if count > EXACT_UP_TO:
+        index.make_direct_map()  # to give vectors back
     return index
 
 

@@ -160,7 +160,9 @@ class MilvusStore:
             with self._errors():
                 self._client.delete(self._name, filter=_in_ids(ids[start : start + REQUEST]))
 
-    def search(self, vector: Vector, k: int, *, offset: int = 0, where: Where = ()) -> list[Hit]:
+    def search(
+        self, vector: Vector, k: int, *, offset: int = 0, where: Where = (), vectors: bool = False
+    ) -> list[Hit]:
         check_depth(k, offset)
         with self._errors():
             (matches,) = self._client.search(
@@ -168,7 +170,7 @@ class MilvusStore:
                 [np.asarray(vector, dtype=np.float32)],
                 filter=self._expression(where),
                 limit=offset + k,
-                output_fields=list(self.columns),
+                output_fields=[*self.columns, *(["vector"] if vectors else [])],
                 consistency_level="Session",
                 search_params={"metric_type": "COSINE", "params": {"ef": max(128, 2 * (offset + k))}},
             )
