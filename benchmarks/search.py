@@ -4,9 +4,11 @@
     python benchmarks/search.py 100000 --http CHECKPOINT      # text queries over HTTP, encoder included
 
 Vectors lie around a 32-dimensional sheet in 256 dimensions, in loose groups, as embeddings of pictures do;
-queries are drawn as the vectors are. Every engine runs in a process of its own. Columns: time to put the
-vectors in and build the index; bytes on disk; resident memory that the engine added; p50 and p99 of single
-queries (k = 10); queries a second from 1 and from 16 clients; recall@10 against exact search.
+queries are drawn as the vectors are. All engines of a size are built in one process and asked each query in
+turn, so that other work on the machine weighs on all of them alike. Columns: time to put the vectors in and
+build the index; bytes on disk; resident memory that the engine added; p50 and p99 of single queries (k =
+10); queries a second from 1 and from 16 clients; recall@10 against exact search. `memory` is the store that
+`lance` built, as `unicross serve` opens it, so it comes after `lance`.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import threading
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +57,9 @@ def make_vectors(count: int, seed: int) -> np.ndarray:
 def lance(vectors: np.ndarray, folder: Path) -> Search:
     from unicross.store import Row, StoreInfo, open_store
 
+    is_there = (folder / "store").exists()
     store = open_store(str(folder / "store"), StoreInfo(fingerprint="f", checkpoint="m", dim=D))
-    for start in range(0, len(vectors), 10_000):
+    for start in range(0, 0 if is_there else len(vectors), 10_000):
         some = vectors[start : start + 10_000]
         store.upsert(
             [Row(f"{start + i}", "image", f"/p/{start + i}.jpg", vector=v) for i, v in enumerate(some)]
@@ -65,11 +68,20 @@ def lance(vectors: np.ndarray, folder: Path) -> Search:
     return lambda query: [int(hit.row.id) for hit in store.search(query, K)]
 
 
+def memory(vectors: np.ndarray, folder: Path) -> Search:
+    from unicross.store.memory import MemoryStore
+
+    del vectors
+    store = MemoryStore(str(folder.parent / "lance" / "store"))
+    store.load()
+    return lambda query: [int(hit.row.id) for hit in store.search(query, K)]
+
+
 def milvus(vectors: np.ndarray, folder: Path) -> Search:
     """A server at UNICROSS_MILVUS (http://host:port); its disk and memory are not seen from here."""
     from unicross.store import Row, StoreInfo, open_store
 
-    address = f"{os.environ['UNICROSS_MILVUS']}/bench{len(vectors)}_{folder.name.replace('-', '_')}"
+    address = f"{os.environ['UNICROSS_MILVUS']}/bench{len(vectors)}_{folder.parent.name.replace('-', '_')}"
     store = open_store(address, StoreInfo(fingerprint="f", checkpoint="m", dim=D))
     for start in range(0, len(vectors), 10_000):
         some = vectors[start : start + 10_000]
@@ -109,41 +121,46 @@ def usearch(vectors: np.ndarray, folder: Path) -> Search:
     return lambda query: index.search(query, K).keys.tolist()
 
 
-ENGINES = {"lance": lance, "milvus": milvus, "flat": flat, "hnsw": hnsw, "usearch": usearch}
+ENGINES = {"lance": lance, "memory": memory, "milvus": milvus, "flat": flat, "hnsw": hnsw, "usearch": usearch}
 
 
-def measure(name: str, count: int, answers: Any) -> None:
-    """Build and ask one engine; send its numbers through the pipe `answers`."""
+def measure(names: Sequence[str], count: int, home: Path) -> Iterator[dict[str, Any]]:
+    """Build engines, ask them in turn, and give a row of figures for each."""
     vectors, queries = make_vectors(count, 1), make_vectors(QUERIES, 2)
     exact = nearest(vectors, queries)
-    with tempfile.TemporaryDirectory(prefix="unicross-bench-") as home:
-        folder = Path(home)
-        before = memory_mb()
-        started = time.perf_counter()
-        search = ENGINES[name](vectors, folder)
-        build_s = time.perf_counter() - started
+    searches: dict[str, Search] = {}
+    rows: dict[str, dict[str, Any]] = {}
+    for name in names:
+        folder = home / name
+        folder.mkdir(exist_ok=True)
+        before, started = memory_mb(), time.perf_counter()
+        searches[name] = ENGINES[name](vectors, folder)
+        rows[name] = {
+            "engine": name,
+            "vectors": count,
+            "build_s": time.perf_counter() - started,
+            "disk_mb": sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) / 1e6,
+            "memory_mb": memory_mb() - before,
+        }
+    for search in searches.values():
         for query in queries[:20]:
             search(query)
-        found, times = 0, []
-        for query, best in zip(queries, exact, strict=True):
+    times, found = {name: [] for name in names}, dict.fromkeys(names, 0)
+    for query, best in zip(queries, exact, strict=True):
+        for name, search in searches.items():
             started = time.perf_counter()
             ids = search(query)
-            times.append(time.perf_counter() - started)
-            found += len(set(ids) & set(best))
-        answers.send(
-            {
-                "engine": name,
-                "vectors": count,
-                "build_s": build_s,
-                "disk_mb": sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) / 1e6,
-                "memory_mb": memory_mb() - before,
-                "p50_ms": 1e3 * float(np.percentile(times, 50)),
-                "p99_ms": 1e3 * float(np.percentile(times, 99)),
-                "qps_1": throughput(search, queries, 1),
-                "qps_16": throughput(search, queries, CLIENTS),
-                "recall@10": found / (K * QUERIES),
-            }
-        )
+            times[name].append(time.perf_counter() - started)
+            found[name] += len(set(ids) & set(best))
+    for name, search in searches.items():
+        yield {
+            **rows[name],
+            "p50_ms": 1e3 * float(np.percentile(times[name], 50)),
+            "p99_ms": 1e3 * float(np.percentile(times[name], 99)),
+            "qps_1": throughput(search, queries, 1),
+            "qps_16": throughput(search, queries, CLIENTS),
+            "recall@10": found[name] / (K * QUERIES),
+        }
 
 
 def nearest(vectors: np.ndarray, queries: np.ndarray) -> list[list[int]]:
@@ -191,7 +208,7 @@ def serve(checkpoint: str, home: str, port: int) -> None:
     from unicross.serve.app import create_app
     from unicross.store import open_store
 
-    store = open_store(home)
+    store = open_store(home, in_memory=True)
     app = create_app(open_model(store, Path(checkpoint), "cpu"), store)
     uvicorn.run(app, port=port, log_level="error")
 
@@ -200,6 +217,7 @@ def over_http(checkpoint: str, count: int) -> dict[str, Any]:
     """Text queries against `unicross serve` over a store of `count` vectors, and the store's share alone."""
     from unicross.model import TwoTower
     from unicross.store import Condition, Row, StoreInfo, open_store
+    from unicross.store.memory import MemoryStore
 
     model = TwoTower.load(checkpoint, "cpu")
     rng = np.random.default_rng(0)
@@ -217,8 +235,13 @@ def over_http(checkpoint: str, count: int) -> dict[str, Any]:
             )
         store.optimize()
         store.close()
-        alone = []
-        for query in model.encode_texts(queries):
+        store = MemoryStore(home)
+        store.load()
+        encoder, alone = [], []
+        for words in queries:
+            started = time.perf_counter()
+            (query,) = model.encode_texts([words])
+            encoder.append(time.perf_counter() - started)
             started = time.perf_counter()
             store.search(query, 25, where=[Condition("kind", "=", "image")])
             alone.append(time.perf_counter() - started)
@@ -247,6 +270,7 @@ def over_http(checkpoint: str, count: int) -> dict[str, Any]:
                 "vectors": count,
                 "http_p50_ms": 1e3 * float(np.percentile(times, 50)),
                 "http_p99_ms": 1e3 * float(np.percentile(times, 99)),
+                "encoder_p50_ms": 1e3 * float(np.percentile(encoder, 50)),
                 "store_p50_ms": 1e3 * float(np.percentile(alone, 50)),
                 "http_qps_1": throughput(ask, queries, 1),
                 "http_qps_16": throughput(ask, queries, CLIENTS),
@@ -261,7 +285,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("sizes", type=int, nargs="+")
-    parser.add_argument("--engines", default="lance,flat,hnsw,usearch")
+    parser.add_argument("--engines", default="lance,memory,flat,hnsw,usearch")
+    parser.add_argument(
+        "--home", metavar="DIR", help="keep the table of `lance` there, and use one that is there"
+    )
     parser.add_argument("--http", metavar="CHECKPOINT")
     parser.add_argument(
         "--keep", help="keep the figures in experiments/benchmarks.json, anew after every row"
@@ -282,18 +309,9 @@ def main() -> None:
         if arguments.http:
             row(over_http(arguments.http, size))
             continue
-        for name in arguments.engines.split(","):
-            context = multiprocessing.get_context("spawn")
-            receive, send = context.Pipe(duplex=False)
-            process = context.Process(target=measure, args=(name, size, send), daemon=True)
-            process.start()
-            send.close()
-            try:
-                row(receive.recv())
-            except EOFError:
-                print(f"{name} at {size} failed", flush=True)
-            finally:
-                process.join()
+        with tempfile.TemporaryDirectory(prefix="unicross-bench-") as folder:
+            for figures in measure(arguments.engines.split(","), size, Path(arguments.home or folder)):
+                row(figures)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,16 @@ FILES = sorted(SOURCE.rglob("*.py"))
 FLOORS = (
     {"reading"},
     {"errors", "files", "prefetch", "streams"},  # the ground
-    {"batches", "clustering", "device", "losses", "metrics", "stage"},  # plain data and mathematics
+    {
+        "batches",
+        "calibration",
+        "clustering",
+        "device",
+        "fusion",
+        "losses",
+        "metrics",
+        "stage",
+    },  # plain data and mathematics
     {"config"},
     {"recipe"},
     {"data"},
@@ -20,7 +29,8 @@ FLOORS = (
     {"embed"},
     {"evaluation", "suspects"},
     {"store", "training"},
-    {"compare", "export", "search"},
+    {"compare", "export", "folding", "hybrid"},
+    {"search"},
     {"contact_sheet", "demo", "report", "serve"},
     {"hygiene"},
     {"commands"},
@@ -59,9 +69,9 @@ WITHIN = {
         {"entry"},
     ),
     "store": (
-        {"cached", "base"},
+        {"cached", "base", "lance_text"},
         {"archive", "catalog", "lance", "milvus"},
-        {"copy", "moved", "sources"},
+        {"calibrate", "copy", "memory", "moved", "sources"},
         {"index"},
         {"bulk"},
     ),

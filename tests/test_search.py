@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fake_model import COLOURS, FakeModel, gallery, paint
+from fake_model import COLOURS, INFO, FakeModel, gallery, paint
 from unicross.errors import DataError, QueryError, StoreError, UnknownIdError
+from unicross.folding import near_duplicates
 from unicross.search import Query, Searcher, open_searcher
 from unicross.store import Condition, Hit, StoreInfo, open_store
 from unicross.store.index import index
@@ -81,6 +83,46 @@ def test_minus_takes_away(searcher: Searcher) -> None:
     assert without["yellow"] > plain["yellow"]
     with pytest.raises(QueryError, match="nothing is left"):
         searcher.find(Query("red", minus=["red", "red"]))
+
+
+def test_near_duplicates_become_one_hit(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    for number in range(3):
+        paint(photos / f"red{number}.png", (220 - number, 30, 30))
+        paint(photos / f"blue{number}.png", (40, 60, 220 - number))
+    store = open_store(str(tmp_path / "store"), INFO)
+    index(FakeModel(), photos, store)
+    searcher = Searcher(FakeModel(), store)
+    assert len(searcher.find(Query("red"))) == 6
+    hits = searcher.find(Query("red", fold=True))
+    assert [name[:-1] for name in names(hits)] == ["red", "blue"]
+    assert [len(hit.others) for hit in hits] == [2, 2]
+    assert {name[:-1] for name in names(list(hits[0].others))} == {"red"}
+    (second,) = searcher.find(Query("red", fold=True, k=1, offset=1))
+    assert second.row.id == hits[1].row.id
+    assert searcher.find(Query("red", fold=True, offset=2)) == []
+
+
+def test_groups_do_not_depend_on_what_follows() -> None:
+    angles = np.array([0.0, 0.2, 0.4, 0.1, 2.0, 0.5])
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    groups = near_duplicates(vectors, near=float(np.cos(0.25)))
+    assert groups == [0, 0, 2, 0, 4, 2]
+    assert near_duplicates(vectors[:4], near=float(np.cos(0.25))) == groups[:4]
+
+
+def test_a_function_may_put_hits_into_its_own_order(searcher: Searcher) -> None:
+    seen: list[Hit] = []
+
+    def backwards(query: Query, hits: Sequence[Hit]) -> list[Hit]:
+        assert query.words == "red"
+        seen.extend(hits)
+        return list(hits)[::-1]
+
+    hits = searcher.find(Query("red", k=2, offset=1), rerank=backwards)
+    assert names(hits) == names(searcher.find(Query("red", k=6)))[::-1][1:3]
+    assert len(seen) == 6
+    assert all(hit.row.vector is not None for hit in seen)
 
 
 def test_filters_and_paging(searcher: Searcher) -> None:

@@ -139,7 +139,7 @@ def test_forms_are_told_to_send_the_picture_itself(client: TestClient) -> None:
 
 
 def test_a_port_that_is_taken_is_a_sentence(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unicross.store.open_store", lambda _: store)
+    monkeypatch.setattr("unicross.store.open_store", lambda _, **options: store)  # noqa: ARG005
     monkeypatch.setattr("unicross.search.open_model", lambda *_: FakeModel())
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

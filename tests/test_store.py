@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from unicross.errors import StoreError
-from unicross.store import Condition, Row, Store, StoreInfo, open_store
+from unicross.store import Condition, Hit, Row, Store, StoreInfo, open_store
 from unicross.store.base import COLUMNS, make_id
+from unicross.store.memory import MemoryStore
 
 D = 32
 INFO = StoreInfo(fingerprint="f1", checkpoint="/somewhere/model", dim=D)
@@ -42,16 +44,27 @@ def make_rows(count: int, seed: int = 0) -> list[Row]:
     ]
 
 
+class AlwaysInMemory(MemoryStore):
+    """Loads the table before every search, so that none is answered from the disk."""
+
+    def search(self, *args: Any, **options: Any) -> list[Hit]:
+        self.load()
+        return super().search(*args, **options)
+
+
 COLLECTION = count()
 Make = Callable[[StoreInfo | None], Store]
 
 
-@pytest.fixture(params=["lance", "milvus_lite", pytest.param("milvus_server", marks=pytest.mark.slow)])
-def make(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Make]:
+@pytest.fixture(
+    params=["lance", "memory", "milvus_lite", pytest.param("milvus_server", marks=pytest.mark.slow)]
+)
+def make(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     """Opens the same store again and again."""
+    monkeypatch.setattr("unicross.store.memory.MemoryStore", AlwaysInMemory)
     opened: list[Store] = []
     match request.param:
-        case "lance":
+        case "lance" | "memory":
             address = str(tmp_path / "store")
         case "milvus_lite":
             pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
@@ -62,7 +75,7 @@ def make(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Make]:
     def open_again(create: StoreInfo | None = None) -> Store:
         for store in opened:
             store.close()
-        opened.append(open_store(address, create))
+        opened.append(open_store(address, create, in_memory=request.param == "memory"))
         return opened[-1]
 
     yield open_again
@@ -97,6 +110,16 @@ def test_scores_are_exact_cosines_best_first(make: Make) -> None:
         expected = exact(rows, query)[:20]
         assert [hit.row.id for hit in hits] == [id for id, _ in expected]
         np.testing.assert_allclose([hit.score for hit in hits], [score for _, score in expected], atol=1e-5)
+
+
+def test_hits_bring_their_vectors_where_asked(make: Make) -> None:
+    rows = make_rows(50)
+    store = make(INFO)
+    store.upsert(rows)
+    by_id = {row.id: row.vector for row in rows}
+    for hit in store.search(rows[0].vector, 5, vectors=True):
+        np.testing.assert_array_equal(hit.row.vector, by_id[hit.row.id])
+    assert all(hit.row.vector is None for hit in store.search(rows[0].vector, 5))
 
 
 def test_paging_gives_every_row_once(make: Make) -> None:

@@ -28,6 +28,7 @@ import numpy.typing as npt
 from PIL import Image, ImageEnhance
 
 from unicross.batches import equal_pairs, ranges
+from unicross.calibration import Calibration, fit_calibration
 from unicross.data.images import IMAGES_AT_ONCE, AnyImage, decode
 from unicross.data.items import ImageSource, Item, Items, text_numbers
 from unicross.embed import Encoder, embed_images
@@ -111,6 +112,8 @@ class Result:
     ways: dict[str, Direction]
     """`i2t`: P images among M captions; `t2i`: M captions among P images; `t2t` and `i2i` where there are."""
     folds: int = 1
+    calibration: Calibration | None = None
+    """How likely a cosine of t2i is a match; None where it cannot be told. Not saved with the result."""
 
     @property
     def i2t(self) -> Direction:
@@ -234,6 +237,7 @@ def evaluate_embeddings(
     equal = None if numbers is None else _equal_captions(numbers, of_text)
     ways = {"i2t": Direction.of(len(images)), "t2i": Direction.of(len(texts))}
     metrics: list[dict[str, float]] = []
+    scores: list[tuple[Floats, Floats]] = []
     for fold in np.array_split(np.arange(n), folds):
         in_images, in_texts = (
             np.flatnonzero((owner >= fold[0]) & (owner <= fold[-1])) for owner in (of_image, of_text)
@@ -244,6 +248,7 @@ def evaluate_embeddings(
         from_texts = rank_keys(fold_texts, fold_images, text_owner, image_owner)
         ways["i2t"].fill(in_images, in_texts, from_images)
         ways["t2i"].fill(in_texts, in_images, from_texts)
+        scores.append((from_texts.score, from_texts.rival_score))
         in_fold = _summary("i2t", from_images) | _summary("t2i", from_texts)
         in_fold["rsum"] = r_sum(from_images.ranks, from_texts.ranks)
         if equal is not None:
@@ -278,6 +283,7 @@ def evaluate_embeddings(
         text_item=of_text,
         ways=ways,
         folds=folds,
+        calibration=fit_calibration(*(np.concatenate(side) for side in zip(*scores, strict=True))),
     )
 
 

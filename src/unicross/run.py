@@ -33,6 +33,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 
+from unicross.calibration import Calibration
 from unicross.config import Recipe
 from unicross.data.items import Items
 from unicross.errors import CheckpointError, DataError, RecipeError
@@ -52,6 +53,8 @@ OF_STEPS_TO_COME = ("heads", "round")
 """Kinds that speak of the steps to come: a run that resumes at their step tells them again."""
 
 RECIPE, METRICS, DATA, LOCK = "recipe.yaml", "metrics.jsonl", "data.json", ".lock"
+CALIBRATION = "calibration.json"
+"""In a best checkpoint: how likely a score is a match, fitted on validation."""
 DATA_ROOT = "data_root.txt"
 """Beside every recipe whose `data.root` is a relative path: that path from the root of the file system."""
 
@@ -323,6 +326,25 @@ def write_recipe(folder: Path, recipe: Recipe) -> None:
         write_text(folder / DATA_ROOT, str(Path(recipe.data.root).resolve()))
     else:
         (folder / DATA_ROOT).unlink(missing_ok=True)
+
+
+def write_calibration(folder: Path, calibration: Calibration) -> None:
+    """Write into a checkpoint how likely its scores are matches."""
+    write_text(folder / CALIBRATION, calibration.model_dump_json(indent=1))
+
+
+def calibration_of(model: Path) -> Calibration | None:
+    """How likely the scores of a model are matches; None for one that was not validated in training.
+
+    Raises CheckpointError where the file is damaged.
+    """
+    path = checkpoint_at(model) / CALIBRATION
+    if not path.is_file():
+        return None
+    try:
+        return Calibration.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read: remove it, and no likelihoods are told") from error
 
 
 def with_root(recipe: Recipe, root: str) -> Recipe:

@@ -5,8 +5,8 @@ The command line and the HTTP server both use `Searcher.find` and nothing below 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -15,8 +15,11 @@ import numpy as np
 from unicross.data.images import AnyImage
 from unicross.embed import Encoder, embed_images
 from unicross.errors import CheckpointError, DataError, QueryError, StoreError, UnknownIdError
+from unicross.folding import fold, near_duplicates
+from unicross.fusion import unquoted
+from unicross.hybrid import CANDIDATES, Mode, hybrid_hits
 from unicross.store import Condition, Hit, Kind, Row, Store, Where, open_store
-from unicross.store.base import Vector, check_depth
+from unicross.store.base import MAX_DEPTH, Vector, check_depth
 
 if TYPE_CHECKING:
     from unicross.model import TwoTower
@@ -26,6 +29,10 @@ MINUS_WEIGHT = 0.5
 
 MIN_LENGTH = 1e-6
 """A query's vector shorter than this points nowhere: rounding made it."""
+
+
+FOLDED_PER_HIT = 3
+"""Hits that are looked at for each one that is shown, where near-duplicates are folded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +58,17 @@ class Query:
     """Find pictures or texts."""
     weight: float = 0.5
     """With words and a picture: the picture's share, in [0, 1]."""
+    mode: Mode = "vector"
+    """Whether words are compared as a vector, as words with the texts of pictures, or both ways. A picture,
+    and what is asked for with `like`, is always compared as a vector."""
+    fold: bool = False
+    """Whether near-duplicates become one hit, with the others in its `others`."""
     k: int = 10
     """Most hits."""
     offset: int = 0
     """Hits to leave out at the top, for paging."""
+    min_score: float = 0.0
+    """Hits that are less likely a match are left out, in [0, 1]; pictures found by words only."""
 
     def __post_init__(self) -> None:
         if self.like is not None and (self.words is not None or self.image is not None):
@@ -69,7 +83,27 @@ class Query:
             raise QueryError(f"the picture's weight must be between 0 and 1, got {self.weight}")
         if self.kind not in get_args(Kind):
             raise QueryError(f"kind must be one of {', '.join(get_args(Kind))}, got {self.kind!r}")
+        if self.mode not in get_args(Mode):
+            raise QueryError(f"mode must be one of {', '.join(get_args(Mode))}, got {self.mode!r}")
+        if self.mode != "vector" and self.words is None:
+            raise QueryError(f"mode {self.mode}: there are no words in the query that texts could match")
+        if not 0 <= self.min_score <= 1:
+            raise QueryError(f"min_score is how likely a match is, between 0 and 1, got {self.min_score}")
+        if self.min_score and not self.is_by_words:
+            raise QueryError(
+                "min_score: how likely a match is can be told of pictures that are found by words alone, "
+                "without minus: leave it out"
+            )
         check_depth(self.k, self.offset)
+
+    @property
+    def is_by_words(self) -> bool:
+        """Whether it looks for pictures by words and nothing else."""
+        return self.kind == "image" and self.image is None and self.like is None and not self.minus
+
+
+Rerank = Callable[[Query, Sequence[Hit]], Sequence[Hit]]
+"""Puts hits, which have their vectors, into an order of its own."""
 
 
 class Searcher:
@@ -86,8 +120,11 @@ class Searcher:
         self.model = model
         self.store = store
 
-    def find(self, query: Query) -> list[Hit]:
+    def find(self, query: Query, *, rerank: Rerank | None = None) -> list[Hit]:
         """What is nearest to a query, best first.
+
+        `rerank` is given the query and the best hits, 100 where less are asked for, and returns them in an
+        order of its own; it may leave some out, and give them scores of its own.
 
         Raises DataError for a picture that cannot be read, UnknownIdError for `like` with an id that is not
         stored, QueryError where nothing is left of the query, StoreError.
@@ -101,7 +138,25 @@ class Searcher:
         where = [Condition("kind", "=", query.kind), *query.where]
         if query.like is not None:
             where.append(Condition("id", "!=", query.like))
-        return self.store.search(vector / length, query.k, offset=query.offset, where=where)
+        vector = vector / length
+        if query.mode == "vector" and not query.fold and rerank is None:
+            return self._likely(query, self.store.search(vector, query.k, offset=query.offset, where=where))
+        hits = self._likely(query, self._candidates(query, vector, where))
+        if query.fold and hits:
+            vectors = np.stack([hit.row.vector for hit in hits if hit.row.vector is not None])
+            hits = fold(hits, near_duplicates(vectors))
+        if rerank is not None:
+            hits = list(rerank(query, hits))
+        return hits[query.offset : query.offset + query.k]
+
+    def _candidates(self, query: Query, vector: Vector, where: Where) -> list[Hit]:
+        """The best hits with their vectors: as many as fill the page even where some are folded."""
+        wanted = (query.offset + query.k) * (FOLDED_PER_HIT if query.fold else 1)
+        depth = min(MAX_DEPTH, max(CANDIDATES, wanted))
+        if query.mode == "vector":
+            return self.store.search(vector, depth, where=where, vectors=True)
+        assert query.words is not None  # checked by Query
+        return hybrid_hits(self.store, vector, query.words, query.mode, depth, query.kind, where)
 
     def row(self, id: str) -> Row:
         """The stored row with this id. Raises UnknownIdError, StoreError."""
@@ -109,6 +164,19 @@ class Searcher:
         if not rows:
             raise UnknownIdError(f"no row with the id {id!r} in {self.store.address}")
         return rows[0]
+
+    def _likely(self, query: Query, hits: list[Hit]) -> list[Hit]:
+        """The hits with how likely each is a match, where that is known, and without those too unlikely."""
+        calibration = self.store.info.calibration
+        if calibration is None and query.min_score:
+            raise QueryError(
+                f"min_score: {self.store.address} does not know how likely a score is a match: index with "
+                "captions, or with a model whose training had a validation split"
+            )
+        if calibration is None or not query.is_by_words:
+            return hits
+        told = [replace(hit, likelihood=calibration.likelihood(hit.score)) for hit in hits]
+        return [hit for hit in told if (hit.likelihood or 0) >= query.min_score]
 
     def _asked(self, query: Query) -> Vector:
         """What is asked for before anything is taken away, [D]."""
@@ -123,7 +191,7 @@ class Searcher:
         return (1 - query.weight) * self._text(query.words) + query.weight * self._image(query.image)
 
     def _text(self, words: str) -> Vector:
-        vector: Vector = self.model.encode_texts([words])[0]
+        vector: Vector = self.model.encode_texts([unquoted(words)])[0]
         return vector
 
     def _image(self, image: AnyImage) -> Vector:
@@ -133,9 +201,11 @@ class Searcher:
         return vector
 
 
-def open_searcher(address: str, *, model: Path | None = None, device: str | None = None) -> Searcher:
-    """The store at an address with the model that filled it; see `open_model`."""
-    store = open_store(address)
+def open_searcher(
+    address: str, *, model: Path | None = None, device: str | None = None, in_memory: bool = False
+) -> Searcher:
+    """The store at an address with the model that filled it; see `open_store` and `open_model`."""
+    store = open_store(address, in_memory=in_memory)
     return Searcher(open_model(store, model, device), store)
 
 

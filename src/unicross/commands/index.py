@@ -61,9 +61,10 @@ def index(
     """
     from unicross.errors import DataError
     from unicross.model import TwoTower
-    from unicross.run import model_address
+    from unicross.run import calibration_of, model_address
     from unicross.store import StoreInfo, open_store
     from unicross.store.archive import EmbeddingArchive, archive_of
+    from unicross.store.calibrate import calibrate
     from unicross.store.index import index as run
 
     model = TwoTower.load(checkpoint, device)
@@ -85,6 +86,8 @@ def index(
                 on_progress=bar,
             )
         moved_from = None  # for those that follow
+        if report.changed and (not watch or target.info.calibration is None):
+            target.remember(calibration=calibration_of(checkpoint) or calibrate(target))
         if not watch or report.changed or not reported.issuperset(report.failed):
             _print(report, store, target.count(), reported, json=json)
         reported.update(report.failed)

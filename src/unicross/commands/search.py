@@ -6,11 +6,12 @@ import json as json_module
 import tempfile
 import webbrowser
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 if TYPE_CHECKING:
+    from unicross.hybrid import Mode
     from unicross.store import Hit
 
 
@@ -25,12 +26,19 @@ def search(
     weight: Annotated[
         float | None, typer.Option(help="With words and --image: the picture's share, .5 if not said.")
     ] = None,
+    mode: Annotated[
+        str, typer.Option(help="Compare words as a vector, with the words of texts (text), or both: hybrid.")
+    ] = "vector",
+    fold: Annotated[bool, typer.Option("--fold", help="Make one hit of near-duplicates.")] = False,
     texts: Annotated[bool, typer.Option("--texts", help="Find texts instead of pictures.")] = False,
     where: Annotated[
         list[str] | None, typer.Option(help="Filter, such as album=beach or mtime>=2024-05-01.")
     ] = None,
     k: Annotated[int, typer.Option("-k", help="How many.")] = 10,
     offset: Annotated[int, typer.Option(help="How many to leave out at the top.")] = 0,
+    min_score: Annotated[
+        float, typer.Option(help="Leave out pictures that are less likely a match, from 0 to 1.")
+    ] = 0,
     model: Annotated[Path | None, typer.Option(help="The model, where it is no longer at its place.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; the best there is by default.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the hits as JSON.")] = False,
@@ -56,8 +64,11 @@ def search(
         where=parse_where(where or (), searcher.store.columns),
         kind="text" if texts else "image",
         weight=0.5 if weight is None else weight,
+        mode=cast("Mode", mode),
+        fold=fold,
         k=k,
         offset=offset,
+        min_score=min_score,
     )
     hits = searcher.find(query)
     if sheet or open_:
@@ -65,7 +76,7 @@ def search(
     if json:
         typer.echo(json_module.dumps([as_dict(hit) for hit in hits], indent=2, ensure_ascii=False))
     else:
-        _print(hits, offset)
+        _print(hits, offset, min_score)
 
 
 def _show(hits: list[Hit], title: str, sheet: Path | None, open_: bool) -> None:
@@ -84,25 +95,42 @@ def _show(hits: list[Hit], title: str, sheet: Path | None, open_: bool) -> None:
 
 def as_dict(hit: Hit) -> dict[str, Any]:
     """A hit as plain data: the score, the built-in columns, and the user columns beside them."""
-    return {**hit.row.extra, "score": round(hit.score, 6), **hit.row.built_in}
+    likelihood = None if hit.likelihood is None else round(hit.likelihood, 4)
+    return {
+        **hit.row.extra,
+        "score": round(hit.score, 6),
+        "likelihood": likelihood,
+        **hit.row.built_in,
+        **({"others": [as_dict(other) for other in hit.others]} if hit.others else {}),
+    }
 
 
-def _print(hits: list[Hit], offset: int) -> None:
+def _print(hits: list[Hit], offset: int, min_score: float) -> None:
     from rich.table import Table
     from rich.text import Text
 
     from unicross.commands.show import output
 
     if not hits:
-        typer.echo("nothing found", err=True)
+        typer.echo("nothing here looks like that" if min_score else "nothing found", err=True)
         return
     table = Table(box=None, pad_edge=False)
     table.add_column("", justify="right", style="dim")
     table.add_column("score", justify="right")
+    likely = any(hit.likelihood is not None for hit in hits)
+    if likely:
+        table.add_column("likely", justify="right")
     table.add_column("picture", overflow="fold")
     table.add_column("caption", overflow="fold")
     table.add_column("id", style="dim")
     for rank, hit in enumerate(hits, offset + 1):
-        cells = (str(rank), f"{hit.score:.3f}", hit.row.path, hit.row.caption, hit.row.id)
-        table.add_row(*map(Text, cells))
+        told = [f"{hit.likelihood or 0:.0%}"] if likely else []
+        table.add_row(
+            *map(Text, (str(rank), f"{hit.score:.3f}", *told, _path(hit), hit.row.caption, hit.row.id))
+        )
     output().print(table)
+
+
+def _path(hit: Hit) -> str:
+    """The picture's path, and how many near-duplicates stand behind it."""
+    return f"{hit.row.path} (+{len(hit.others)})" if hit.others else hit.row.path

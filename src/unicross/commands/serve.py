@@ -64,7 +64,7 @@ def serve(
         max_pixels=int(max_megapixels * 1e6),
         timeout_s=timeout,
     )
-    source = open_store(store)
+    source = open_store(store, in_memory=True)
     app = create_app(open_model(source, model, device), source, settings)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:

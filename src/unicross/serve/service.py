@@ -16,11 +16,12 @@ from starlette.exceptions import HTTPException
 
 from unicross import __version__
 from unicross.embed import Encoder
+from unicross.hybrid import Mode
 from unicross.search import Query, Searcher
 from unicross.serve.batching import BatchedEncoder
 from unicross.serve.middleware import Metrics
 from unicross.serve.pictures import PictureFiles, inside, read_upload, relative
-from unicross.store import Condition, Kind, Row, Store, make_id, parse_where
+from unicross.store import Condition, Hit, Kind, Row, Store, make_id, parse_where
 from unicross.store.base import MAX_DEPTH
 from unicross.store.cached import Cached
 
@@ -67,6 +68,9 @@ class SearchParameters(BaseModel):
     where: list[Words] = Field([], max_length=32, description="filters: album=beach, mtime>=2024-05-01")
     kind: Kind = Field("image", description="find pictures or texts")
     weight: float = Field(0.5, ge=0, le=1, description="with words and a picture: the picture's share")
+    mode: Mode = Field("vector", description="compare words as a vector, with the words of texts, or both")
+    fold: bool = Field(False, description="make one hit of near-duplicates, with the others in it")
+    min_score: float = Field(0, ge=0, le=1, description="leave out pictures less likely a match than this")
     k: int = Field(24, ge=1, le=200, description="how many")
     offset: int = Field(0, ge=0, le=MAX_DEPTH - 201, description="how many to leave out at the top")
 
@@ -99,10 +103,20 @@ class Service:
         started = time.perf_counter()
         hits = self.searcher.find(self._query(parameters, upload))
         return {
-            "hits": [{"score": round(hit.score, 6), **self.item(hit.row)} for hit in hits[: parameters.k]],
+            "hits": [self._hit(hit) for hit in hits[: parameters.k]],
             "offset": parameters.offset,
             "more": len(hits) > parameters.k,
             "took_ms": round(1000 * (time.perf_counter() - started), 1),
+        }
+
+    def _hit(self, hit: Hit) -> dict[str, Any]:
+        likelihood = None if hit.likelihood is None else round(hit.likelihood, 4)
+        others = [self._hit(other) for other in hit.others]
+        return {
+            "score": round(hit.score, 6),
+            "likelihood": likelihood,
+            **self.item(hit.row),
+            "others": others,
         }
 
     def _query(self, parameters: SearchParameters, upload: bytes | None) -> Query:
@@ -116,8 +130,11 @@ class Service:
             where=parse_where(parameters.where, self.store.columns),
             kind=parameters.kind,
             weight=parameters.weight,
+            mode=parameters.mode,
+            fold=parameters.fold,
             k=parameters.k + 1,  # one more tells whether there are more
             offset=parameters.offset,
+            min_score=parameters.min_score,
         )
 
     def browse(self, kind: Kind, where: list[str], k: int, offset: int) -> dict[str, Any]:
@@ -125,7 +142,7 @@ class Service:
         conditions = [Condition("kind", "=", kind), *parse_where(where, self.store.columns)]
         rows = list(islice(self.store.scan(conditions), offset, offset + k + 1))
         return {
-            "hits": [{"score": None, **self.item(row)} for row in rows[:k]],
+            "hits": [{"score": None, "likelihood": None, **self.item(row)} for row in rows[:k]],
             "offset": offset,
             "more": len(rows) > k,
         }
@@ -155,6 +172,7 @@ class Service:
         return {
             "rows": dict(self.store.values("kind", 2)),
             "columns": {name: kind.__name__ for name, kind in columns.items()},
+            "likelihood": self.store.info.calibration is not None,
             "values": {name: counts for name, counts in values.items() if len(counts) <= FACET_VALUES},
             "examples": [row.caption for row in some_texts if len(row.caption) < 60][::67][:5],
         }

@@ -30,11 +30,12 @@ __all__ = [
 ]
 
 
-def open_store(address: str, create: StoreInfo | None = None) -> Store:
+def open_store(address: str, create: StoreInfo | None = None, *, in_memory: bool = False) -> Store:
     """Open the store at an address: a folder, `http://host:port/collection` or `file.db/collection`.
 
     Where there is none it is made if `create` is given; where there is one, `create` must have its
-    fingerprint, and its checkpoint path is remembered in place of the old one. Raises StoreError.
+    fingerprint, and its checkpoint path is remembered in place of the old one. With `in_memory`, a store in a
+    folder loads its vectors for many searches to come (see `memory.py`). Raises StoreError.
     """
     address = str(address)
     store: Store
@@ -42,6 +43,10 @@ def open_store(address: str, create: StoreInfo | None = None) -> Store:
         from unicross.store.milvus import MilvusStore
 
         store = MilvusStore(address, create)
+    elif in_memory:
+        from unicross.store.memory import MemoryStore
+
+        store = MemoryStore(address, create)
     else:
         from unicross.store.lance import LanceStore
 

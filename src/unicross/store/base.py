@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from unicross.calibration import Calibration
 from unicross.errors import QueryError, StoreError
 
 Vector = NDArray[np.float32]
@@ -81,6 +82,10 @@ class Hit:
 
     row: Row
     score: float
+    likelihood: float | None = None
+    """How likely it is what was asked for, in [0, 1]; None where that is not known. `Searcher` says it."""
+    others: tuple[Hit, ...] = ()
+    """Hits that were folded into this one, best first."""
 
 
 class StoreInfo(BaseModel):
@@ -95,6 +100,8 @@ class StoreInfo(BaseModel):
     dim: int
     roots: tuple[str, ...] = ()
     """The indexed folders, absolute."""
+    calibration: Calibration | None = None
+    """How likely the score of a picture found by words is a match; None where nobody fitted it."""
 
     def check(self, fingerprint: str, *, address: str) -> None:
         """Raise StoreError unless the store was filled by the model with this fingerprint."""
@@ -106,12 +113,22 @@ class StoreInfo(BaseModel):
             )
 
     def updated(
-        self, roots: Sequence[str] = (), checkpoint: str | None = None, without: Sequence[str] = ()
+        self,
+        roots: Sequence[str] = (),
+        checkpoint: str | None = None,
+        without: Sequence[str] = (),
+        calibration: Calibration | None = None,
     ) -> StoreInfo:
-        """With these folders besides, `without` those, and the checkpoint at its new place."""
+        """With these folders besides, `without` those, the checkpoint at its new place, a calibration."""
         ordered = dict.fromkeys((*self.roots, *roots))  # in the order in which they came
         all_roots = tuple(root for root in ordered if root not in without)
-        return self.model_copy(update={"roots": all_roots, "checkpoint": checkpoint or self.checkpoint})
+        return self.model_copy(
+            update={
+                "roots": all_roots,
+                "checkpoint": checkpoint or self.checkpoint,
+                "calibration": calibration or self.calibration,
+            }
+        )
 
 
 def read_info(text: str, *, address: str) -> StoreInfo:
@@ -255,9 +272,15 @@ class Store(Protocol):
         """All columns but the vector, user columns included, with their types."""
 
     def remember(
-        self, *, roots: Sequence[str] = (), checkpoint: str | None = None, without: Sequence[str] = ()
+        self,
+        *,
+        roots: Sequence[str] = (),
+        checkpoint: str | None = None,
+        without: Sequence[str] = (),
+        calibration: Calibration | None = None,
     ) -> None:
-        """Add indexed folders to what the store remembers, drop those in `without`, note the checkpoint."""
+        """Add indexed folders to what the store remembers, drop those in `without`, note what else is
+        given."""
 
     def upsert(self, rows: Sequence[Row]) -> None:
         """Put rows in, in place of those with the same ids. All of them or, when killed, none."""
@@ -265,8 +288,20 @@ class Store(Protocol):
     def delete(self, ids: Sequence[str]) -> None:
         """Take rows out; ids that are not there are no error."""
 
-    def search(self, vector: Vector, k: int, *, offset: int = 0, where: Where = ()) -> list[Hit]:
-        """The k rows nearest to a vector [D] of length 1 after the first `offset`, best first."""
+    def search(
+        self, vector: Vector, k: int, *, offset: int = 0, where: Where = (), vectors: bool = False
+    ) -> list[Hit]:
+        """The k rows nearest to a vector [D] of length 1 after the first `offset`, best first.
+
+        Their own vectors come along with `vectors`.
+        """
+
+    def match(self, words: str, k: int, *, phrases: Sequence[str] = ()) -> list[Hit]:
+        """The k rows of either kind whose texts fit the words best, and hold every phrase word for word.
+
+        Texts are the caption, the path and all user columns of strings; the score is BM25's. Raises
+        QueryError where the engine has no index of texts.
+        """
 
     def get(self, ids: Sequence[str]) -> list[Row]:
         """The rows with these ids, vectors included, in the order asked for; missing ones left out."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from itertools import islice
 
 from unicross.store.archive import EmbeddingArchive
-from unicross.store.base import Row, Store
+from unicross.store.base import Row, Store, StoreInfo
 
 CHUNK = 1000
 """Rows that are written at once."""
@@ -18,19 +18,17 @@ def copy(old: Store, new: Store, archive: EmbeddingArchive | None = None) -> Non
     `archive` is that of the new store. Raises StoreError.
     """
     new.info.check(old.info.fingerprint, address=new.address)
-    _fill(new, old.scan(vectors=True), old.info.roots, archive)
+    _fill(new, old.scan(vectors=True), old.info, archive)
 
 
 def rebuild(old: EmbeddingArchive, new: Store, archive: EmbeddingArchive | None = None) -> None:
     """Put all rows of an archive into a store; see `copy`. Raises StoreError."""
     new.info.check(old.info.fingerprint, address=new.address)
-    _fill(new, (row for rows in old.replay() for row in rows), old.info.roots, archive)
+    _fill(new, (row for rows in old.replay() for row in rows), old.info, archive)
 
 
-def _fill(
-    store: Store, rows: Iterable[Row], roots: tuple[str, ...], archive: EmbeddingArchive | None
-) -> None:
-    store.remember(roots=roots)
+def _fill(store: Store, rows: Iterable[Row], old: StoreInfo, archive: EmbeddingArchive | None) -> None:
+    store.remember(roots=old.roots, calibration=old.calibration)
     if archive is not None:
         archive.describe(store.info)
     remaining = iter(rows)

@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
+from unicross.calibration import Calibration
 from unicross.errors import StoreError
 from unicross.files import write_text
 from unicross.reading import read_text
@@ -43,6 +44,8 @@ from unicross.store.cached import Cached
 
 os.environ.setdefault("LANCEDB_LOG", "error")
 import lancedb
+
+from unicross.store.lance_text import text_index, text_query
 
 INDEX_FROM = 50_000
 """Rows from which an approximate index is built; below, exact search takes milliseconds."""
@@ -123,11 +126,16 @@ class LanceStore:
         return {column.name: python[column.type] for column in self._table.schema if column.name != "vector"}
 
     def remember(
-        self, *, roots: Sequence[str] = (), checkpoint: str | None = None, without: Sequence[str] = ()
+        self,
+        *,
+        roots: Sequence[str] = (),
+        checkpoint: str | None = None,
+        without: Sequence[str] = (),
+        calibration: Calibration | None = None,
     ) -> None:
         self._write_lock()
         old = self._read_info()
-        new = old.updated(roots, checkpoint, without)
+        new = old.updated(roots, checkpoint, without, calibration)
         if new != old:
             write_text(self._description, new.model_dump_json(indent=1))
         self._info.put(new)
@@ -145,25 +153,44 @@ class LanceStore:
             table = _to_arrow(list(last.values()), self._table.schema)
             merge = self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
             merge.execute(table)
+        self._changed()
 
     def delete(self, ids: Sequence[str]) -> None:
         self._write_lock()
         with self._errors():
             for start in range(0, len(ids), 1000):
                 self._table.delete(f"id IN ({_literals(ids[start : start + 1000])})")
+        self._changed()
 
-    def search(self, vector: Vector, k: int, *, offset: int = 0, where: Where = ()) -> list[Hit]:
+    def search(
+        self, vector: Vector, k: int, *, offset: int = 0, where: Where = (), vectors: bool = False
+    ) -> list[Hit]:
         check_depth(k, offset)
         with self._errors():
             query = self._table.search(np.asarray(vector, dtype=np.float32)).distance_type("cosine")
             query = query.limit(offset + k).refine_factor(REFINE).ef(max(EXPLORED, REFINE * (offset + k)))
-            query = query.select([*self.columns, "_distance"])
+            query = query.select([*self.columns, "_distance", *(["vector"] if vectors else [])])
             if where:
                 query = query.where(self._sql(where), prefilter=True)
-            matches = query.to_arrow().to_pylist()
-            hits = [Hit(score=1.0 - cells.pop("_distance"), row=Row.from_cells(cells)) for cells in matches]
+            matches = query.to_arrow()
+            scores = 1.0 - matches["_distance"].to_numpy()
+            rows = _to_rows(matches.drop_columns(["_distance"]))
+            hits = [Hit(row, float(score)) for row, score in zip(rows, scores, strict=True)]
         hits.sort(key=lambda hit: (-hit.score, hit.row.id))
         return hits[offset:]
+
+    def match(self, words: str, k: int, *, phrases: Sequence[str] = ()) -> list[Hit]:
+        check_depth(k, 0)
+        names = self._text_columns()
+        with self._errors():
+            query = self._table.search(text_query(words, phrases, names), query_type="fts")
+            matches = query.select([*self.columns, "_score"]).limit(k).to_arrow().to_pylist()
+        hits = [Hit(score=cells.pop("_score"), row=Row.from_cells(cells)) for cells in matches]
+        return sorted(hits, key=lambda hit: (-hit.score, hit.row.id))
+
+    def _text_columns(self) -> list[str]:
+        """Columns whose words can be searched for; the album is part of the path."""
+        return [n for n, kind in self.columns.items() if kind is str and n not in ("id", "kind", "album")]
 
     def get(self, ids: Sequence[str]) -> list[Row]:
         rows: dict[str, Row] = {}
@@ -215,10 +242,17 @@ class LanceStore:
                 for column, config in configs.items():
                     if f"{column}_idx" not in indexed:
                         self._table.create_index(column, config=config)
+            for column in self._text_columns() if self._table.count_rows() else ():
+                if f"{column}_idx" not in indexed:
+                    self._table.create_index(column, config=text_index(column))
             self._table.optimize(cleanup_older_than=datetime.timedelta(hours=1))
+        self._changed()
 
     def close(self) -> None:
         self._lock.release()
+
+    def _changed(self) -> None:
+        """Called when this process has written to the table."""
 
     def _sql(self, where: Where) -> str:
         check_where(where, self.columns)

@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from unicross.errors import StoreError
+from unicross.calibration import Calibration
+from unicross.errors import QueryError, StoreError
 from unicross.store.base import (
     COLUMNS,
     ColumnTypes,
@@ -117,10 +118,15 @@ class MilvusStore:
         return {**COLUMNS, **self._about.get()[1]}
 
     def remember(
-        self, *, roots: Sequence[str] = (), checkpoint: str | None = None, without: Sequence[str] = ()
+        self,
+        *,
+        roots: Sequence[str] = (),
+        checkpoint: str | None = None,
+        without: Sequence[str] = (),
+        calibration: Calibration | None = None,
     ) -> None:
         info, user = self._read_about()
-        self._write_about(info.updated(roots, checkpoint, without), user)
+        self._write_about(info.updated(roots, checkpoint, without, calibration), user)
 
     def _read_about(self) -> tuple[StoreInfo, dict[str, type]]:
         """What the store remembers and its user columns, as they are now."""
@@ -154,7 +160,9 @@ class MilvusStore:
             with self._errors():
                 self._client.delete(self._name, filter=_in_ids(ids[start : start + REQUEST]))
 
-    def search(self, vector: Vector, k: int, *, offset: int = 0, where: Where = ()) -> list[Hit]:
+    def search(
+        self, vector: Vector, k: int, *, offset: int = 0, where: Where = (), vectors: bool = False
+    ) -> list[Hit]:
         check_depth(k, offset)
         with self._errors():
             (matches,) = self._client.search(
@@ -162,13 +170,20 @@ class MilvusStore:
                 [np.asarray(vector, dtype=np.float32)],
                 filter=self._expression(where),
                 limit=offset + k,
-                output_fields=list(self.columns),
+                output_fields=[*self.columns, *(["vector"] if vectors else [])],
                 consistency_level="Session",
                 search_params={"metric_type": "COSINE", "params": {"ef": max(128, 2 * (offset + k))}},
             )
         hits = [Hit(_to_row(hit["entity"]), float(hit["distance"])) for hit in matches]
         hits.sort(key=lambda hit: (-hit.score, hit.row.id))
         return hits[offset:]
+
+    def match(self, words: str, k: int, *, phrases: Sequence[str] = ()) -> list[Hit]:
+        del words, k, phrases
+        raise QueryError(
+            f"{self.address}: words are matched with texts in stores in a folder only: search by vectors, or "
+            "copy the store with `unicross store copy`"
+        )
 
     def get(self, ids: Sequence[str]) -> list[Row]:
         rows: dict[str, Row] = {}

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from unicross.evaluation import Result
 from unicross.model import TwoTower
 from unicross.training.dataset import Dataset
 from unicross.training.embedding import validate
@@ -22,16 +23,16 @@ def mixed(start: Mapping[str, Tensor], tuned: Mapping[str, Tensor], share: float
 
 def best_mix(
     model: TwoTower, start: Mapping[str, Tensor], tuned: Mapping[str, Tensor], val: Dataset
-) -> tuple[float, dict[str, float], dict[str, float]]:
+) -> tuple[float, Result, dict[str, float]]:
     """The share whose mix has the best rSum on the validation items. `model` is left with that mix.
 
     Returns:
-        The share; its metrics; the rSum of every share that was tried.
+        The share; what it found; the rSum of every share that was tried.
     """
-    metrics = {}
+    results = {}
     for share in SHARES:
         model.load_state_dict(mixed(start, tuned, share))
-        metrics[share] = validate(model, val).metrics
-    best = max(metrics, key=lambda share: metrics[share]["rsum"])
+        results[share] = validate(model, val)
+    best = max(results, key=lambda share: results[share].metrics["rsum"])
     model.load_state_dict(mixed(start, tuned, best))
-    return best, metrics[best], {f"{share:g}": of_share["rsum"] for share, of_share in metrics.items()}
+    return best, results[best], {f"{share:g}": result.metrics["rsum"] for share, result in results.items()}

@@ -92,7 +92,7 @@ class Loop:
             progress.stage, progress.epoch = progress.stage + 1, 0
             self.state.round = None
         if self.val is None:
-            self.state.publish_best(self.run)
+            self.state.publish_best(self.run, None)
         elif self.recipe.train.interpolate:
             self._interpolate(self.val)
         summary = Summary(
@@ -247,14 +247,15 @@ class Loop:
         is_due = progress.turn % self.recipe.train.validate_every == 0 or progress.turn == self.recipe.epochs
         if self.val is None or not is_due:
             return
-        metrics = validate(self.model, self.val).metrics
+        result = validate(self.model, self.val)
+        metrics = result.metrics
         self.emit("eval", compute=self.cost.of(progress.forwards), **metrics)
         elsewhere = self._look_elsewhere(self.model)
         progress.looks_since_best += 1
         if metrics["rsum"] > progress.best:
             progress.best, progress.best_metrics, progress.looks_since_best = metrics["rsum"], metrics, 0
             progress.best_elsewhere = elsewhere
-            self.state.publish_best(self.run)
+            self.state.publish_best(self.run, result.calibration)
 
     def _look_elsewhere(self, model: TwoTower) -> dict[str, float]:
         """The rSum of a model on the other data that the recipe names, by name."""
@@ -279,13 +280,14 @@ class Loop:
         start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         best = broadcast_object(lambda: TwoTower.load(self.run.best, "cpu").state_dict())
         tuned = {name: tensor.to(model.device) for name, tensor in best.items()}
-        share, metrics, rsums = best_mix(model, start, tuned, val)
+        share, result, rsums = best_mix(model, start, tuned, val)
+        metrics = result.metrics
         is_better = metrics["rsum"] > progress.best
         self.emit("interpolation", share=share if is_better else 1.0, rsums=rsums | {"1": progress.best})
         if is_better:
             progress.best, progress.best_metrics = metrics["rsum"], metrics
             progress.best_elsewhere = self._look_elsewhere(model)
-            self.state.publish_mixed(self.run, model.state_dict())
+            self.state.publish_mixed(self.run, model.state_dict(), result.calibration)
 
     def _save(self) -> None:
         now = time.monotonic()

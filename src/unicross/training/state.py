@@ -11,12 +11,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from unicross.calibration import Calibration
 from unicross.config import Recipe
 from unicross.data.items import Items
 from unicross.errors import CheckpointError
 from unicross.model import TwoTower
 from unicross.model.kernels import compile_layers, prefer_fast_kernels
-from unicross.run import RunFolder, write_recipe
+from unicross.run import RunFolder, write_calibration, write_recipe
 from unicross.stage import Stage
 from unicross.training.checkpoint import load_training, optimizer_tensors, save_training
 from unicross.training.distributed import broadcast_weights, is_first, size
@@ -70,22 +71,28 @@ class State:
         self.optimizer = make_optimizer(self.model)
         self.bank.forget()
 
-    def publish_best(self, run: RunFolder) -> None:
+    def publish_best(self, run: RunFolder, calibration: Calibration | None) -> None:
         """Write the run's best checkpoint, in the first process. Raises CheckpointError."""
         weights = merged(self.model, self._weights())
-        self._publish_best(run, weights, f"best-{self.progress.step:08d}")
+        self._publish_best(run, weights, f"best-{self.progress.step:08d}", calibration)
 
     def _weights(self) -> dict[str, Tensor]:
         return without_used_words(self.model, full_tensors(self.model.state_dict()))
 
-    def publish_mixed(self, run: RunFolder, weights: Mapping[str, Tensor]) -> None:
+    def publish_mixed(
+        self, run: RunFolder, weights: Mapping[str, Tensor], calibration: Calibration | None
+    ) -> None:
         """Write other weights as the run's best checkpoint, in the first process. Raises CheckpointError."""
-        self._publish_best(run, weights, f"mixed-{self.progress.step:08d}")
+        self._publish_best(run, weights, f"mixed-{self.progress.step:08d}", calibration)
 
-    def _publish_best(self, run: RunFolder, weights: Mapping[str, Tensor], name: str) -> None:
+    def _publish_best(
+        self, run: RunFolder, weights: Mapping[str, Tensor], name: str, calibration: Calibration | None
+    ) -> None:
         def write(folder: Path) -> None:
             self.model.save(folder, weights)
             write_recipe(folder, self.recipe)
+            if calibration is not None:
+                write_calibration(folder, calibration)
 
         if is_first():
             run.publish(run.best, name, write)
