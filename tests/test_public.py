@@ -67,7 +67,7 @@ evaluate CHECKPOINT OVERRIDES --folds --batch-size --device --json
 export MODEL OUT OVERRIDES --to --int8 --push
 index CHECKPOINT FOLDER --store --captions --prune --moved-from --archive --watch --every --serve --device --json
 report FOLDER --out
-search STORE WORDS --image --like --minus --weight --mode --fold --texts --where -k --offset --min-score --model --device --json --sheet --open
+search STORE WORDS --image --like --minus --weight --mode --fold --by --texts --where -k --offset --min-score --model --device --json --sheet --open
 serve STORE --host --port --api-key --allow-host --max-upload-mb --max-megapixels --timeout --model --device
 store copy SOURCE TARGET
 store forget STORE ROOT

@@ -103,6 +103,31 @@ def test_near_duplicates_become_one_hit(tmp_path: Path) -> None:
     assert searcher.find(Query("red", fold=True, offset=2)) == []
 
 
+def test_the_pictures_of_an_item_become_one_hit(tmp_path: Path) -> None:
+    for number, shade in enumerate([(210, 30, 30), (200, 30, 30), (40, 60, 220), (50, 60, 220)]):
+        paint(tmp_path / f"{number}.png", shade)
+    table = tmp_path / "products.jsonl"
+    table.write_text(
+        '{"item_id": "shoe", "image": ["0.png", "3.png"], "caption": "a red shoe"}\n'
+        '{"item_id": "bag", "image": "1.png", "caption": "a red bag"}\n'
+        '{"item_id": "hat", "image": "2.png", "caption": "a blue hat"}\n'
+    )
+    store = open_store(str(tmp_path / "store"), INFO)
+    index(FakeModel(), table, store)
+    searcher = Searcher(FakeModel(), store)
+    assert len(searcher.find(Query("red"))) == 4
+    hits = searcher.find(Query("blue", by="item"))
+    assert {hit.row.extra["item"]: names([*hit.others]) for hit in hits} == {
+        "hat": [],
+        "shoe": ["0"],
+        "bag": [],
+    }
+    assert names(hits)[:2] in (["2", "3"], ["3", "2"])
+    assert len(searcher.find(Query("red", by="item", k=2))) == 2
+    with pytest.raises(QueryError, match="by: no column 'sku'"):
+        searcher.find(Query("red", by="sku"))
+
+
 def test_groups_do_not_depend_on_what_follows() -> None:
     angles = np.array([0.0, 0.2, 0.4, 0.1, 2.0, 0.5])
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)

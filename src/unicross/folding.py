@@ -36,6 +36,16 @@ def near_duplicates(vectors: NDArray[np.float32], near: float = NEAR) -> list[in
     return groups
 
 
+def same_value(hits: Sequence[Hit], column: str) -> list[int]:
+    """A grouping of hits by the value of a column; a hit without one is alone."""
+    leaders: dict[object, int] = {}
+    groups = []
+    for place, hit in enumerate(hits):
+        value = {**hit.row.built_in, **hit.row.extra}.get(column)
+        groups.append(place if value in (None, "") else leaders.setdefault(value, place))
+    return groups
+
+
 def fold(hits: Sequence[Hit], groups: Sequence[int]) -> list[Hit]:
     """The best hit of each group, with the others of its group in `others`; best first."""
     members: dict[int, list[Hit]] = {}

@@ -15,7 +15,7 @@ import numpy as np
 from unicross.data.images import AnyImage
 from unicross.embed import Encoder, embed_images
 from unicross.errors import CheckpointError, DataError, QueryError, StoreError, UnknownIdError
-from unicross.folding import fold, near_duplicates
+from unicross.folding import fold, near_duplicates, same_value
 from unicross.fusion import unquoted
 from unicross.hybrid import CANDIDATES, Mode, hybrid_hits
 from unicross.store import Condition, Hit, Kind, Row, Store, Where, open_store
@@ -32,7 +32,7 @@ MIN_LENGTH = 1e-6
 
 
 FOLDED_PER_HIT = 3
-"""Hits that are looked at for each one that is shown, where near-duplicates are folded."""
+"""Hits that are looked at for each one that is shown, where some are folded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,8 @@ class Query:
     and what is asked for with `like`, is always compared as a vector."""
     fold: bool = False
     """Whether near-duplicates become one hit, with the others in its `others`."""
+    by: str | None = None
+    """A column: hits with the same value become one hit, such as the pictures of one `item`."""
     k: int = 10
     """Most hits."""
     offset: int = 0
@@ -95,6 +97,11 @@ class Query:
                 "without minus: leave it out"
             )
         check_depth(self.k, self.offset)
+
+    @property
+    def folds(self) -> bool:
+        """Whether several hits may become one."""
+        return self.fold or self.by is not None
 
     @property
     def is_by_words(self) -> bool:
@@ -139,19 +146,24 @@ class Searcher:
         if query.like is not None:
             where.append(Condition("id", "!=", query.like))
         vector = vector / length
-        if query.mode == "vector" and not query.fold and rerank is None:
+        if query.by is not None and query.by not in self.store.columns:
+            names = ", ".join(self.store.columns)
+            raise QueryError(f"by: no column {query.by!r} in {self.store.address}; there are {names}")
+        if query.mode == "vector" and not query.folds and rerank is None:
             return self._likely(query, self.store.search(vector, query.k, offset=query.offset, where=where))
         hits = self._likely(query, self._candidates(query, vector, where))
         if query.fold and hits:
             vectors = np.stack([hit.row.vector for hit in hits if hit.row.vector is not None])
             hits = fold(hits, near_duplicates(vectors))
+        if query.by is not None:
+            hits = fold(hits, same_value(hits, query.by))
         if rerank is not None:
             hits = list(rerank(query, hits))
         return hits[query.offset : query.offset + query.k]
 
     def _candidates(self, query: Query, vector: Vector, where: Where) -> list[Hit]:
         """The best hits with their vectors: as many as fill the page even where some are folded."""
-        wanted = (query.offset + query.k) * (FOLDED_PER_HIT if query.fold else 1)
+        wanted = (query.offset + query.k) * (FOLDED_PER_HIT if query.folds else 1)
         depth = min(MAX_DEPTH, max(CANDIDATES, wanted))
         if query.mode == "vector":
             return self.store.search(vector, depth, where=where, vectors=True)

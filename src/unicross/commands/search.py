@@ -30,6 +30,9 @@ def search(
         str, typer.Option(help="Compare words as a vector, with the words of texts (text), or both: hybrid.")
     ] = "vector",
     fold: Annotated[bool, typer.Option("--fold", help="Make one hit of near-duplicates.")] = False,
+    by: Annotated[
+        str | None, typer.Option(help="A column: make one hit of those with the same value, such as item.")
+    ] = None,
     texts: Annotated[bool, typer.Option("--texts", help="Find texts instead of pictures.")] = False,
     where: Annotated[
         list[str] | None, typer.Option(help="Filter, such as album=beach or mtime>=2024-05-01.")
@@ -66,6 +69,7 @@ def search(
         weight=0.5 if weight is None else weight,
         mode=cast("Mode", mode),
         fold=fold,
+        by=by,
         k=k,
         offset=offset,
         min_score=min_score,
@@ -132,5 +136,5 @@ def _print(hits: list[Hit], offset: int, min_score: float) -> None:
 
 
 def _path(hit: Hit) -> str:
-    """The picture's path, and how many near-duplicates stand behind it."""
+    """The picture's path, and how many hits are folded into it."""
     return f"{hit.row.path} (+{len(hit.others)})" if hit.others else hit.row.path
