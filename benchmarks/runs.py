@@ -76,9 +76,11 @@ def keep(run: str, name: str, note: str) -> None:
     # Recipe and summary may be of any version of unicross, so they are read as plain data.
     recipe: dict[str, Any] = yaml.safe_load((folder.path / RECIPE).read_text(encoding="utf-8"))
     seed, data = recipe.pop("seed"), _last_parts(recipe["data"].pop("root"))
-    for tower in ("image", "text"):
-        if isinstance(recipe["model"][tower], str):
-            recipe["model"][tower] = _last_parts(recipe["model"][tower])
+    for source in ("pair", "image", "text"):
+        if isinstance(recipe["model"].get(source), str):
+            recipe["model"][source] = _last_parts(recipe["model"][source])
+    elsewhere = recipe.get("forgetting", {}).items()
+    recipe |= {"forgetting": {name: _last_parts(root) for name, root in elsewhere}} if elsewhere else {}
     recipes = experiments.read_recipes()
     if not any(experiments.can_describe(recipe, base) for base in recipes.values()):
         recipes = experiments.shipped_recipes()  # recipes lost keys since the others were written down
