@@ -2,11 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from pretrained import make_pair
+from pretrained import FAMILIES, make_pair
 from unicross.cli import app
+from unicross.search import open_model
+from unicross.store import open_store
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +58,27 @@ def test_a_pair_indexes_and_its_store_is_searched(pair, photos, tmp_path):
     run("store", "rebuild", tmp_path / "vectors", tmp_path / "again")
     again = run("search", tmp_path / "again", "a red square", "-k", "3", "--json")
     assert json.loads(again.stdout) == by_words
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.filterwarnings("ignore:.*BlipModel")
+def test_every_family_evaluates_untrained_is_indexed_and_served(family, photos, tmp_path):
+    TestClient = pytest.importorskip("fastapi.testclient").TestClient
+    from unicross.serve.app import create_app
+
+    pair = make_pair(family, tmp_path / "pair")
+    found = json.loads(run("evaluate", pair, f"data.root={photos}", "data.split.val=val", "--json").stdout)
+    assert found["n_images"] == 8
+    assert found["n_captions"] == 24
+    run("index", pair, photos, "--store", tmp_path / "store")
+    store = open_store(str(tmp_path / "store"))
+    model = open_model(store)
+    with TestClient(create_app(model, store), base_url="http://localhost") as client:
+        by_words = client.get("/search", params={"q": "a red square", "k": 32}).json()["hits"]
+        picture = photos / "images" / "007.png"
+        (itself,) = client.post("/search", params={"k": 1}, content=picture.read_bytes()).json()["hits"]
+        assert client.get(f"/images/{itself['picture']}").status_code == 200
+    assert itself["score"] == pytest.approx(1, abs=1e-5)
+    vectors = model.encode_images([photos / "images" / hit["path"].rsplit("/", 1)[-1] for hit in by_words])
+    scores = (vectors @ model.encode_texts(["a red square"]).T)[:, 0]
+    np.testing.assert_allclose([hit["score"] for hit in by_words], scores, atol=1e-5)

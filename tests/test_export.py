@@ -62,7 +62,7 @@ def test_transformers_makes_the_same_of_an_exported_run(tmp_path, pictures):
     np.testing.assert_allclose(made.image_embeds.numpy(), model.encode_images(pictures), atol=1e-4)
 
 
-@pytest.mark.parametrize("family", ["clip", "siglip", "chinese_clip", "align", "dual"])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.filterwarnings("ignore")
 def test_sentence_transformers_makes_the_same(family, tmp_path, pictures):
     library = pytest.importorskip("sentence_transformers")

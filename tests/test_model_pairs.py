@@ -156,7 +156,7 @@ def test_a_pair_trains_and_its_run_is_a_model(pairs, photos, tmp_path):
     assert "shorter edge" in start["preparation"][0]
 
 
-@pytest.mark.parametrize("family", ["siglip", "chinese_clip", "blip", "metaclip_2", "align", "dual"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_trains(family, pairs, photos, tmp_path):
     from unicross.training import train
 
