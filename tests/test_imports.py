@@ -37,6 +37,7 @@ WITHIN = {
         {"load"},
     ),
     "model": (
+        {"limits"},
         {"weights"},
         {"backbones", "pooling", "processors"},
         {"packing", "tokenizer"},
@@ -60,7 +61,7 @@ WITHIN = {
     "store": (
         {"cached", "base"},
         {"archive", "catalog", "lance", "milvus"},
-        {"copy", "moved", "sources"},
+        {"copy", "gaps", "moved", "sources"},
         {"index"},
         {"bulk"},
     ),

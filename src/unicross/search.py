@@ -14,7 +14,7 @@ import numpy as np
 
 from unicross.data.images import AnyImage
 from unicross.embed import Encoder, embed_images
-from unicross.errors import CheckpointError, DataError, QueryError, StoreError, UnknownIdError
+from unicross.errors import NOT_FINITE, CheckpointError, DataError, QueryError, StoreError, UnknownIdError
 from unicross.store import Condition, Hit, Kind, Row, Store, Where, open_store
 from unicross.store.base import Vector, check_depth
 
@@ -96,6 +96,8 @@ class Searcher:
         for words in query.minus:
             vector = vector - MINUS_WEIGHT * self._text(words)
         length = float(np.linalg.norm(vector))
+        if not np.isfinite(length):
+            raise CheckpointError(NOT_FINITE)
         if length < MIN_LENGTH:
             raise QueryError("nothing is left of the query: what is taken away is all that was asked for")
         where = [Condition("kind", "=", query.kind), *query.where]
