@@ -48,6 +48,7 @@ WITHIN = {
         {"load"},
     ),
     "model": (
+        {"limits"},
         {"weights"},
         {"backbones", "pooling", "processors"},
         {"packing", "tokenizer"},
@@ -72,7 +73,7 @@ WITHIN = {
     "store": (
         {"cached", "base", "lance_text"},
         {"archive", "catalog", "lance", "milvus"},
-        {"calibrate", "copy", "memory", "moved", "sources"},
+        {"calibrate", "copy", "gaps", "memory", "moved", "sources"},
         {"index"},
         {"bulk"},
     ),

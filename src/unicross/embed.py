@@ -26,7 +26,7 @@ from unicross.data.images import (
 )
 from unicross.data.preparation import PictureRules
 from unicross.data.walk import walk
-from unicross.errors import DataError
+from unicross.errors import NOT_FINITE, CheckpointError, DataError
 from unicross.reading import LARGEST_PICTURE, why_not
 
 Vectors = NDArray[np.float32]
@@ -134,6 +134,14 @@ def embed_images(
     """
     for batch in decode_batches(images, model.picture_rules.side, model.picture_rules.resize, batch_size):
         squares = [square for square in batch if not isinstance(square, DataError)]
-        vectors = iter(model.encode_pixels(np.stack(squares)) if squares else ())
+        vectors = iter(finite(model.encode_pixels(np.stack(squares))) if squares else ())
         for square in batch:
             yield square if isinstance(square, DataError) else next(vectors)
+
+
+def finite(vectors: Vectors) -> Vectors:
+    """The vectors [N, D]. Raises CheckpointError where one is not finite: nothing is near to it, or all
+    is."""
+    if not np.isfinite(vectors).all():
+        raise CheckpointError(NOT_FINITE)
+    return vectors

@@ -53,3 +53,11 @@ class QueryError(StoreError):
 
 class UnknownIdError(QueryError):
     """An id that is not in the store."""
+
+
+NOT_FINITE = (
+    "the model makes vectors that are not finite: its weights are damaged, or too large for the numbers "
+    "of this "
+    "device: take another checkpoint"
+)
+"""What is said where a vector would be near to everything or to nothing."""

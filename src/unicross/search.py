@@ -14,7 +14,7 @@ import numpy as np
 
 from unicross.data.images import AnyImage
 from unicross.embed import Encoder, embed_images
-from unicross.errors import CheckpointError, DataError, QueryError, StoreError, UnknownIdError
+from unicross.errors import NOT_FINITE, CheckpointError, DataError, QueryError, StoreError, UnknownIdError
 from unicross.folding import fold, near_duplicates, same_value
 from unicross.fusion import unquoted
 from unicross.hybrid import CANDIDATES, Mode, hybrid_hits
@@ -140,6 +140,8 @@ class Searcher:
         for words in query.minus:
             vector = vector - MINUS_WEIGHT * self._text(words)
         length = float(np.linalg.norm(vector))
+        if not np.isfinite(length):
+            raise CheckpointError(NOT_FINITE)
         if length < MIN_LENGTH:
             raise QueryError("nothing is left of the query: what is taken away is all that was asked for")
         where = [Condition("kind", "=", query.kind), *query.where]

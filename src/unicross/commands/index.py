@@ -144,6 +144,15 @@ def _print(report: IndexReport, store: str, count: int, reported: set[Failure], 
         f"{report.removed} removed; {count} rows"
     )
     print_failures([failure for failure in report.failed if failure not in reported])
+    print_archive(report)
+
+
+def print_archive(report: IndexReport) -> None:
+    """What was wrong with the archive of embeddings, on standard error."""
+    for problem in report.archive_problems[:FAILURES_SHOWN]:
+        typer.echo(f"the archive was damaged and goes on with what is sound: {problem}", err=True)
+    if report.archived:
+        typer.echo(f"the archive lacked {report.archived} rows of the store; it has them now", err=True)
 
 
 def print_preparation(model: TwoTower) -> None:

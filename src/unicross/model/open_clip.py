@@ -17,10 +17,10 @@ from transformers import CLIPConfig, CLIPModel
 
 from unicross.data.preparation import ExactResize, PictureRules
 from unicross.errors import CheckpointError
+from unicross.model.limits import check_weights
 from unicross.model.pairs import Pair, pair_of
 from unicross.model.tokenizer import load_tokenizer
 from unicross.model.weights import find_file, first_line, read_json
-from unicross.reading import check_file
 
 CONFIG = "open_clip_config.json"
 FILES = ("open_clip_model.safetensors", "model.safetensors")
@@ -115,7 +115,7 @@ def _weights(source: str) -> dict[str, Tensor]:
     for name in FILES:
         if path := find_file(source, name):
             try:
-                check_file(path)
+                check_weights(path)
                 return load_file(path)
             except (OSError, SafetensorError) as error:
                 raise CheckpointError(

@@ -19,6 +19,7 @@ from unicross.config import Pooling
 from unicross.data.preparation import PictureRules, TextRules
 from unicross.errors import CheckpointError
 from unicross.model.pooling import FIRST_TOKEN
+from unicross.model.tokenizer import check_vocabulary
 
 SEES_PADDING = frozenset({"siglip_text_model", "siglip2_text_model"})
 """Halves that were trained on texts padded to their full length, without a mask."""
@@ -64,6 +65,7 @@ def pair_of(
             f"{name}: pairs of model_type {model.config.model_type!r} are not supported: their halves are "
             f"not apart"
         )
+    check_vocabulary(name, tokenizer, parts.text_model)
     text_kind = parts.text_model.config.model_type
     limit = _most_tokens(parts.text_model.config, tokenizer)
     fixed = text_kind in SEES_PADDING

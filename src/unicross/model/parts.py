@@ -20,14 +20,15 @@ from unicross.errors import CheckpointError, RecipeError
 from unicross.losses import Objective
 from unicross.model.backbones import backbone_from_folder, image_backbone, text_backbone
 from unicross.model.kernels import patches_as_products
+from unicross.model.limits import LARGEST, check_fits, check_weights
 from unicross.model.pair_sources import load_pair
 from unicross.model.pairs import SEES_PADDING
 from unicross.model.pooling import fit_image, fit_text
 from unicross.model.processors import mean_std
-from unicross.model.tokenizer import load_tokenizer, train_tokenizer
+from unicross.model.tokenizer import check_vocabulary, load_tokenizer, train_tokenizer
 from unicross.model.tower import Tower
-from unicross.model.weights import require_source
-from unicross.reading import check_file, read_text
+from unicross.model.weights import model_class, read_config, require_source
+from unicross.reading import read_text
 
 WEIGHTS, SETTINGS = "model.safetensors", "model.json"
 MAX_SCALE = 100.0
@@ -82,6 +83,7 @@ def _from_towers(config: ModelConfig, max_tokens: int | None, captions: Iterable
         tokenizer = load_tokenizer(config.text)
     image = image_backbone(config.image, config.image_size)
     text = text_backbone(config.text, len(tokenizer))
+    check_vocabulary(str(config.text), tokenizer, text)
     mean, std = _mean_std(config)
     fixed = text.config.max_position_embeddings if text.config.model_type in SEES_PADDING else None
     return _assembled(
@@ -132,20 +134,22 @@ def from_checkpoint(
     read.
     """
     settings = json.loads(read_text(folder / SETTINGS))
-    check_file(folder / WEIGHTS)
-    weights = load_file(folder / WEIGHTS)
     saved = ModelConfig.model_validate(settings["model"])
+    _check_sizes(folder, saved)
+    weights = load_file(folder / WEIGHTS)
     if config is not None:
         _check_fits(folder, saved, config)
     pictures = _pictures(settings, config if config is not None and config.pair is None else saved)
     texts = TextRules(**settings.get("texts", {}))
     if config is not None and config.text_prefix:
         texts = dataclasses.replace(texts, prefix=config.text_prefix)
+    text, tokenizer = backbone_from_folder(folder / "text"), load_tokenizer(folder / "text")
+    check_vocabulary(str(folder), tokenizer, text)
     pools = {key: settings.get(key) or getattr(saved, key) for key in ("image_pool", "text_pool")}
     parts = _assembled(
         (config or saved).model_copy(update=pools),
-        (backbone_from_folder(folder / "image"), backbone_from_folder(folder / "text")),
-        load_tokenizer(folder / "text"),
+        (backbone_from_folder(folder / "image"), text),
+        tokenizer,
         max_tokens or settings["max_tokens"],
         pictures,
         texts,
@@ -160,6 +164,20 @@ def from_checkpoint(
         max_scale=math.inf if scale is None else scale,
     )
     return parts, weights
+
+
+def _check_sizes(folder: Path, saved: ModelConfig) -> None:
+    """Raise CheckpointError where building the model would take what its weights do not have."""
+    shapes = check_weights(folder / WEIGHTS)
+    for half in ("image", "text"):
+        config = read_config(folder / half)
+        check_fits(folder, lambda config=config: model_class(config)(config), shapes)  # type: ignore[misc]
+    sizes = {"dim": saved.dim, "uni_dim": saved.uni_dim, "image_size": saved.image_size}
+    for name, size in sizes.items():
+        if size is not None and not 0 < size <= LARGEST["hidden_size"]:
+            raise CheckpointError(
+                f"{folder / SETTINGS}: {name} of {size} is no size of a model: it is damaged"
+            )
 
 
 def _assembled(

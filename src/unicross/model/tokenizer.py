@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from unicross.errors import CheckpointError
 from unicross.model.backbones import SPECIAL_TOKENS
@@ -21,6 +21,18 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
     if tokenizer.pad_token_id is None:
         raise CheckpointError(f"{source}: its tokenizer has no padding token: give it one, or take another")
     return tokenizer
+
+
+def check_vocabulary(source: str, tokenizer: PreTrainedTokenizerFast, text_model: PreTrainedModel) -> None:
+    """Raise CheckpointError where the tokenizer makes ids for which the model has no row."""
+    rows = getattr(text_model.get_input_embeddings(), "num_embeddings", None)
+    largest = max(tokenizer.get_vocab().values(), default=0)
+    if rows is not None and largest >= rows:
+        raise CheckpointError(
+            f"{source}: its tokenizer makes ids up to {largest} and its table of words has {rows} rows: "
+            f"they do "
+            "not belong together: fetch both again"
+        )
 
 
 def train_tokenizer(captions: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:

@@ -29,7 +29,7 @@ from unicross.data.images import IMAGES_AT_ONCE, AnyImage, Pixels, decode_batche
 from unicross.data.items import strings
 from unicross.data.tokens import TEXTS_AT_ONCE, TokenizedTexts
 from unicross.device import autocast, pick_device
-from unicross.errors import CheckpointError, DataError, RecipeError
+from unicross.errors import NOT_FINITE, CheckpointError, DataError, RecipeError
 from unicross.losses import Objective
 from unicross.model.kernels import inference_attention
 from unicross.model.parts import SETTINGS, WEIGHTS, Parts, from_checkpoint, from_config
@@ -84,9 +84,28 @@ class TwoTower(nn.Module):
         """Towers, or a pair, as the configuration names them. `captions` train the tokenizer of a random text
         tower. `max_tokens` of None: as the pair has it, or 40.
 
-        Raises CheckpointError where a tower cannot be loaded, RecipeError for one that cannot be built.
+        Raises CheckpointError where a tower cannot be loaded or is not finite, RecipeError for one that
+        cannot be built.
         """
-        return cls(from_config(config, max_tokens, captions))
+        model = cls(from_config(config, max_tokens, captions))
+        model._check_finite(config.pair or f"{config.image} and {config.text}")
+        return model
+
+    def _check_finite(self, source: str) -> None:
+        """Raise CheckpointError for weights and rules of preparation that make vectors which are not
+        finite."""
+        for name, tensor in self.state_dict().items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise CheckpointError(
+                    f"{source}: the weight {name} is not finite (nan or infinite): its training went "
+                    f"wrong, or "
+                    "the file is damaged: take another checkpoint"
+                )
+        if not (self.mean.isfinite().all() and self.std.isfinite().all() and (self.std > 0).all()):
+            raise CheckpointError(
+                f"{source}: pictures cannot be prepared with mean {self.picture_rules.mean} and deviation "
+                f"{self.picture_rules.std}: both must be finite, and the deviation above zero"
+            )
 
     @classmethod
     def load(
@@ -110,6 +129,7 @@ class TwoTower(nn.Module):
             parts, weights = from_checkpoint(folder, config, max_tokens)
             model = cls(parts)
             model.load_state_dict(weights)
+            model._check_finite(str(folder))
         except (
             OSError,
             KeyError,
@@ -281,4 +301,7 @@ def _readable(square: Pixels | DataError) -> Pixels:
 
 
 def _numpy(tensor: Tensor) -> Floats:
-    return tensor.float().cpu().numpy()
+    vectors: Floats = tensor.float().cpu().numpy()
+    if not np.isfinite(vectors).all():
+        raise CheckpointError(NOT_FINITE)
+    return vectors

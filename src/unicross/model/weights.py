@@ -24,6 +24,7 @@ from transformers.utils import cached_file
 from transformers.utils import logging as hf_logging
 
 from unicross.errors import CheckpointError, RecipeError
+from unicross.model.limits import check_config, check_fits, check_weights
 from unicross.reading import read_text
 
 CHOOSES_CODE = frozenset(
@@ -125,9 +126,11 @@ def read_config(source: str | Path) -> PreTrainedConfig:
             )
         )
     try:
-        return CONFIG_MAPPING[kind].from_dict(_without_code(raw))
+        config = CONFIG_MAPPING[kind].from_dict(_without_code(raw))
     except Exception as error:  # a configuration's own checks raise nearly anything
         raise CheckpointError(f"{source}: its config.json makes no {kind}: {first_line(error)}") from error
+    check_config(source, config)
+    return config
 
 
 def _without_code(node: Any) -> Any:
@@ -170,6 +173,11 @@ def load(source: str, config: PreTrainedConfig, kind: type[PreTrainedModel] | No
     CheckpointError, which names what is missing or does not fit.
     """
     kind = kind or model_class(config)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in _weight_files(source):
+        shapes.update(check_weights(path))
+    if shapes:
+        check_fits(source, lambda: kind(config), shapes)
     model, report = _load(source, config, kind, None)
     if _lacking(report) and (prefix := _prefix(report)):
         model, report = _load(source, config, kind, {f"^{re.escape(prefix)}": ""})
@@ -218,6 +226,15 @@ def _load(
         ) from error
     finally:
         hf_logging.enable_progress_bar()
+
+
+def _weight_files(source: str) -> list[Path]:
+    """The safetensors files of a source, as far as they are there."""
+    if path := find_file(source, "model.safetensors"):
+        return [path]
+    index = find_file(source, "model.safetensors.index.json")
+    shards = set(read_json(index).get("weight_map", {}).values()) if index else set()
+    return [path for name in sorted(shards) if (path := find_file(source, name))]
 
 
 def _why_not(source: str) -> str | None:

@@ -2,11 +2,14 @@
 
 A folder of parts named RUN-WRITER-NUMBER, written once and never changed; the last word on an id counts.
 A part holds rows, or ids that were removed. Several processes may write in one run, each rows of its own.
+A list beside the parts of each writer, RUN-WRITER.json, holds their digests and names the lists before it, so
+that what is missing or not as it was written is known.
 The table formats of the engines may change or break; these files are plain Parquet, for anything to read.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
 from collections.abc import Iterator, Sequence
@@ -18,9 +21,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unicross.errors import StoreError
-from unicross.files import beside, write_text
-from unicross.reading import read_text
-from unicross.store.base import COLUMNS, Row, StoreInfo, read_info
+from unicross.files import write_bytes, write_text
+from unicross.reading import read_bytes, read_text
+from unicross.store.base import COLUMNS, Row, StoreInfo, check_vectors, read_info
+
+LARGEST_PART = 2**31
+"""Bytes of a part; those that are written have some megabytes."""
+MEND = (
+    "index or embed once more, which goes on with what is sound and adds what is lacking; to rebuild from "
+    "what is left, remove the archive's files of that name"
+)
 
 
 def archive_of(address: str) -> EmbeddingArchive | None:
@@ -35,6 +45,10 @@ class EmbeddingArchive:
         """`run`: the number of this run where several processes write in one; the next one otherwise."""
         self.folder = folder
         self._writer, self._written = uuid.uuid4().hex[:8], 0
+        self._digests: dict[str, str] = {}
+        """Of the parts in this writer's list."""
+        self.checked = False
+        """Whether it was compared with its store; see `gaps.py`."""
         try:
             self.run = run or max((int(part.stem[:8]) for part in self._parts()), default=0) + 1
         except (OSError, ValueError) as error:
@@ -69,6 +83,7 @@ class EmbeddingArchive:
 
     def append(self, rows: Sequence[Row]) -> None:
         """Add rows with their vectors; they replace those with the same ids."""
+        check_vectors(rows)
         if rows:
             vectors = np.stack([row.vector for row in rows if row.vector is not None])  # [N, D]
             self._write(
@@ -89,35 +104,119 @@ class EmbeddingArchive:
             self._write(pa.table({"id": list(ids)}))
 
     def replay(self, *, vectors: bool = True) -> Iterator[list[Row]]:
-        """The rows that are left, in lists, one a part."""
+        """The rows that are left, in lists, one a part. All parts are checked before the first rows come."""
         last: dict[str, int] = {}
         parts = self._parts()
+        digests, problems = self._listed()
+        if problems:
+            raise StoreError(problems[0])
         for number, part in enumerate(parts):
-            for id in _read(part, ["id"])["id"].to_pylist():
+            for id in _read(part, digests.get(part.name), ["id"])["id"].to_pylist():
                 last[id] = number
         for number, part in enumerate(parts):
-            rows = [row for row in _rows(_read(part), vectors) if last[row.id] == number]
+            table = _read(part, digests.get(part.name))
+            rows = [row for row in _rows(table, vectors) if last[row.id] == number]
             if rows:
                 yield rows
+
+    def mend(self) -> tuple[list[str], set[str]]:
+        """Go on with the parts that are sound. Returns what is wrong with the others, which are set aside,
+        and the ids of the rows that are left.
+
+        Rows of the others have to be added again by the caller. Parts in no list, as a kill leaves, are
+        listed.
+        """
+        digests, problems = self._listed()
+        sound: dict[str, str] = {}
+        ids: set[str] = set()
+        try:
+            for part in self._parts():
+                try:
+                    table = _read(part, digests.get(part.name), ["id", "kind"])
+                except StoreError as error:
+                    problems.append(str(error))
+                    part.replace(part.with_suffix(".damaged"))
+                    continue
+                sound[part.name] = digests.get(part.name) or _digest(part.read_bytes())
+                is_removal = "kind" not in table.column_names
+                (ids.difference_update if is_removal else ids.update)(table["id"].to_pylist())
+            if problems:
+                before = self._lists()
+                self._digests = sound
+                self._write_list(before=[])
+                for path in before:
+                    if path != self._own_list:
+                        path.unlink()
+            elif unlisted := sound.keys() - digests.keys():
+                self._digests.update({name: sound[name] for name in unlisted})
+                self._write_list()
+        except OSError as error:
+            raise StoreError(f"{self.folder}: the archive cannot be mended: {error}") from error
+        return problems, ids
 
     def _parts(self) -> list[Path]:
         return sorted(self.folder.glob("[0-9]*.parquet"))
 
+    def _lists(self) -> list[Path]:
+        return sorted(self.folder.glob("[0-9]*-*.json"))
+
+    @property
+    def _own_list(self) -> Path:
+        return self.folder / f"{self.run:08d}-{self._writer}.json"
+
+    def _listed(self) -> tuple[dict[str, str], list[str]]:
+        """The digests of all parts that are in a list, and what is wrong with lists and names."""
+        names = {path.name for path in (*self._lists(), *self._parts())}
+        digests: dict[str, str] = {}
+        expected: set[str] = set()
+        problems = []
+        for path in self._lists():
+            try:
+                content = json.loads(read_text(path))
+                digests.update(content["parts"])
+                expected.update(content["before"])
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                problems.append(f"{path}: not readable ({error}): {MEND}")
+        missing = sorted((expected | digests.keys()) - names)
+        problems += [f"{self.folder / name}: the archive had it and lacks it now: {MEND}" for name in missing]
+        return digests, problems
+
     def _write(self, table: pa.Table) -> None:
         path = self.folder / f"{self.run:08d}-{self._writer}-{self._written:06d}.parquet"
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        data = sink.getvalue().to_pybytes()
         try:
-            with beside(path) as partial:
-                pq.write_table(table, partial, compression="zstd")
+            write_bytes(path, data)
+            self._digests[path.name] = _digest(data)
+            self._write_list()
         except OSError as error:
             raise StoreError(f"{path}: the embeddings cannot be written: {error}") from error
         self._written += 1
 
+    def _write_list(self, before: list[str] | None = None) -> None:
+        if before is None:
+            before = [path.name for path in self._lists() if path != self._own_list]
+        write_text(self._own_list, json.dumps({"before": before, "parts": self._digests}, indent=1))
 
-def _read(part: Path, columns: list[str] | None = None) -> pa.Table:
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _read(part: Path, digest: str | None, columns: list[str] | None = None) -> pa.Table:
+    """The table of a part whose digest is this one, where one is known."""
     try:
-        return pq.read_table(part, columns=columns)
-    except (OSError, pa.ArrowException) as error:
-        raise StoreError(f"{part}: not readable: {error}: remove it and index again") from error
+        data = read_bytes(part, LARGEST_PART)
+        if digest is not None and _digest(data) != digest:
+            raise StoreError(f"{part}: not as it was written: {MEND}")
+        file = pq.ParquetFile(pa.BufferReader(data))
+        names = file.schema_arrow.names
+        if "id" not in names:
+            raise ValueError("it has no ids")
+        return file.read(columns=None if columns is None else [name for name in columns if name in names])
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise StoreError(f"{part}: not readable: {error}: {MEND}") from error
 
 
 def _rows(table: pa.Table, vectors: bool) -> list[Row]:

@@ -251,6 +251,16 @@ def new_user_columns(rows: Iterable[Row], columns: ColumnTypes, *, address: str)
     return new
 
 
+def check_vectors(rows: Sequence[Row]) -> None:
+    """Raise StoreError for a vector that is not finite: it would be near to everything, or to nothing."""
+    for row in rows:
+        if row.vector is not None and not np.isfinite(row.vector).all():
+            raise StoreError(
+                f"{row.path or row.caption!r}: its vector is not finite, so nothing was stored: the model is "
+                "damaged, or its numbers are too large for this device"
+            )
+
+
 def make_id(kind: Kind, path: str, text: str = "") -> str:
     """A row's id: the same for the same picture (or the same text of the same picture) in every store."""
     parts = "\0".join((kind, path, text)).encode()

@@ -8,6 +8,7 @@ stopped. `unicross store rebuild` makes a store of any engine of the result.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -74,6 +75,7 @@ def embed_folder_ray(
         return report
     started_here = not ray.is_initialized()
     if started_here:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray tells its makers of its use otherwise
         ray.init(include_dashboard=False, log_to_driver=False)
     try:
         block_size = min(CHUNK, -(-total // workers))
@@ -118,11 +120,15 @@ def _prepare(
     """Compare the folder with the archive; note in it whose embeddings these are, and what needs no model."""
     catalog = read_catalog(folder, captions)
     archive.describe(info.model_copy(update={"roots": (catalog.root,)}))
+    problems, _ = archive.mend()
     stored = {row.id: row for rows in archive.replay(vectors=False) for row in rows}
     changes = find_changes(catalog, stored)
     _update(archive, changes.to_update)
     report = IndexReport(
-        unchanged=changes.unchanged, updated=len(changes.to_update), failed=list(catalog.failures)
+        unchanged=changes.unchanged,
+        updated=len(changes.to_update),
+        failed=list(catalog.failures),
+        archive_problems=problems,
     )
     return changes, report
 

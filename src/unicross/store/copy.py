@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import islice
+from itertools import chain, islice
 
+from unicross.errors import StoreError
 from unicross.store.archive import EmbeddingArchive
 from unicross.store.base import Row, Store, StoreInfo
 
@@ -22,9 +23,18 @@ def copy(old: Store, new: Store, archive: EmbeddingArchive | None = None) -> Non
 
 
 def rebuild(old: EmbeddingArchive, new: Store, archive: EmbeddingArchive | None = None) -> None:
-    """Put all rows of an archive into a store; see `copy`. Raises StoreError."""
+    """Put all rows of an archive into a store; see `copy`.
+
+    Raises StoreError, before the store is touched, where the archive has no rows or lacks some that it had.
+    """
     new.info.check(old.info.fingerprint, address=new.address)
-    _fill(new, (row for rows in old.replay() for row in rows), old.info, archive)
+    rows = (row for rows in old.replay() for row in rows)
+    first = next(rows, None)
+    if first is None:
+        raise StoreError(
+            f"{old.folder}: the archive holds no rows: `unicross index` fills it from its store, or anew"
+        )
+    _fill(new, chain([first], rows), old.info, archive)
 
 
 def _fill(store: Store, rows: Iterable[Row], old: StoreInfo, archive: EmbeddingArchive | None) -> None:

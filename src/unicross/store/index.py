@@ -12,12 +12,13 @@ from pathlib import Path
 from types import MappingProxyType
 
 from unicross.data.items import ImageSource
-from unicross.embed import Encoder, Failure, embed_images
+from unicross.embed import Encoder, Failure, embed_images, finite
 from unicross.errors import DataError, StoreError
 from unicross.prefetch import OnProgress
-from unicross.store.archive import EmbeddingArchive
+from unicross.store.archive import EmbeddingArchive, archive_of
 from unicross.store.base import Row, Store
 from unicross.store.catalog import Catalog, read_catalog
+from unicross.store.gaps import Mended, fill_gaps
 from unicross.store.moved import find_moved, move_rows
 from unicross.store.sources import is_source, read_source
 
@@ -42,6 +43,10 @@ class IndexReport:
     moved: int = 0
     """Pictures of other folders that lie here now; they were not embedded again."""
     failed: list[Failure] = field(default_factory=list)
+    archived: int = 0
+    """Rows of the store that the archive had lost or never got; it has them now."""
+    archive_problems: list[str] = field(default_factory=list)
+    """Files of the archive that were missing or damaged."""
 
     @property
     def changed(self) -> bool:
@@ -85,8 +90,12 @@ def index(
     else:
         catalog = read_catalog(folder, captions)
     store.remember(roots=[catalog.root])
+    mended = Mended(0, [])
     if archive is not None:
         archive.describe(store.info)
+        own = archive_of(store.address)
+        is_own = own is not None and own.folder.resolve() == archive.folder.resolve()
+        mended = fill_gaps(store, archive, own=is_own)
     stored, elsewhere = _stored(store, catalog.root)
     moved = _move(store, archive, catalog, stored, elsewhere, moved_from)
     if moved:
@@ -97,6 +106,8 @@ def index(
         unchanged=changes.unchanged - moved,
         moved=moved,
         failed=list(catalog.failures),
+        archived=mended.rows,
+        archive_problems=mended.problems,
     )
     _update(store, archive, changes.to_update, report)
     _embed(model, store, archive, catalog, changes.to_embed, stored, report, on_progress)
@@ -150,7 +161,7 @@ def embed_rows(
         else:
             embedded.append(replace(row, vector=vector))
         on_progress(len(embedded) + len(failures), len(rows))
-    text_vectors = model.encode_texts([row.caption for row in texts]) if texts else ()
+    text_vectors = finite(model.encode_texts([row.caption for row in texts])) if texts else ()
     for row, vector in zip(texts, text_vectors, strict=True):
         embedded.append(replace(row, vector=vector))
         on_progress(len(embedded) + len(failures), len(rows))

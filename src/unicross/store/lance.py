@@ -36,6 +36,7 @@ from unicross.store.base import (
     Vector,
     Where,
     check_depth,
+    check_vectors,
     check_where,
     new_user_columns,
     read_info,
@@ -141,6 +142,7 @@ class LanceStore:
         self._info.put(new)
 
     def upsert(self, rows: Sequence[Row]) -> None:
+        check_vectors(rows)
         if not rows:
             return
         self._write_lock()

@@ -33,6 +33,7 @@ from unicross.store.base import (
     Vector,
     Where,
     check_depth,
+    check_vectors,
     check_where,
     new_user_columns,
     read_info,
@@ -145,6 +146,7 @@ class MilvusStore:
         self._about.put((info, user))
 
     def upsert(self, rows: Sequence[Row]) -> None:
+        check_vectors(rows)
         if new_user_columns(rows, self.columns, address=self.address):
             info, user = self._read_about()
             new = new_user_columns(rows, {**COLUMNS, **user}, address=self.address)
