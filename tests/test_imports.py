@@ -30,7 +30,7 @@ FLOORS = (
 
 WITHIN = {
     "data": (
-        {"items", "preparation", "walk"},
+        {"items", "places", "preparation", "walk"},
         {"images", "records"},
         {"tokens", "views", "pixels", "assembly"},
         {"formats"},

@@ -22,6 +22,7 @@ from unicross.config import DataConfig
 from unicross.data.assembly import assemble
 from unicross.data.formats import FORMATS, detect
 from unicross.data.items import Item, Items
+from unicross.data.places import local_copy
 from unicross.data.records import BY_NAME, Problem, ReadOptions, Records, describe, problems_error
 from unicross.data.walk import walk
 from unicross.errors import DataError
@@ -53,9 +54,9 @@ def load_items(
 ) -> Loaded:
     """Read and check the items of one split, of several joined by `+` (`train+restval`), or of all (None).
 
-    `root` is a folder or a captions file; `format` is a name in `FORMATS`, or None to detect it; `options`
-    says what the names of columns do not. Raises DataError where nothing can be read, for a format or a split
-    that does not exist, and for problems unless `on_error` is "skip".
+    `root` is a folder or a captions file, or an address (`places.py`); `format` is a name in `FORMATS`, or
+    None to detect it; `options` says what the names of columns do not. Raises DataError where nothing can
+    be read, for a format or a split that does not exist, and for problems unless `on_error` is "skip".
     """
     return open_source(root, format, options).items(split, on_error)
 
@@ -92,7 +93,7 @@ class Source:
 
 def open_source(root: Path | str, format: str | None = None, options: ReadOptions = BY_NAME) -> Source:
     """Read what a source says. Raises DataError where nothing can be read."""
-    root = Path(root)
+    root = local_copy(root)
     name, path = detect(root, format)
     records, problems = FORMATS[name].read(path, options)
     if root.is_dir():

@@ -16,6 +16,7 @@ from unicross.data.formats.shards import ShardImage
 from unicross.data.images import IMAGE_SUFFIXES
 from unicross.data.items import ImageFile, ImageSource
 from unicross.data.load import open_source
+from unicross.data.places import home_of
 from unicross.data.walk import walk
 from unicross.embed import Failure
 from unicross.store.base import Row, Value, make_id
@@ -26,8 +27,8 @@ IN_FOLDERS = (".tar", ".parquet", ".arrow")
 
 
 def is_source(place: Path) -> bool:
-    """Whether it is a file, or a folder of shards without pictures beside them."""
-    if place.is_file():
+    """Whether it is a file, a data set of the hub, or a folder of shards without pictures beside them."""
+    if place.is_file() or home_of(place) != place:
         return True
     if not place.is_dir():
         return False
@@ -65,7 +66,7 @@ def read_source(place: Path) -> Catalog:
             id = make_id("text", path, caption)
             texts[id] = Row(id, "text", path, caption=caption, extra=extra.get(path, {}))
     folders = {str(_folder(source)) for source in pictures.values()}
-    root = os.path.commonpath(folders) if folders else str(place.parent)
+    root = str(home_of(Path(os.path.commonpath(folders) if folders else place.parent)))
     captioned = frozenset(id for id, row in images.items() if row.caption or row.extra)
     return Catalog(root, images, captioned, texts or None, tuple(failures), pictures)
 
