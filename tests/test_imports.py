@@ -34,7 +34,7 @@ WITHIN = {
         {"images", "records"},
         {"tokens", "views", "pixels", "assembly"},
         {"formats"},
-        {"load"},
+        {"load", "lookup"},
     ),
     "model": (
         {"weights"},
