@@ -7,9 +7,8 @@ place in it, and size and time are those of the shard. The other columns of a ta
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
-
-import numpy as np
 
 from unicross.data.formats.rows import find_image, image_folders
 from unicross.data.formats.shards import ShardImage
@@ -48,24 +47,24 @@ def read_source(place: Path) -> Catalog:
     pictures: dict[str, ImageSource] = {}
     problems = [p for p in loaded.problems if p.stops or not is_table]  # a table's columns are read here
     failures = [Failure(p.where, f"{p.kind}: {p.what}") for p in problems]
+    look = lru_cache(maxsize=None)(lambda file: (os.stat(file), file.parent))  # a shard is looked at once
+    folders: set[Path] = set()
     for index in range(len(loaded.items)):
         item = loaded.items[index]
         path = ""
         captions = [caption[:LONGEST_TEXT] for caption in item.captions]
         if item.image is not None:
             path, file = _place(item.image)
-            status = os.stat(file)
+            status, folder = look(file)
+            folders.add(folder)
             first = captions[0] if captions else ""
             id = make_id("image", path)
             columns = extra.get(path, {})
-            images[id] = Row(
-                id, "image", path, status.st_size, status.st_mtime, first, file.parent.name, columns
-            )
+            images[id] = Row(id, "image", path, status.st_size, status.st_mtime, first, folder.name, columns)
             pictures[path] = item.image
         for caption in captions:
             id = make_id("text", path, caption)
             texts[id] = Row(id, "text", path, caption=caption, extra=extra.get(path, {}))
-    folders = {str(_folder(source)) for source in pictures.values()}
     root = str(home_of(Path(os.path.commonpath(folders) if folders else place.parent)))
     captioned = frozenset(id for id, row in images.items() if row.caption or row.extra)
     return Catalog(root, images, captioned, texts or None, tuple(failures), pictures)
@@ -76,12 +75,8 @@ def _place(image: ImageSource) -> tuple[str, Path]:
     if isinstance(image, ImageFile):
         return str(image.path.absolute()), image.path.absolute()
     assert isinstance(image, ShardImage)
-    (shard,) = image.shards.files(np.array([image.row]))
-    return f"{shard}/{image.name.removeprefix(f'{shard}: ')}", Path(shard)
-
-
-def _folder(image: ImageSource) -> Path:
-    return _place(image)[1].parent
+    shard = image.shards.paths[image.shards.locate(image.row)[0]]
+    return f"{shard}/{image.name[len(f'{shard}: ') :]}", shard
 
 
 def _columns(table: Path) -> dict[str, dict[str, Value]]:
