@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from unicross.config import DataConfig
 from unicross.data.assembly import assemble
 from unicross.data.formats import FORMATS, detect
+from unicross.data.formats.json_file import json_files, load_json
 from unicross.data.items import Item, Items
 from unicross.data.places import local_copy
 from unicross.data.records import BY_NAME, Problem, ReadOptions, Records, describe, problems_error
@@ -114,13 +115,25 @@ def _unread_files(root: Path, records: Records) -> list[Problem]:
             examples.setdefault(suffix, os.path.relpath(entry.path, root))
     if not counts:
         return []
+    broken = [path for path in json_files(root) if str(path) not in used]
+    reasons = [Problem("not read", str(path), why) for path in broken if (why := _why_no_json(path))]
     listed = ", ".join(f"{count} {suffix} ({examples[suffix]})" for suffix, count in counts.most_common(12))
     more = f" and {len(counts) - 12} more kinds" if len(counts) > 12 else ""
     return [
+        *reasons,
         Problem(
             "not read", str(root), f"{counts.total()} file{'s' if counts.total() > 1 else ''}: {listed}{more}"
-        )
+        ),
     ]
+
+
+def _why_no_json(path: Path) -> str | None:
+    """Why a JSON file, which may have been meant to hold the captions, cannot be read; None where it can."""
+    try:
+        load_json(path)
+    except DataError as error:
+        return str(error).removeprefix(f"{path}:")
+    return None
 
 
 def read_options(data: DataConfig) -> ReadOptions:

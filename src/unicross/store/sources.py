@@ -40,7 +40,7 @@ def read_source(place: Path) -> Catalog:
     place = place.resolve()
     source = open_source(place)
     loaded = source.items(None, "skip")
-    is_table = source.format == "table" and place.is_file()
+    is_table = source.format == "table" and place.is_file() and place.suffix.lower() != ".json"
     extra = _columns(place) if is_table else {}
     images: dict[str, Row] = {}
     texts: dict[str, Row] = {}
