@@ -41,11 +41,11 @@ FLOORS = (
 
 WITHIN = {
     "data": (
-        {"bombs", "items", "preparation", "walk"},
+        {"bombs", "items", "places", "preparation", "walk"},
         {"images", "records"},
         {"languages", "turns", "tokens", "views", "pixels", "assembly"},
         {"formats"},
-        {"load"},
+        {"load", "lookup"},
     ),
     "model": (
         {"limits"},

@@ -9,16 +9,20 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fake_model import FakeModel, paint
+from fake_model import INFO, FakeModel, paint
+from layouts import LAYOUTS
 from serving import make_store, png, refusal
 
 pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 
 from fastapi.testclient import TestClient
 
+from unicross.contact_sheet import render
 from unicross.serve.app import create_app
+from unicross.serve.pictures import stored_picture
 from unicross.serve.service import Settings
-from unicross.store import Store
+from unicross.store import Hit, Store, open_store
+from unicross.store.index import index
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +83,35 @@ def test_only_pictures_inside_the_indexed_folders_are_served(tmp_path: Path) -> 
         for path in ("../../../etc/passwd", "..%2f..%2fetc%2fpasswd", "/etc/passwd", str(secret), "%00"):
             assert client.get(f"/images/{path}").status_code == 404
             assert client.get(f"/static/{path}").status_code == 404
+
+
+@pytest.mark.parametrize("name", ["shards", "shards_with_dots", "parquet", "arrow"])
+def test_pictures_in_shards_are_served_from_where_they_lie(name: str, tmp_path: Path) -> None:
+    LAYOUTS[name][1](tmp_path / "data")
+    store = open_store(str(tmp_path / "store"), INFO)
+    assert index(FakeModel(), tmp_path / "data", store).added == 6
+    rows = [row for row in store.scan() if row.kind == "image"]
+    with TestClient(create_app(FakeModel(), store), base_url="http://localhost") as client:
+        for row in rows:
+            whole = client.get(f"/images/{row.id}")
+            small = client.get(f"/images/{row.id}/thumbnail")
+            assert (whole.status_code, small.status_code) == (200, 200)
+            assert Image.open(io.BytesIO(whole.content)).format == "PNG"
+        assert len({client.get(f"/images/{row.id}").content for row in rows}) == len(rows)
+        assert "cannot be read" not in render("hits", [Hit(row, 0.5) for row in rows])
+        for file in (tmp_path / "data").rglob("*.*"):
+            file.unlink()
+        assert client.get(f"/images/{rows[0].id}").status_code == 404
+
+
+def test_a_shard_outside_the_indexed_folders_is_not_read(tmp_path: Path) -> None:
+    LAYOUTS["shards"][1](tmp_path / "data")
+    store = open_store(str(tmp_path / "store"), INFO)
+    index(FakeModel(), tmp_path / "data", store)
+    path = next(row.path for row in store.scan() if row.kind == "image")
+    assert stored_picture(path, [str(tmp_path / "data")]) is not None
+    assert stored_picture(path, [str(tmp_path / "other")]) is None
+    assert stored_picture(f"{path}x", [str(tmp_path / "data")]) is None
 
 
 def test_a_wrong_upload_gets_a_sentence(store: Store) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from unicross.data.images import decode, thumbnail
 from unicross.data.items import ImageFile, ImageSource
+from unicross.data.lookup import picture_in, shard_of
 from unicross.errors import DataError
 from unicross.store import Hit
 
@@ -58,7 +59,9 @@ def figure(pictures: Iterable[ImageSource], words: str, small: str) -> str:
 
 def _hit(hit: Hit) -> str:
     row = hit.row
-    pictures = [ImageFile(Path(row.path))] if row.path else []
+    shard = shard_of(row.path)
+    picture = ImageFile(Path(row.path)) if shard is None else picture_in(shard, row.path)
+    pictures = [picture] if row.path and picture is not None else []
     return figure(pictures, row.caption, f"{hit.score:.3f} {row.path}")
 
 

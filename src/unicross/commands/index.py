@@ -26,7 +26,9 @@ def index(
         Path,
         typer.Argument(help="The model: a run, a checkpoint, or a pretrained pair (folder or hub name)."),
     ],
-    folder: Annotated[Path, typer.Argument(help="A folder of pictures, or a table, shards, Parquet, ...")],
+    folder: Annotated[
+        str, typer.Argument(help="A folder of pictures, or a table, shards, Parquet, hf://NAME, s3://...")
+    ],
     store: Annotated[
         str,
         typer.Option(
@@ -59,6 +61,7 @@ def index(
     What is there and unchanged is skipped, so run it again whenever pictures came, changed or went; a run
     that was cut off goes on where it stopped.
     """
+    from unicross.data.places import local_copy
     from unicross.errors import DataError
     from unicross.model import TwoTower
     from unicross.run import calibration_of, model_address
@@ -67,6 +70,7 @@ def index(
     from unicross.store.calibrate import calibrate
     from unicross.store.index import index as run
 
+    place = local_copy(folder)
     model = TwoTower.load(checkpoint, device)
     print_preparation(model)
     info = StoreInfo(fingerprint=model.fingerprint(), checkpoint=model_address(checkpoint), dim=model.dim)
@@ -77,7 +81,7 @@ def index(
         with Bar("indexing") as bar:
             report = run(
                 model,
-                folder,
+                local_copy(folder) if watch else place,
                 target,
                 captions=captions,
                 prune=prune,

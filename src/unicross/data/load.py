@@ -21,7 +21,9 @@ import pyarrow.compute as pc
 from unicross.config import DataConfig
 from unicross.data.assembly import assemble
 from unicross.data.formats import FORMATS, detect
+from unicross.data.formats.json_file import json_files, load_json
 from unicross.data.items import Item, Items
+from unicross.data.places import local_copy
 from unicross.data.records import BY_NAME, Problem, ReadOptions, Records, describe, problems_error
 from unicross.data.walk import walk
 from unicross.errors import DataError
@@ -53,9 +55,9 @@ def load_items(
 ) -> Loaded:
     """Read and check the items of one split, of several joined by `+` (`train+restval`), or of all (None).
 
-    `root` is a folder or a captions file; `format` is a name in `FORMATS`, or None to detect it; `options`
-    says what the names of columns do not. Raises DataError where nothing can be read, for a format or a split
-    that does not exist, and for problems unless `on_error` is "skip".
+    `root` is a folder or a captions file, or an address (`places.py`); `format` is a name in `FORMATS`, or
+    None to detect it; `options` says what the names of columns do not. Raises DataError where nothing can
+    be read, for a format or a split that does not exist, and for problems unless `on_error` is "skip".
     """
     return open_source(root, format, options).items(split, on_error)
 
@@ -92,7 +94,7 @@ class Source:
 
 def open_source(root: Path | str, format: str | None = None, options: ReadOptions = BY_NAME) -> Source:
     """Read what a source says. Raises DataError where nothing can be read."""
-    root = Path(root)
+    root = local_copy(root)
     name, path = detect(root, format)
     records, problems = FORMATS[name].read(path, options)
     if root.is_dir():
@@ -113,13 +115,25 @@ def _unread_files(root: Path, records: Records) -> list[Problem]:
             examples.setdefault(suffix, os.path.relpath(entry.path, root))
     if not counts:
         return []
+    broken = [path for path in json_files(root) if str(path) not in used]
+    reasons = [Problem("not read", str(path), why) for path in broken if (why := _why_no_json(path))]
     listed = ", ".join(f"{count} {suffix} ({examples[suffix]})" for suffix, count in counts.most_common(12))
     more = f" and {len(counts) - 12} more kinds" if len(counts) > 12 else ""
     return [
+        *reasons,
         Problem(
             "not read", str(root), f"{counts.total()} file{'s' if counts.total() > 1 else ''}: {listed}{more}"
-        )
+        ),
     ]
+
+
+def _why_no_json(path: Path) -> str | None:
+    """Why a JSON file, which may have been meant to hold the captions, cannot be read; None where it can."""
+    try:
+        load_json(path)
+    except DataError as error:
+        return str(error).removeprefix(f"{path}:")
+    return None
 
 
 def read_options(data: DataConfig) -> ReadOptions:

@@ -118,11 +118,11 @@ def _add_routes(app: FastAPI, service: Service) -> None:
 def _add_pictures(app: FastAPI, service: Service) -> None:
     @app.get("/images/{id}", summary="A picture as it is")
     async def original(id: str, request: Request) -> Response:
-        return _picture(request, await service.run(lambda: service.pictures.original(service.file(id))))
+        return _picture(request, await service.run(lambda: service.pictures.original(service.picture(id))))
 
     @app.get("/images/{id}/thumbnail", summary="A small JPEG of a picture")
     async def thumbnail(id: str, request: Request, side: Side = Side.medium) -> Response:
-        draw = service.run(lambda: service.pictures.thumbnail(service.file(id), side), service.drawing)
+        draw = service.run(lambda: service.pictures.thumbnail(service.picture(id), side), service.drawing)
         return _picture(request, await draw)
 
 

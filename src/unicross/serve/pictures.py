@@ -18,6 +18,8 @@ from pathlib import Path
 from PIL import Image
 
 from unicross.data.images import ImageError, as_jpeg, decode, image_kind, reduced, thumbnail
+from unicross.data.items import ImageFile, ImageSource
+from unicross.data.lookup import picture_in, shard_of
 
 MEDIA_TYPES = {
     "JPEG": "image/jpeg",
@@ -37,6 +39,8 @@ SHOWN = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP")
 
 _DECODERS = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decoder")
 """Few threads decode, so that few large pictures are in memory at one time, and in few of malloc's arenas."""
+
+GONE = "the picture's file is gone or cannot be read"
 
 CACHE_BYTES = 64_000_000
 """Memory for thumbnails."""
@@ -116,6 +120,14 @@ def inside(path: str, roots: Sequence[str]) -> Path | None:
     return real if ok else None
 
 
+def stored_picture(path: str, roots: Sequence[str]) -> ImageSource | None:
+    """The picture of a stored path, a file or in a shard, if it lies in an indexed folder; else None."""
+    if (real := inside(path, roots)) is not None:
+        return ImageFile(real)
+    shard = shard_of(path) if path and "\0" not in path else None
+    return picture_in(shard, path) if shard is not None and inside(str(shard), roots) else None
+
+
 def relative(path: str, roots: Sequence[str]) -> str:
     """A stored path without its root, for showing; the bare name where it is in none."""
     for root in sorted(roots, key=len, reverse=True):
@@ -132,25 +144,25 @@ class PictureFiles:
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def original(self, path: Path) -> Served:
-        """A file as it is if browsers show its kind, as JPEG if not."""
-        data, tag = _read(path)
+    def original(self, picture: ImageSource) -> Served:
+        """A picture as it is if browsers show its kind, as JPEG if not."""
+        data, stamp = _read(picture)
         kind = image_kind(data)
         if kind is None:
             raise PictureError(415, "the file is no longer a picture")
+        tag = _tag(picture, stamp, 0)
         if kind in SHOWN:
             return Served(data, MEDIA_TYPES[kind], tag)
         return Served(_stored(data, None), "image/jpeg", tag)
 
-    def thumbnail(self, path: Path, side: int) -> Served:
+    def thumbnail(self, picture: ImageSource, side: int) -> Served:
         """A JPEG whose shorter side has about `side` pixels, kept in memory for the next time."""
-        status = path.stat()
-        key = _tag(path, status.st_mtime_ns, status.st_size, side)
+        key = _tag(picture, _stamp(picture), side)
         with self._lock:
             if key in self._cache:
                 self._cache.move_to_end(key)
                 return self._cache[key]
-        data, _ = _read(path)
+        data, _ = _read(picture)
         served = Served(_stored(data, (side, side)), "image/jpeg", key)
         with self._lock:
             self._bytes += len(served.data) - len(self._cache.get(key, Served(b"", "", "")).data)
@@ -161,13 +173,21 @@ class PictureFiles:
         return served
 
 
-def _read(path: Path) -> tuple[bytes, str]:
+def _read(picture: ImageSource) -> tuple[bytes, str]:
+    """The encoded bytes, and what the picture's stamp was before they were read."""
+    stamp = _stamp(picture)
     try:
-        status = path.stat()
-        return path.read_bytes(), _tag(path, status.st_mtime_ns, status.st_size, 0)
+        return picture.read(), stamp
     except OSError:
-        raise PictureError(404, "the picture's file is gone or cannot be read") from None
+        raise PictureError(404, GONE) from None
 
 
-def _tag(path: Path, *numbers: int) -> str:
-    return hashlib.blake2b(repr((str(path), numbers)).encode(), digest_size=12).hexdigest()
+def _stamp(picture: ImageSource) -> str:
+    try:
+        return picture.stamp()
+    except OSError:
+        raise PictureError(404, GONE) from None
+
+
+def _tag(picture: ImageSource, stamp: str, side: int) -> str:
+    return hashlib.blake2b(repr((picture.name, stamp, side)).encode(), digest_size=12).hexdigest()

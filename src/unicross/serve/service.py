@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable
 from itertools import islice
-from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import anyio.to_thread
@@ -15,12 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from unicross import __version__
+from unicross.data.items import ImageSource
 from unicross.embed import Encoder
 from unicross.hybrid import Mode
 from unicross.search import Query, Searcher
 from unicross.serve.batching import BatchedEncoder
 from unicross.serve.middleware import Metrics
-from unicross.serve.pictures import PictureFiles, inside, read_upload, relative
+from unicross.serve.pictures import PictureFiles, read_upload, relative, stored_picture
 from unicross.store import Condition, Hit, Kind, Row, Store, make_id, parse_where
 from unicross.store.base import MAX_DEPTH
 from unicross.store.cached import Cached
@@ -153,11 +153,11 @@ class Service:
         shown = {**row.built_in, "path": relative(row.path, self.store.info.roots)}
         return {**shown, "columns": dict(row.extra), "picture": picture}
 
-    def file(self, id: str) -> Path:
-        path = inside(self.searcher.row(id).path, self.store.info.roots)
-        if path is None:
+    def picture(self, id: str) -> ImageSource:
+        picture = stored_picture(self.searcher.row(id).path, self.store.info.roots)
+        if picture is None:
             raise HTTPException(404, "the picture's file is not in an indexed folder any more")
-        return path
+        return picture
 
     def info(self) -> dict[str, Any]:
         return {"version": __version__, **self._facets.get()}

@@ -8,15 +8,15 @@ place in it, and size and time are those of the shard. The other columns of a ta
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
-
-import numpy as np
 
 from unicross.data.formats.rows import find_image, image_folders
 from unicross.data.formats.shards import ShardImage
 from unicross.data.images import IMAGE_SUFFIXES
 from unicross.data.items import CaptionKind, ImageFile, ImageSource
 from unicross.data.load import open_source
+from unicross.data.places import home_of
 from unicross.data.walk import walk
 from unicross.embed import Failure
 from unicross.store.base import Row, Value, make_id
@@ -30,8 +30,8 @@ IN_FOLDERS = (".tar", ".parquet", ".arrow")
 
 
 def is_source(place: Path) -> bool:
-    """Whether it is a file, or a folder of shards without pictures beside them."""
-    if place.is_file():
+    """Whether it is a file, a data set of the hub, or a folder of shards without pictures beside them."""
+    if place.is_file() or home_of(place) != place:
         return True
     if not place.is_dir():
         return False
@@ -44,7 +44,7 @@ def read_source(place: Path) -> Catalog:
     place = place.resolve()
     source = open_source(place)
     loaded = source.items(None, "skip")
-    is_table = source.format == "table" and place.is_file()
+    is_table = source.format == "table" and place.is_file() and place.suffix.lower() != ".json"
     extra = _columns(place) if is_table else {}
     images: dict[str, Row] = {}
     texts: dict[str, Row] = {}
@@ -52,27 +52,27 @@ def read_source(place: Path) -> Catalog:
     problems = [p for p in loaded.problems if p.stops or not is_table]  # a table's columns are read here
     failures = [Failure(p.where, f"{p.kind}: {p.what}") for p in problems]
     grouped = bool((loaded.items.image_counts > 1).any()) or bool(loaded.items.kinds)
+    look = lru_cache(maxsize=None)(lambda file: (os.stat(file), file.parent))  # a shard is looked at once
+    folders: set[Path] = set()
     for index in range(len(loaded.items)):
         item = loaded.items[index]
         captions = [caption[:LONGEST_TEXT] for caption in item.captions]
         of_item: dict[str, Value] = {ITEM: item.id} if grouped else {}
         places = [_place(image) for image in item.images]
         for image, (path, file) in zip(item.images, places, strict=True):
-            status = os.stat(file)
+            status, folder = look(file)
+            folders.add(folder)
             first = captions[0] if captions else ""
             id = make_id("image", path)
             columns = extra.get(path, {}) | of_item
-            images[id] = Row(
-                id, "image", path, status.st_size, status.st_mtime, first, file.parent.name, columns
-            )
+            images[id] = Row(id, "image", path, status.st_size, status.st_mtime, first, folder.name, columns)
             pictures[path] = image
         path = places[0][0] if places else ""
         for number, caption in enumerate(captions):
             id = make_id("text", path, caption)
             of_text = of_item | (_kind_columns(item.kinds[number]) if item.kinds else {})
             texts[id] = Row(id, "text", path, caption=caption, extra=extra.get(path, {}) | of_text)
-    folders = {str(_folder(source)) for source in pictures.values()}
-    root = os.path.commonpath(folders) if folders else str(place.parent)
+    root = str(home_of(Path(os.path.commonpath(folders) if folders else place.parent)))
     captioned = frozenset(id for id, row in images.items() if row.caption or row.extra)
     return Catalog(root, images, captioned, texts or None, tuple(failures), pictures)
 
@@ -87,12 +87,8 @@ def _place(image: ImageSource) -> tuple[str, Path]:
     if isinstance(image, ImageFile):
         return str(image.path.absolute()), image.path.absolute()
     assert isinstance(image, ShardImage)
-    (shard,) = image.shards.files(np.array([image.row]))
-    return f"{shard}/{image.name.removeprefix(f'{shard}: ')}", Path(shard)
-
-
-def _folder(image: ImageSource) -> Path:
-    return _place(image)[1].parent
+    shard = image.shards.paths[image.shards.locate(image.row)[0]]
+    return f"{shard}/{image.name[len(f'{shard}: ') :]}", shard
 
 
 def _columns(table: Path) -> dict[str, dict[str, Value]]:

@@ -13,6 +13,7 @@ import torch
 from unicross.config import DataConfig, Recipe
 from unicross.data.formats import require_root
 from unicross.data.load import load_items, read_splits, survey
+from unicross.data.places import is_address
 from unicross.errors import TrainingError, UnicrossError
 from unicross.model import TwoTower
 from unicross.model.weights import require_source
@@ -81,7 +82,8 @@ def _train(
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
     # These cost nothing, and reading the data may take minutes.
-    require_root(Path(recipe.data.root))
+    if not is_address(recipe.data.root):
+        require_root(Path(recipe.data.root))
     for source in (recipe.model.pair, recipe.model.image, recipe.model.text):
         if isinstance(source, str):
             require_source(source)

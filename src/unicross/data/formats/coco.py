@@ -32,7 +32,12 @@ def _files(root: Path) -> list[Path]:
     if root.is_file():
         return [root]
     files = [*json_files(root), *json_files(root / "annotations")]
-    return [path for path in files if json_kind(path) == "coco"]
+    # One that is called as COCO's are and cannot be read is not passed over: reading it says why.
+    return [
+        path
+        for path in files
+        if json_kind(path) == "coco" or (path.name.startswith("captions_") and json_kind(path) is None)
+    ]
 
 
 def read(root: Path, options: ReadOptions) -> tuple[Records, list[Problem]]:

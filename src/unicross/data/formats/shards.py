@@ -49,6 +49,15 @@ class ShardRows:
         number, row_in_file = self.locate(row)
         return f"{self.paths[number]}: row {row_in_file}"
 
+    def find(self, path: Path, place: str) -> int | None:
+        """The row of a picture by what `name` says of it: its file, and its place there."""
+        number = next((k for k, file in enumerate(self.paths) if file == path), None)
+        match = re.fullmatch(r"row (\d{1,18})", place)
+        if number is None or match is None:
+            return None
+        row = int(self._bounds[number]) + int(match[1])
+        return row if row < self._bounds[number + 1] else None
+
     def read(self, row: int) -> bytes:
         """The encoded bytes of the picture of a row. Raises OSError."""
         raise NotImplementedError

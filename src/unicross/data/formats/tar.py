@@ -27,6 +27,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from unicross.batches import Indices
@@ -119,6 +120,14 @@ class TarPictures(ShardRows):
 
     def name(self, row: int) -> str:
         return f"{self.paths[self.locate(row)[0]]}: {self._keys[row].as_py()}"
+
+    def find(self, path: Path, place: str) -> int | None:
+        if path not in self.paths:
+            return None
+        number = self.paths.index(path)
+        start, end = int(self._bounds[number]), int(self._bounds[number + 1])
+        row = pc.index(self._keys.slice(start, end - start), place).as_py()
+        return None if row < 0 or self._offset[start + row] < 0 else start + int(row)
 
     def read(self, row: int) -> bytes:
         number, _ = self.locate(row)

@@ -1,0 +1,49 @@
+"""A picture again by the path that a store keeps of it, where it lies in a shard or a Parquet or Arrow file.
+
+Such a path is that of the file, and behind it the picture's place there: `shards/0.tar/KEY`,
+`x.parquet/row 5`. What is known of a file is kept for the pictures that follow, until the file changes.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from unicross.data.formats import FORMATS, detect
+from unicross.data.formats.shards import ShardImage, ShardRows, file_stamp
+from unicross.data.items import ImageSource
+from unicross.data.records import BY_NAME
+from unicross.errors import DataError
+
+SHARDS = (".tar", ".parquet", ".arrow")
+"""Files that hold pictures."""
+FILES_KNOWN = 32
+"""Files of which the places of pictures are kept in memory."""
+
+
+def shard_of(path: str) -> Path | None:
+    """The existing file that a path leads into; None where it does not lead into one."""
+    return next(
+        (parent for parent in Path(path).parents if parent.suffix in SHARDS and parent.is_file()), None
+    )
+
+
+def picture_in(shard: Path, path: str) -> ImageSource | None:
+    """The picture of a path that leads into a file; None where it is not there (any more)."""
+    try:
+        pictures = _pictures(shard, file_stamp(shard))
+    except (OSError, DataError):
+        return None
+    row = pictures.find(shard, path.removeprefix(f"{shard}/"))
+    return None if row is None else ShardImage(pictures, row)
+
+
+@lru_cache(FILES_KNOWN)
+def _pictures(shard: Path, stamp: str) -> ShardRows:
+    """The pictures of a file, or of the saved folder that it belongs to. Raises DataError."""
+    del stamp  # only a key: of a file that changed, others are read
+    format, source = detect(shard.parent, "arrow") if shard.suffix == ".arrow" else detect(shard, None)
+    pictures = FORMATS[format].read(source, BY_NAME)[0].pictures
+    if not isinstance(pictures, ShardRows):
+        raise DataError(f"{shard}: no pictures inside")
+    return pictures
