@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format clean
+.PHONY: demo test check format soak licences clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -24,6 +24,14 @@ check: $(VENV)/.installed
 format: $(VENV)/.installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# Half an hour of indexing, serving, searching, kills and full disks; see tests/soak.py.
+soak: $(VENV)/.installed
+	$(BIN)/python tests/soak.py --minutes 30
+
+# The licence of every installed package, as the packages say it.
+licences: $(VENV)/.installed
+	$(BIN)/python tests/licences.py
 
 clean:
 	rm -rf $(VENV) runs build .pytest_cache .mypy_cache .ruff_cache

@@ -29,8 +29,9 @@ def client(store: Store) -> Iterator[TestClient]:
         yield client
 
 
-def test_an_api_key_guards_everything_but_the_page(store: Store) -> None:
-    app = create_app(FakeModel(), store, Settings(api_key="open sésame; 1"))
+def test_an_api_key_guards_everything_but_the_page(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unicross.serve.keys.FIRST_DELAY_S", 0.0)
+    app = create_app(FakeModel(), store, Settings(api_key="open sésame; 1", timeout_s=300))
     key = "open sésame; 1".encode()
     with TestClient(app, base_url="http://localhost") as client:
         id = next(iter(store.scan())).id

@@ -32,7 +32,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="module")
 def client(store: Store) -> Iterator[TestClient]:
-    with TestClient(create_app(FakeModel(), store), base_url="http://localhost") as client:
+    with TestClient(
+        create_app(FakeModel(), store, Settings(timeout_s=300)), base_url="http://localhost"
+    ) as client:
         yield client
 
 
@@ -56,7 +58,9 @@ def test_thumbnails_are_small_upright_and_follow_the_file(tmp_path: Path) -> Non
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (1200, 800), "green").save(big.path, exif=exif)
-    with TestClient(create_app(FakeModel(), store), base_url="http://localhost") as client:
+    with TestClient(
+        create_app(FakeModel(), store, Settings(timeout_s=300)), base_url="http://localhost"
+    ) as client:
         first = client.get(f"/images/{big.id}/thumbnail")
         assert Image.open(io.BytesIO(first.content)).size == (320, 480)
         paint(Path(big.path), "purple", (900, 900))
@@ -74,7 +78,9 @@ def test_only_pictures_inside_the_indexed_folders_are_served(tmp_path: Path) -> 
     inside.symlink_to(secret)  # a link out of the indexed folder
     Path(rows["blue.png"].path).write_text("no picture any more: a secret text")
     Path(rows["white.png"].path).unlink()
-    with TestClient(create_app(FakeModel(), store), base_url="http://localhost") as client:
+    with TestClient(
+        create_app(FakeModel(), store, Settings(timeout_s=300)), base_url="http://localhost"
+    ) as client:
         for name in ("red.png", "blue.png", "white.png"):
             for url in (f"/images/{rows[name].id}", f"/images/{rows[name].id}/thumbnail"):
                 answer = client.get(url)

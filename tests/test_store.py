@@ -371,3 +371,15 @@ def test_an_index_keeps_scores_filters_and_deletes_true(
     again = [hit.row.id for hit in store.search(queries[0], 10)]
     assert again[0] == "late"
     assert not set(gone) & set(again)
+
+
+def test_a_row_put_in_again_without_a_user_column_has_lost_it(make: Make) -> None:
+    store = make(INFO)
+    first, other = make_rows(2)
+    first = replace(first, extra={"stars": 3, "author": "ann"})
+    store.upsert([first, other])
+    store.upsert([replace(first, extra={"author": "bob"})])
+    (found,) = store.get([first.id])
+    assert found.extra == {"author": "bob"}
+    assert store.count([Condition("stars", "=", 3)]) == 0
+    assert store.count() == 2

@@ -26,11 +26,15 @@ def serve(
         str | None,
         typer.Option(envvar="UNICROSS_API_KEY", help="Answer only with this key (header X-API-Key)."),
     ] = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option(help="Answer only with a key of this file, NAME KEY a line; it may change meanwhile."),
+    ] = None,
     allow_host: Annotated[
         list[str] | None,
         typer.Option(
-            help="Host name under which it may be asked, besides localhost and --host. With an open "
-            "--host and none given: any."
+            help="Host name under which it may be asked, besides localhost, --host, this machine's name and "
+            "IP addresses."
         ),
     ] = None,
     max_upload_mb: Annotated[float, typer.Option(help="Largest picture taken, in megabytes.")] = 20,
@@ -50,16 +54,18 @@ def serve(
         import uvicorn
 
         from unicross.serve.app import create_app
+        from unicross.serve.connections import configuration
         from unicross.serve.service import Settings
     except ImportError as error:
         raise StoreError(f"serving needs more packages ({error}): pip install 'unicross[serve]'") from error
     from unicross.search import open_model
     from unicross.store import open_store
 
-    named = tuple(name.lower() for name in (*LOOPBACK[:2], "[::1]", host, *(allow_host or ())))
+    own = () if host in LOOPBACK else (socket.gethostname(), socket.getfqdn())
     settings = Settings(
-        hosts=named if host in LOOPBACK or allow_host else (),
+        hosts=tuple(name.lower() for name in (*LOOPBACK[:2], "[::1]", host, *own, *(allow_host or ()))),
         api_key=api_key or None,
+        keys=keys,
         max_upload_bytes=int(max_upload_mb * 1e6),
         max_pixels=int(max_megapixels * 1e6),
         timeout_s=timeout,
@@ -73,12 +79,13 @@ def serve(
         raise StoreError(f"cannot listen on {host}, port {port}: {error}: give another --port") from error
     shown = f"[{host}]" if ":" in host else host
     typer.echo(f"{store} at http://{shown}:{listening.getsockname()[1]} (Ctrl+C stops)", err=True)
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        server_header=False,
-        timeout_keep_alive=10,
-        timeout_graceful_shutdown=10,
-    )
-    with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[listening])
+    if host not in LOOPBACK and not (api_key or keys):
+        typer.echo(
+            f"warning: whoever reaches {shown} may search this store and see its pictures: give --keys "
+            f"FILE or "
+            "--api-key, or leave --host out",
+            err=True,
+        )
+    app.state.service.start()
+    with listening, contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(configuration(app)).run(sockets=[listening])

@@ -26,6 +26,7 @@ from starlette.requests import ClientDisconnect
 from unicross import __version__
 from unicross.embed import Encoder
 from unicross.errors import DataError, QueryError, UnicrossError, UnknownIdError
+from unicross.serve.keys import Keys
 from unicross.serve.middleware import AccessMiddleware, Metrics
 from unicross.serve.pictures import PictureError, Served
 from unicross.serve.service import SearchParameters, Service, Settings, Words
@@ -58,11 +59,13 @@ def create_app(model: Encoder, store: Store, settings: Settings | None = None) -
         service.close()
 
     app = FastAPI(title="unicross", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.state.service = service
     _answer_errors(app)
     _add_routes(app, service)
     _add_pictures(app, service)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    app.add_middleware(AccessMiddleware, metrics=metrics, hosts=settings.hosts, key=settings.api_key)
+    keys = Keys(settings.keys, settings.api_key)
+    app.add_middleware(AccessMiddleware, metrics=metrics, hosts=settings.hosts, keys=keys)
     return app
 
 
@@ -81,7 +84,8 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     async def search_picture(
         parameters: Annotated[SearchParameters, fastapi.Query()], request: Request
     ) -> dict[str, Any]:
-        upload = await _read_body(request, service.settings)
+        with service.reading():
+            upload = await _read_body(request, service.settings)
         return await service.run(lambda: service.search(parameters, upload))
 
     @app.get("/browse", summary="What is in the store, in no order")
@@ -103,11 +107,11 @@ def _add_routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/healthz", summary="Whether the store answers")
     async def healthz() -> dict[str, Any]:
-        return {"status": "ok", "rows": await service.run(service.store.count)}
+        return {"status": "ok", "rows": await service.run(service.store.count, service.watching)}
 
     @app.get("/metrics", summary="Numbers for Prometheus")
     async def metrics() -> Response:
-        service.metrics.rows.set(await service.run(service.store.count))
+        service.metrics.rows.set(await service.run(service.store.count, service.watching))
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/", include_in_schema=False)
@@ -118,7 +122,8 @@ def _add_routes(app: FastAPI, service: Service) -> None:
 def _add_pictures(app: FastAPI, service: Service) -> None:
     @app.get("/images/{id}", summary="A picture as it is")
     async def original(id: str, request: Request) -> Response:
-        return _picture(request, await service.run(lambda: service.pictures.original(service.picture(id))))
+        send = service.run(lambda: service.pictures.original(service.picture(id)), service.drawing)
+        return _picture(request, await send)
 
     @app.get("/images/{id}/thumbnail", summary="A small JPEG of a picture")
     async def thumbnail(id: str, request: Request, side: Side = Side.medium) -> Response:
@@ -162,7 +167,8 @@ async def _read_body(request: Request, settings: Settings) -> bytes:
 
 def _answer_errors(app: FastAPI) -> None:
     def answer(status: int, message: str) -> JSONResponse:
-        return JSONResponse({"error": {"status": status, "message": message}}, status)
+        headers = {"Retry-After": "1"} if status == 503 else None
+        return JSONResponse({"error": {"status": status, "message": message}}, status, headers)
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:

@@ -1,8 +1,9 @@
-"""What every request passes: allowed hosts, the API key, security headers, counting."""
+"""What every request passes: allowed hosts, the API keys, security headers, counting."""
 
 from __future__ import annotations
 
-import hmac
+import asyncio
+import ipaddress
 import json
 import time
 from collections.abc import MutableMapping
@@ -14,9 +15,14 @@ from urllib.parse import unquote_to_bytes
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from unicross.serve.keys import Keys
+
 COOKIE = "unicross_key"
 OPEN_PATHS = frozenset({"/", "/healthz"})
 """What is answered without a key; the page itself must load to ask for one."""
+
+NO_KEY = 401, "an API key is needed: send it as the header X-API-Key"
+WRONG_KEY = 401, "this API key is not known here: send one that is as the header X-API-Key"
 
 HEADERS = {
     b"x-content-type-options": b"nosniff",
@@ -47,17 +53,26 @@ class Metrics:
             buckets=(1, 2, 4, 8, 16, 32),
             registry=self.registry,
         )
+        self.keys = Counter(
+            "unicross_key_requests_total",
+            "Requests by the name of their key.",
+            ("key",),
+            registry=self.registry,
+        )
+        self.shed = Counter(
+            "unicross_shed_total", "Requests refused at once, as too many waited.", registry=self.registry
+        )
         self.rows = Gauge("unicross_rows", "Rows in the store.", registry=self.registry)
 
 
 @dataclass
 class AccessMiddleware:
-    """ASGI middleware. `hosts` empty: under any host name; `key` None: without a key."""
+    """ASGI middleware. `hosts`: the names under which it answers, besides any IP address."""
 
     app: ASGIApp
     metrics: Metrics
-    hosts: tuple[str, ...] = ()
-    key: str | None = None
+    hosts: tuple[str, ...]
+    keys: Keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -78,6 +93,8 @@ class AccessMiddleware:
             if refusal is None:
                 await self.app(scope, receive, send_with_headers)
             else:
+                if refusal is WRONG_KEY:
+                    await asyncio.sleep(self.keys.delay_after_failure((scope.get("client") or ("",))[0]))
                 await _refuse(send_with_headers, *refusal)
         finally:
             route = getattr(scope.get("route"), "path", "other")
@@ -88,14 +105,27 @@ class AccessMiddleware:
         headers: MutableMapping[bytes, bytes] = {}
         for name, value in scope["headers"]:
             headers.setdefault(name.lower(), value)
-        if self.hosts and _host(headers.get(b"host", b"")) not in self.hosts:
+        host = _host(headers.get(b"host", b""))
+        if host not in self.hosts and not _is_address(host):
             return 400, "this host name is not served here (--host, --allow-host)"
         path = scope["path"]
-        if self.key is None or path in OPEN_PATHS or path.startswith("/static/"):
+        if not self.keys.are_wanted or path in OPEN_PATHS or path.startswith("/static/"):
             return None
-        if any(hmac.compare_digest(given, self.key.encode()) for given in _keys(headers)):
-            return None
-        return 401, "an API key is needed: send it as the header X-API-Key"
+        given = [key for key in _keys(headers) if key]
+        name = self.keys.name_of(given)
+        if name is None:
+            return WRONG_KEY if given else NO_KEY
+        self.metrics.keys.labels(name).inc()
+        return None
+
+
+def _is_address(host: str) -> bool:
+    """Whether it is an IP address: a page elsewhere can point a name of its own here, but no address."""
+    try:
+        ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True
 
 
 def _host(header: bytes) -> str:

@@ -1,49 +1,38 @@
 """Pictures in and out of the server: uploads checked and decoded, stored files served, thumbnails.
 
 Nothing is taken by its name: uploads and files are what their first bytes say. No file is opened whose real
-path, links resolved, is not inside an indexed folder.
+path, links resolved, is not inside an indexed folder. All decoding happens in other processes
+(`decoders.py`), uploads and stored pictures apart, so that neither waits for the other.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
-from unicross.data.images import ImageError, as_jpeg, decode, image_kind, reduced, thumbnail
+from unicross.data.images import ImageError
 from unicross.data.items import ImageFile, ImageSource
 from unicross.data.lookup import picture_in, shard_of
-
-MEDIA_TYPES = {
-    "JPEG": "image/jpeg",
-    "PNG": "image/png",
-    "WEBP": "image/webp",
-    "GIF": "image/gif",
-    "AVIF": "image/avif",
-    "BMP": "image/bmp",
-    "TIFF": "image/tiff",
-    "PPM": "image/x-portable-pixmap",
-}
-"""What uploads may be, by Pillow's name; every other decoder stays out of their reach. Stored pictures may be
-whatever was indexed."""
-
-SHOWN = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP")
-"""What browsers show; other files go out as JPEG."""
-
-_DECODERS = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decoder")
-"""Few threads decode, so that few large pictures are in memory at one time, and in few of malloc's arenas."""
+from unicross.serve.decoders import Busy, Decoders
+from unicross.serve.protocol import MEDIA_TYPES
 
 GONE = "the picture's file is gone or cannot be read"
 
 CACHE_BYTES = 64_000_000
 """Memory for thumbnails."""
+LARGEST_SENT = 50_000_000
+"""Bytes of a stored picture that is sent as it is; a larger one goes out as JPEG."""
+STORED_PIXELS = Image.MAX_IMAGE_PIXELS or 100_000_000
+"""The most that indexing takes."""
+NICE = 5
+"""Thumbnails leave room for searches."""
 
 
 class PictureError(Exception):
@@ -63,36 +52,35 @@ class Served:
     tag: str
 
 
-def read_upload(data: bytes, *, max_pixels: int, at_least: int) -> Image.Image:
-    """An uploaded picture, upright and RGB, large ones reduced to no less than `at_least` pixels a side.
+class Uploads:
+    """Decodes pictures that are sent in."""
 
-    Raises PictureError: 415 for what is no picture of a known kind, 413 for too many pixels, 422 for damage.
-    """
+    def __init__(self, *, max_pixels: int, seconds: float, wait_s: float) -> None:
+        """`seconds`: the longest time for one picture; `wait_s`: until its turn comes."""
+        self._max_pixels, self._wait_s = max_pixels, wait_s
+        self.decoders = Decoders(seconds=seconds, max_pixels=max_pixels)
 
-    def work() -> Image.Image:
-        image = decode(data, "the upload", at_least, kinds=tuple(MEDIA_TYPES), max_pixels=max_pixels)
-        return reduced(image, at_least)
+    def read(self, data: bytes, *, at_least: int) -> Image.Image:
+        """An uploaded picture, upright and RGB, large ones reduced to no less than `at_least` pixels a side.
 
+        Raises PictureError: 415 for what is no picture of a known kind, 413 for what is too large or takes
+        too long, 422 for damage, 503 where it would have to wait too long.
+        """
+        job = {"do": "upload", "at_least": at_least, "max_pixels": self._max_pixels}
+        kinds = f" of a kind that is read: {', '.join(MEDIA_TYPES)}"
+        answer, pixels = _decoded(self.decoders, job, data, self._wait_s, "the upload", kinds)
+        return Image.frombytes("RGB", tuple(answer["size"]), pixels)
+
+
+def _decoded(
+    decoders: Decoders, job: Mapping[str, Any], data: bytes, wait_s: float, name: str, kinds: str
+) -> tuple[dict[str, Any], bytes]:
     try:
-        return _DECODERS.submit(work).result()
+        return decoders.run(job, data, wait_s=wait_s)
     except ImageError as error:
-        raise _refusal(error, "the upload", f" of a kind that is read: {', '.join(MEDIA_TYPES)}") from error
-
-
-def _stored(data: bytes, box: tuple[int, int] | None) -> bytes:
-    """A picture that was indexed, of any kind and size that indexing takes, as a JPEG.
-
-    With a `box`, a thumbnail that covers so many pixels; else the whole picture.
-    """
-
-    def work() -> bytes:
-        image = decode(data, "the picture", None if box is None else max(box))
-        return as_jpeg(image) if box is None else thumbnail(image, box, cover=True)
-
-    try:
-        return _DECODERS.submit(work).result()
-    except ImageError as error:
-        raise _refusal(error, "the picture", " of a kind that is read") from error
+        raise _refusal(error, name, kinds) from error
+    except Busy:
+        raise PictureError(503, "other pictures are being decoded: try again in a moment") from None
 
 
 def _refusal(error: ImageError, name: str, kinds: str) -> PictureError:
@@ -103,7 +91,7 @@ def _refusal(error: ImageError, name: str, kinds: str) -> PictureError:
         case "no image":
             return PictureError(415, f"{name} is no picture{kinds}")
         case "too large":
-            return PictureError(413, f"{name} has too many pixels: {error.reason}")
+            return PictureError(413, f"{name} is too large: {error.reason}")
         case "damaged":
             return PictureError(422, f"{name} is damaged and cannot be read")
 
@@ -139,7 +127,10 @@ def relative(path: str, roots: Sequence[str]) -> str:
 class PictureFiles:
     """Stored pictures as they are sent out. Raises PictureError for what cannot be."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, seconds: float, wait_s: float) -> None:
+        """As of `Uploads`."""
+        self._wait_s = wait_s
+        self.decoders = Decoders(seconds=seconds, max_pixels=STORED_PIXELS, niceness=NICE)
         self._cache: OrderedDict[str, Served] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
@@ -147,13 +138,8 @@ class PictureFiles:
     def original(self, picture: ImageSource) -> Served:
         """A picture as it is if browsers show its kind, as JPEG if not."""
         data, stamp = _read(picture)
-        kind = image_kind(data)
-        if kind is None:
-            raise PictureError(415, "the file is no longer a picture")
-        tag = _tag(picture, stamp, 0)
-        if kind in SHOWN:
-            return Served(data, MEDIA_TYPES[kind], tag)
-        return Served(_stored(data, None), "image/jpeg", tag)
+        answer, jpeg = self._run({"do": "original", "again": len(data) > LARGEST_SENT}, data)
+        return Served(jpeg or data, MEDIA_TYPES[answer["kind"]], _tag(picture, stamp, 0))
 
     def thumbnail(self, picture: ImageSource, side: int) -> Served:
         """A JPEG whose shorter side has about `side` pixels, kept in memory for the next time."""
@@ -163,7 +149,8 @@ class PictureFiles:
                 self._cache.move_to_end(key)
                 return self._cache[key]
         data, _ = _read(picture)
-        served = Served(_stored(data, (side, side)), "image/jpeg", key)
+        _, jpeg = self._run({"do": "thumbnail", "side": side}, data)
+        served = Served(jpeg, "image/jpeg", key)
         with self._lock:
             self._bytes += len(served.data) - len(self._cache.get(key, Served(b"", "", "")).data)
             self._cache[key] = served
@@ -171,6 +158,9 @@ class PictureFiles:
                 _, oldest = self._cache.popitem(last=False)
                 self._bytes -= len(oldest.data)
         return served
+
+    def _run(self, job: Mapping[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
+        return _decoded(self.decoders, job, data, self._wait_s, "the picture", " of a kind that is read")
 
 
 def _read(picture: ImageSource) -> tuple[bytes, str]:

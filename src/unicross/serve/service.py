@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
-from typing import Annotated, Any, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import anyio.to_thread
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,11 +18,12 @@ from starlette.exceptions import HTTPException
 from unicross import __version__
 from unicross.data.items import ImageSource
 from unicross.embed import Encoder
+from unicross.errors import DataError, StoreError
 from unicross.hybrid import Mode
 from unicross.search import Query, Searcher
 from unicross.serve.batching import BatchedEncoder
 from unicross.serve.middleware import Metrics
-from unicross.serve.pictures import PictureFiles, read_upload, relative, stored_picture
+from unicross.serve.pictures import PictureError, PictureFiles, Uploads, relative, stored_picture
 from unicross.store import Condition, Hit, Kind, Row, Store, make_id, parse_where
 from unicross.store.base import MAX_DEPTH
 from unicross.store.cached import Cached
@@ -40,21 +43,34 @@ Words = Annotated[str, Field(max_length=1000)]
 class Settings(BaseModel):
     """Limits and access of a server.
 
-    >>> Settings(hosts=(), api_key="SECRET", timeout_s=5)
+    >>> Settings(hosts=("photos.example",), api_key="SECRET", timeout_s=5)
     """
 
     model_config = ConfigDict(frozen=True)
 
     hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "[::1]")
-    """Host names under which the server may be asked (against DNS rebinding); empty: any."""
+    """Host names under which the server may be asked (against DNS rebinding), besides IP addresses."""
     api_key: str | None = None
-    """Answer only requests that have it; None: all."""
+    """Answer only requests that have it, or one of `keys`; all where there is neither."""
+    keys: Path | None = None
+    """A file of named keys; see `keys.py`."""
     max_upload_bytes: int = 20_000_000
     """Of a picture that is sent in, as its file is."""
     max_pixels: int = 50_000_000
     """Of a picture that is sent in, width times height."""
     timeout_s: float = 20.0
     """Longest time for an answer, and for taking an upload, in seconds."""
+    max_waiting: int = 64
+    """Requests that are worked on or wait; who comes then is refused at once."""
+    max_reading: int = 16
+    """Uploads that come in at one time, each of which takes memory."""
+    decode_s: float = 10.0
+    """Longest time for decoding one picture, in seconds; then its decoder is ended."""
+
+
+def is_gone(address: str) -> bool:
+    """Whether a store was a folder that is not there any more."""
+    return "://" not in address and not Path(address).is_dir() and not Path(address).parent.is_file()
 
 
 class SearchParameters(BaseModel):
@@ -84,20 +100,70 @@ class Service:
         self.store = store
         self._encoder = BatchedEncoder(model, metrics.batch.observe)
         self.searcher = Searcher(self._encoder, store)
-        self.pictures = PictureFiles()
+        limits = {"seconds": settings.decode_s, "wait_s": settings.timeout_s / 2}
+        self.uploads = Uploads(max_pixels=settings.max_pixels, **limits)
+        self.pictures = PictureFiles(**limits)
         self.drawing = anyio.CapacityLimiter(os.cpu_count() or 1)  # thumbnails leave room for searches
+        self.watching = anyio.CapacityLimiter(1)  # health is told whatever else waits
+        self._waiting = self._reading = 0
         self._facets = Cached(self._count_facets, FACETS_S)
+
+    def start(self) -> None:
+        """Have decoders ready, so that the first pictures do not wait for their start."""
+        self.uploads.decoders.start()
+        self.pictures.decoders.start()
 
     def close(self) -> None:
         self._encoder.close()
+        self.uploads.decoders.close()
+        self.pictures.decoders.close()
 
     async def run(self, work: Callable[[], T], limiter: anyio.CapacityLimiter | None = None) -> T:
-        """Work in a thread, given up on after the time-out."""
+        """Work in a thread, given up on after the time-out; refused at once where too many wait."""
+        if limiter is not self.watching:
+            self.shed()
+        self._waiting += 1
         try:
             async with asyncio.timeout(self.settings.timeout_s):
-                return await anyio.to_thread.run_sync(work, limiter=limiter, abandon_on_cancel=True)
+                return await anyio.to_thread.run_sync(
+                    lambda: self._told(work), limiter=limiter, abandon_on_cancel=True
+                )
         except TimeoutError:
             raise HTTPException(503, "this took too long: try again, or ask for less") from None
+        finally:
+            self._waiting -= 1
+
+    def shed(self) -> None:
+        """Raise HTTPException where too many requests wait already."""
+        if self._waiting >= self.settings.max_waiting:
+            self._refuse()
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """While an upload comes in. Raises HTTPException where too many do already, or wait."""
+        self.shed()
+        if self._reading >= self.settings.max_reading:
+            self._refuse()
+        self._reading += 1
+        try:
+            yield
+        finally:
+            self._reading -= 1
+
+    def _refuse(self) -> NoReturn:
+        self.metrics.shed.inc()
+        raise HTTPException(503, "too many requests wait here: try again in a moment")
+
+    def _told(self, work: Callable[[], T]) -> T:
+        """The work, with whatever it raises as StoreError where the store itself is gone."""
+        try:
+            return work()
+        except (HTTPException, PictureError, StoreError, DataError):
+            raise
+        except Exception as error:
+            if isinstance(error, OSError) or is_gone(self.store.address):
+                raise StoreError(f"{self.store.address}: {error}") from error
+            raise
 
     def search(self, parameters: SearchParameters, upload: bytes | None) -> dict[str, Any]:
         started = time.perf_counter()
@@ -121,10 +187,9 @@ class Service:
 
     def _query(self, parameters: SearchParameters, upload: bytes | None) -> Query:
         side = 2 * self.searcher.model.picture_rules.side
-        max_pixels = self.settings.max_pixels
         return Query(
             parameters.q or None,
-            image=None if upload is None else read_upload(upload, max_pixels=max_pixels, at_least=side),
+            image=None if upload is None else self.uploads.read(upload, at_least=side),
             like=parameters.like or None,
             minus=parameters.minus,
             where=parse_where(parameters.where, self.store.columns),

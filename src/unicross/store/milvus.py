@@ -74,6 +74,7 @@ class MilvusStore:
                 f"{address}: write a Milvus store as http://host:19530/collection (letters, digits and _)"
             )
         uri, self._name = match.groups()
+        self._is_lite = uri.endswith(".db")
         self.address = address
         with self._errors():
             self._client = MilvusClient(uri=uri, token=os.environ.get(TOKEN, ""), timeout=TIMEOUT_S)
@@ -152,10 +153,21 @@ class MilvusStore:
             new = new_user_columns(rows, {**COLUMNS, **user}, address=self.address)
             self._write_about(info, {**user, **new})
         last = list({row.id: row for row in rows}.values())
+        if self._is_lite:
+            self._forget_columns(last)
         for start in range(0, len(last), REQUEST):
             entities = [_entity(row) for row in last[start : start + REQUEST]]
             with self._errors():
                 self._client.upsert(self._name, entities)
+
+    def _forget_columns(self, rows: Sequence[Row]) -> None:
+        """Take out the rows that these replace, where they had user columns which these lack.
+
+        milvus-lite lays a row over the old one instead of replacing it, so such columns would stay.
+        """
+        old = {row.id: row for row in self.get([row.id for row in rows])}
+        losing = [row.id for row in rows if row.id in old and old[row.id].extra.keys() - row.extra.keys()]
+        self.delete(losing)
 
     def delete(self, ids: Sequence[str]) -> None:
         for start in range(0, len(ids), REQUEST):

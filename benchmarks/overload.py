@@ -1,0 +1,149 @@
+"""A server with more clients than it can serve: how long those accepted wait, and how soon the others are
+told.
+
+    python benchmarks/overload.py CHECKPOINT [--rows 10000] [--clients 1,16,100,500] [--seconds 10] [--keep
+    NAME]
+
+Every client asks for words, one question after another, each over a connection of its own; one that is shed
+waits for as long as `Retry-After` says. The server runs in a process of its own, on the same machine.
+Columns: questions answered a second; p50 and p99 of those answered and of those shed, in milliseconds; the
+share of questions that were shed; what else was answered, by status, of which there should be nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import multiprocessing
+import socket
+import tempfile
+import time
+import urllib.parse
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments import keep
+
+WORDS = [
+    "a dog in the snow",
+    "two children play",
+    "red boat on a lake",
+    "black cat",
+    "street at night",
+    "old man",
+]
+
+
+def serve(checkpoint: str, home: str, port: int) -> None:
+    import uvicorn
+
+    from unicross.search import open_model
+    from unicross.serve.app import create_app
+    from unicross.serve.connections import configuration
+    from unicross.store import open_store
+
+    store = open_store(home)
+    app = create_app(open_model(store, Path(checkpoint), "cpu"), store)
+    uvicorn.Server(configuration(app, host="127.0.0.1", port=port)).run()
+
+
+def fill(checkpoint: str, home: str, rows: int) -> None:
+    """A store of that many drawn vectors."""
+    from unicross.model import TwoTower
+    from unicross.store import Row, StoreInfo, open_store
+
+    model = TwoTower.load(checkpoint, "cpu")
+    vectors = np.random.default_rng(0).standard_normal((rows, model.dim)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    info = StoreInfo(fingerprint=model.fingerprint(), checkpoint=checkpoint, dim=model.dim)
+    store = open_store(home, info)
+    store.upsert([Row(str(i), "image", f"/p/{i}.jpg", vector=vector) for i, vector in enumerate(vectors)])
+    store.optimize()
+    store.close()
+
+
+async def ask(port: int, words: str) -> tuple[int, float]:
+    """The status of an answer and the time until all of it was there, in seconds."""
+    started = time.perf_counter()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    target = f"/search?q={urllib.parse.quote(words)}"
+    writer.write(f"GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+    answer = await reader.read()
+    writer.close()
+    return int(answer.split()[1]), time.perf_counter() - started
+
+
+async def crowd(port: int, clients: int, seconds: float) -> dict[str, Any]:
+    """Many clients at once; a row of figures."""
+    end = time.perf_counter() + seconds
+    times: dict[int, list[float]] = {200: [], 503: []}
+    others: Counter[int] = Counter()
+
+    async def client(number: int) -> None:
+        turn = number
+        while time.perf_counter() < end:
+            status, took = await ask(port, WORDS[turn % len(WORDS)])
+            turn += 1
+            if status in times:
+                times[status].append(took)
+            else:
+                others[status] += 1
+            if status == 503:
+                await asyncio.sleep(1)
+
+    started = time.perf_counter()
+    await asyncio.gather(*(client(number) for number in range(clients)))
+    took = time.perf_counter() - started
+    answered, shed = times[200], times[503]
+    return {
+        "clients": clients,
+        "qps": len(answered) / took,
+        **{f"answered_p{p}_ms": 1e3 * float(np.percentile(answered or [np.nan], p)) for p in (50, 99)},
+        **{f"shed_p{p}_ms": 1e3 * float(np.percentile(shed or [np.nan], p)) for p in (50, 99)},
+        "shed": len(shed) / max(1, len(answered) + len(shed)),
+        "others": dict(others),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("checkpoint")
+    parser.add_argument("--rows", type=int, default=10_000)
+    parser.add_argument("--clients", default="1,16,100,500")
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--keep", help="keep the figures in experiments/benchmarks.json")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="unicross-bench-") as home, socket.socket() as probe:
+        fill(arguments.checkpoint, home, arguments.rows)
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+        probe.close()
+        process = multiprocessing.get_context("spawn").Process(
+            target=serve, args=(arguments.checkpoint, home, port)
+        )
+        process.start()
+        try:
+            while True:
+                try:
+                    asyncio.run(ask(port, "a dog"))
+                    break
+                except OSError:
+                    time.sleep(0.2)
+            figures = []
+            for clients in map(int, arguments.clients.split(",")):
+                figures.append(asyncio.run(crowd(port, clients, arguments.seconds)))
+                print(figures[-1], flush=True)
+                if arguments.keep:
+                    keep(arguments.keep, rows=figures)
+        finally:
+            process.terminate()
+            process.join()
+
+
+if __name__ == "__main__":
+    main()

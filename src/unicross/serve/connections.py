@@ -1,0 +1,74 @@
+"""The server's HTTP connections: none is held by a client that does not finish its request's head."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+HEAD_S = 10.0
+"""Longest time for the head of a request to come in, in seconds."""
+IDLE_S = 10
+"""Longest time between two requests of a connection."""
+MOST_CONNECTIONS = 1000
+"""At one time; who comes then is answered with 503 at once."""
+FINISH_S = 10
+"""How long requests may take to finish when the server is asked to stop."""
+
+
+class Connection(H11Protocol):
+    """uvicorn's connection, closed where a request's head is not there in time.
+
+    uvicorn itself waits for ever for the first request, and for the rest of a head of which a byte came.
+    """
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._is_between_requests():
+            self._expect_head()
+        else:
+            self._forget_deadline()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget_deadline()
+        super().connection_lost(exc)
+
+    def _is_between_requests(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _expect_head(self) -> None:
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(HEAD_S, self._give_up)
+
+    def _forget_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _give_up(self) -> None:
+        self._deadline = None
+        if self._is_between_requests() and not self.transport.is_closing():
+            self.transport.close()
+
+
+def configuration(app: Any, **options: Any) -> uvicorn.Config:
+    """How uvicorn serves an application: connections and their limits as above."""
+    return uvicorn.Config(
+        app,
+        http=Connection,
+        ws="none",
+        log_level="warning",
+        server_header=False,
+        timeout_keep_alive=IDLE_S,
+        timeout_graceful_shutdown=FINISH_S,
+        limit_concurrency=MOST_CONNECTIONS,
+        **options,
+    )
