@@ -65,7 +65,7 @@ demo --out --items --seed
 embed CHECKPOINT FOLDER --out --captions --engine --workers --gpus --device --json
 evaluate CHECKPOINT OVERRIDES --folds --batch-size --device --json
 export MODEL OUT --to --push
-index CHECKPOINT FOLDER --store --captions --prune --moved-from --archive --watch --every --serve --device --json
+index CHECKPOINT FOLDER --store --captions --prune --moved-from --dim --archive --watch --every --serve --device --json
 report FOLDER --out
 search STORE WORDS --image --like --minus --weight --mode --fold --texts --where -k --offset --min-score --model --device --json --sheet --open
 serve STORE --host --port --api-key --allow-host --max-upload-mb --max-megapixels --timeout --model --device
