@@ -68,7 +68,7 @@ export MODEL OUT --to --push
 index CHECKPOINT FOLDER --store --captions --prune --moved-from --dim --archive --watch --every --serve --device --json
 report FOLDER --out
 search STORE WORDS --image --like --minus --weight --mode --fold --texts --where -k --offset --min-score --model --device --json --sheet --open
-serve STORE --host --port --api-key --allow-host --max-upload-mb --max-megapixels --timeout --model --device
+serve STORE --host --port --api-key --allow-host --root-path --max-upload-mb --max-megapixels --timeout --model --device
 store copy SOURCE TARGET
 store forget STORE ROOT
 store info STORE --json

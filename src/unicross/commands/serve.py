@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 from pathlib import Path
 from typing import Annotated
@@ -33,6 +34,10 @@ def serve(
             "--host and none given: any."
         ),
     ] = None,
+    root_path: Annotated[
+        str,
+        typer.Option(help="Path below which a proxy shows it, such as /photos."),
+    ] = "",
     max_upload_mb: Annotated[float, typer.Option(help="Largest picture taken, in megabytes.")] = 20,
     max_megapixels: Annotated[float, typer.Option(help="Largest picture taken, in megapixels.")] = 50,
     timeout: Annotated[float, typer.Option(help="Longest time for an answer, in seconds.")] = 20,
@@ -60,6 +65,7 @@ def serve(
     settings = Settings(
         hosts=named if host in LOOPBACK or allow_host else (),
         api_key=api_key or None,
+        root_path=_checked(root_path),
         max_upload_bytes=int(max_upload_mb * 1e6),
         max_pixels=int(max_megapixels * 1e6),
         timeout_s=timeout,
@@ -82,3 +88,11 @@ def serve(
     )
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listening])
+
+
+def _checked(root_path: str) -> str:
+    """The path without a slash at its end. Raises BadParameter."""
+    root_path = root_path.rstrip("/")
+    if root_path and not re.fullmatch(r"(/[^/?#\s]+)+", root_path):
+        raise typer.BadParameter(f"--root-path {root_path}: write it as /photos")
+    return root_path

@@ -26,6 +26,7 @@ from starlette.requests import ClientDisconnect
 from unicross import __version__
 from unicross.embed import Encoder
 from unicross.errors import DataError, QueryError, UnicrossError, UnknownIdError
+from unicross.serve.below import BelowPath
 from unicross.serve.middleware import AccessMiddleware, Metrics
 from unicross.serve.pictures import PictureError, Served
 from unicross.serve.service import SearchParameters, Service, Settings, Words
@@ -57,12 +58,21 @@ def create_app(model: Encoder, store: Store, settings: Settings | None = None) -
         yield
         service.close()
 
-    app = FastAPI(title="unicross", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
+    app = FastAPI(
+        title="unicross",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        servers=[{"url": settings.root_path or "/"}],
+    )
     _answer_errors(app)
     _add_routes(app, service)
     _add_pictures(app, service)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_middleware(AccessMiddleware, metrics=metrics, hosts=settings.hosts, key=settings.api_key)
+    if settings.root_path:
+        app.add_middleware(BelowPath, root=settings.root_path)
     return app
 
 

@@ -49,6 +49,8 @@ class Settings(BaseModel):
     """Host names under which the server may be asked (against DNS rebinding); empty: any."""
     api_key: str | None = None
     """Answer only requests that have it; None: all."""
+    root_path: str = Field("", pattern=r"^(/[^/?#]+)*$")
+    """The path of another server below which this one stands, such as `/photos`."""
     max_upload_bytes: int = 20_000_000
     """Of a picture that is sent in, as its file is."""
     max_pixels: int = 50_000_000
