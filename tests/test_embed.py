@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from fake_model import COLOURS, FakeModel, gallery, paint
-from unicross.embed import embed_images, find_pictures
-from unicross.errors import DataError
+from unicross.embed import embed_images, find_pictures, shortened
+from unicross.errors import CheckpointError, DataError
 
 
 def test_finding_finds_nested_pictures_sorted_with_their_albums(tmp_path: Path) -> None:
@@ -100,3 +100,17 @@ def test_embed_images_sees_pictures_upright(tmp_path: Path) -> None:
 
 def test_embed_images_of_nothing() -> None:
     assert list(embed_images(FakeModel(), [])) == []
+
+
+def test_vectors_can_be_cut() -> None:
+    model = FakeModel()
+    short = shortened(model, 5)
+    texts = ["red", "a blue sea"]
+    expected = model.encode_texts(texts)[:, :5]
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(short.encode_texts(texts), expected, atol=1e-6)
+    assert short.dim == 5
+    assert short.fingerprint() != model.fingerprint()
+    assert shortened(model, 16) is model
+    with pytest.raises(CheckpointError, match="have 16 numbers, which cannot be cut to 17"):
+        shortened(model, 17)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,6 +119,28 @@ def test_the_page_needs_nothing_from_elsewhere(client: TestClient) -> None:
         assert "http://" not in text, file.name
         assert "https://" not in text, file.name
         assert client.get(f"/static/{file.name}").status_code == 200
+        # a proxy may show the page below a path of its own, which it takes off
+        assert not re.search(r"""(href|src|from|fetch\(|ask\()=? ?["'`]/""", text), file.name
+
+
+def test_below_a_path_that_a_proxy_leaves_on(store: Store) -> None:
+    app = create_app(FakeModel(), store, Settings(root_path="/photos", api_key="k"))
+    with TestClient(app, base_url="http://localhost") as client:
+        for prefix in ("/photos", ""):
+            assert client.get(f"{prefix}/").status_code == 200
+            assert client.get(f"{prefix}/static/app.js").status_code == 200
+            assert refusal(client.get(f"{prefix}/search", params={"q": "red"}))[0] == 401
+            answer = client.get(f"{prefix}/search", params={"q": "red"}, headers={"X-API-Key": "k"})
+            assert names(answer)[0] == "red"
+        assert client.get("/photosearch").status_code == 401
+        redirect = client.get("/photos", follow_redirects=False)
+        assert (redirect.status_code, redirect.headers["location"]) == (307, "/photos/")
+
+
+def test_a_root_path_that_is_none_is_refused() -> None:
+    for path in ("photos", "/photos/", "/a?b"):
+        with pytest.raises(ValueError, match="pattern"):
+            Settings(root_path=path)
 
 
 def test_what_takes_too_long_is_given_up(store: Store) -> None:

@@ -50,6 +50,41 @@ class Encoder(Protocol):
         """N texts -> float32 [N, D], rows of length 1."""
 
 
+@dataclass(frozen=True)
+class Shortened:
+    """An encoder whose vectors are the first `dim` numbers of another's, made to length 1 again."""
+
+    inner: Encoder
+    dim: int
+
+    @property
+    def picture_rules(self) -> PictureRules:
+        return self.inner.picture_rules
+
+    def fingerprint(self) -> str:
+        return f"{self.inner.fingerprint()}:{self.dim}"
+
+    def encode_pixels(self, pixels: Pixels, /) -> Vectors:
+        return self._cut(self.inner.encode_pixels(pixels))
+
+    def encode_texts(self, texts: Sequence[str], /) -> Vectors:
+        return self._cut(self.inner.encode_texts(texts))
+
+    def _cut(self, vectors: Vectors) -> Vectors:
+        short = vectors[:, : self.dim]  # [N, D] -> [N, dim]
+        lengths = np.linalg.norm(short, axis=1, keepdims=True)
+        return (short / np.maximum(lengths, 1e-12)).astype(np.float32)
+
+
+def shortened(model: Encoder, dim: int) -> Encoder:
+    """The encoder with vectors of `dim` numbers. Raises CheckpointError where its own have fewer."""
+    if not 1 <= dim <= model.dim:
+        raise CheckpointError(
+            f"the model's vectors have {model.dim} numbers, which cannot be cut to {dim}: give fewer"
+        )
+    return model if dim == model.dim else Shortened(model, dim)
+
+
 @dataclass(frozen=True, slots=True)
 class FoundFile:
     """A picture file as the walk saw it."""

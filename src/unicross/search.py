@@ -8,21 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 import numpy as np
 
 from unicross.data.images import AnyImage
-from unicross.embed import Encoder, embed_images
+from unicross.embed import Encoder, embed_images, shortened
 from unicross.errors import NOT_FINITE, CheckpointError, DataError, QueryError, StoreError, UnknownIdError
 from unicross.folding import fold, near_duplicates, same_value
 from unicross.fusion import unquoted
 from unicross.hybrid import CANDIDATES, Mode, hybrid_hits
 from unicross.store import Condition, Hit, Kind, Row, Store, Where, open_store
 from unicross.store.base import MAX_DEPTH, Vector, check_depth
-
-if TYPE_CHECKING:
-    from unicross.model import TwoTower
 
 MINUS_WEIGHT = 0.5
 """How much of an unwanted text's vector is taken away from the query's."""
@@ -223,7 +220,7 @@ def open_searcher(
     return Searcher(open_model(store, model, device), store)
 
 
-def open_model(store: Store, path: Path | None = None, device: str | None = None) -> TwoTower:
+def open_model(store: Store, path: Path | None = None, device: str | None = None) -> Encoder:
     """The model that filled a store: where the store remembers it, or at `path`.
 
     Raises StoreError where it is not there or cannot be read.
@@ -238,6 +235,6 @@ def open_model(store: Store, path: Path | None = None, device: str | None = None
                 "give its new place with --model"
             )
     try:
-        return TwoTower.load(path, device)
+        return shortened(TwoTower.load(path, device), store.info.dim)
     except CheckpointError as error:
         raise StoreError(f"the model of {store.address}: {error}") from error

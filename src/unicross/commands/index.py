@@ -42,6 +42,12 @@ def index(
     moved_from: Annotated[
         Path | None, typer.Option(help="Where these pictures were before: they are not embedded again.")
     ] = None,
+    dim: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Cut vectors to so many numbers; a model trained with losses.dims bears it best."
+        ),
+    ] = None,
     archive: Annotated[
         Path | None,
         typer.Option(
@@ -62,6 +68,7 @@ def index(
     that was cut off goes on where it stopped.
     """
     from unicross.data.places import local_copy
+    from unicross.embed import shortened
     from unicross.errors import DataError
     from unicross.model import TwoTower
     from unicross.run import calibration_of, model_address
@@ -71,8 +78,9 @@ def index(
     from unicross.store.index import index as run
 
     place = local_copy(folder)
-    model = TwoTower.load(checkpoint, device)
-    print_preparation(model)
+    tower = TwoTower.load(checkpoint, device)
+    print_preparation(tower)
+    model = shortened(tower, dim or tower.dim)
     info = StoreInfo(fingerprint=model.fingerprint(), checkpoint=model_address(checkpoint), dim=model.dim)
     target = open_store(store, create=info)
     embeddings = EmbeddingArchive(archive) if archive else archive_of(store)
@@ -91,7 +99,7 @@ def index(
             )
         moved_from = None  # for those that follow
         if report.changed and (not watch or target.info.calibration is None):
-            target.remember(calibration=calibration_of(checkpoint) or calibrate(target))
+            target.remember(calibration=(None if dim else calibration_of(checkpoint)) or calibrate(target))
         if not watch or report.changed or not reported.issuperset(report.failed):
             _print(report, store, target.count(), reported, json=json)
         reported.update(report.failed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 from pathlib import Path
 from typing import Annotated
@@ -37,6 +38,10 @@ def serve(
             "IP addresses."
         ),
     ] = None,
+    root_path: Annotated[
+        str,
+        typer.Option(help="Path below which a proxy shows it, such as /photos."),
+    ] = "",
     max_upload_mb: Annotated[float, typer.Option(help="Largest picture taken, in megabytes.")] = 20,
     max_megapixels: Annotated[float, typer.Option(help="Largest picture taken, in megapixels.")] = 50,
     timeout: Annotated[float, typer.Option(help="Longest time for an answer, in seconds.")] = 20,
@@ -66,6 +71,7 @@ def serve(
         hosts=tuple(name.lower() for name in (*LOOPBACK[:2], "[::1]", host, *own, *(allow_host or ()))),
         api_key=api_key or None,
         keys=keys,
+        root_path=_checked(root_path),
         max_upload_bytes=int(max_upload_mb * 1e6),
         max_pixels=int(max_megapixels * 1e6),
         timeout_s=timeout,
@@ -89,3 +95,11 @@ def serve(
     app.state.service.start()
     with listening, contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(configuration(app)).run(sockets=[listening])
+
+
+def _checked(root_path: str) -> str:
+    """The path without a slash at its end. Raises BadParameter."""
+    root_path = root_path.rstrip("/")
+    if root_path and not re.fullmatch(r"(/[^/?#\s]+)+", root_path):
+        raise typer.BadParameter(f"--root-path {root_path}: write it as /photos")
+    return root_path

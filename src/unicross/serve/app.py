@@ -26,6 +26,7 @@ from starlette.requests import ClientDisconnect
 from unicross import __version__
 from unicross.embed import Encoder
 from unicross.errors import DataError, QueryError, UnicrossError, UnknownIdError
+from unicross.serve.below import BelowPath
 from unicross.serve.keys import Keys
 from unicross.serve.middleware import AccessMiddleware, Metrics
 from unicross.serve.pictures import PictureError, Served
@@ -58,7 +59,14 @@ def create_app(model: Encoder, store: Store, settings: Settings | None = None) -
         yield
         service.close()
 
-    app = FastAPI(title="unicross", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
+    app = FastAPI(
+        title="unicross",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        servers=[{"url": settings.root_path or "/"}],
+    )
     app.state.service = service
     _answer_errors(app)
     _add_routes(app, service)
@@ -66,6 +74,8 @@ def create_app(model: Encoder, store: Store, settings: Settings | None = None) -
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     keys = Keys(settings.keys, settings.api_key)
     app.add_middleware(AccessMiddleware, metrics=metrics, hosts=settings.hosts, keys=keys)
+    if settings.root_path:
+        app.add_middleware(BelowPath, root=settings.root_path)
     return app
 
 

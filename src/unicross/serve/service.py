@@ -54,6 +54,8 @@ class Settings(BaseModel):
     """Answer only requests that have it, or one of `keys`; all where there is neither."""
     keys: Path | None = None
     """A file of named keys; see `keys.py`."""
+    root_path: str = Field("", pattern=r"^(/[^/?#]+)*$")
+    """The path of another server below which this one stands, such as `/photos`."""
     max_upload_bytes: int = 20_000_000
     """Of a picture that is sent in, as its file is."""
     max_pixels: int = 50_000_000

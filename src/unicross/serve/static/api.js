@@ -15,8 +15,8 @@ export async function ask(path, { body, signal } = {}) {
   return answer;
 }
 
-export const thumbnail = (id, side = 320) => `/images/${encodeURIComponent(id)}/thumbnail?side=${side}`;
-export const original = (id) => `/images/${encodeURIComponent(id)}`;
+export const thumbnail = (id, side = 320) => `images/${encodeURIComponent(id)}/thumbnail?side=${side}`;
+export const original = (id) => `images/${encodeURIComponent(id)}`;
 
 // Pictures are made small before they travel; what the browser cannot read travels as it is.
 export async function shrink(file, longest = 1024) {

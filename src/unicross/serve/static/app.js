@@ -1,9 +1,12 @@
 // The page: state in, results out. Drawing is in view.js, the address in state.js, the large view in viewer.js.
 
-import { ask, shrink, thumbnail } from "/static/api.js";
-import { address, emptyState, filterCount, readAddress, request } from "/static/state.js";
-import { $, el, facets, message, skeletons, tile, welcome } from "/static/view.js";
-import { Viewer } from "/static/viewer.js";
+import { ask, shrink, thumbnail } from "./api.js";
+import { startPicking } from "./picking.js";
+import { isSelected, select, startSelection } from "./selection.js";
+import { address, emptyState, filterCount, isByWords, readAddress, request } from "./state.js";
+import { LANGUAGES, language, t, translate } from "./texts.js";
+import { $, cell, el, facets, message, percent, skeletons, welcome } from "./view.js";
+import { Viewer } from "./viewer.js";
 
 const PAGE = 24;
 
@@ -23,6 +26,7 @@ const viewer = new Viewer({
   },
   onLike: (like) => go({ ...emptyState(), kind: "image", where: state.where, like }),
   onWords: (q) => go({ ...emptyState(), where: state.where, q }),
+  onPart: (blob) => searchWith(blob),
   onEnd: () => load(),
 });
 
@@ -43,7 +47,7 @@ async function search() {
   loading = null;
   $("message").hidden = true;
   $("results").replaceChildren(...skeletons(12));
-  $("status").textContent = "Searching …";
+  $("status").textContent = t("searching");
   window.scrollTo({ top: 0 });
   await load();
 }
@@ -72,7 +76,7 @@ function show(answer, first) {
   const start = hits.length;
   hits = [...hits, ...fresh];
   more = answer.more && fresh.length > 0;
-  $("results").append(...fresh.map((hit, i) => tile(hit, start + i, hits[0].score ?? 1)));
+  $("results").append(...fresh.map((hit, i) => cell(hit, start + i, hits[0].score ?? 1, isSelected(hit), select)));
   $("status").textContent = describe(answer);
   if (!hits.length) nothing();
   viewer.update();
@@ -82,17 +86,20 @@ const resting = () => !picture && !state.q.trim() && !state.like;
 
 function describe(answer) {
   if (!hits.length) return "";
-  const what = state.kind === "text" ? "texts" : "pictures";
-  if (resting()) return filterCount(state) ? `${hits.length}${more ? "+" : ""} ${what} with these filters` : "";
-  const subject = state.like ? "like the chosen one" : picture ? (state.q ? `for “${state.q}” and your picture` : "like your picture") : `for “${state.q}”`;
-  return `${more ? "Best" : "All"} ${hits.length} ${what} ${subject} · ${Math.round(answer.took_ms)} ms`;
+  const what = t(state.kind === "text" ? "whatTexts" : "whatPictures");
+  if (resting()) return filterCount(state) ? t("filtered", { count: `${hits.length}${more ? "+" : ""}`, what }) : "";
+  const subject = state.like ? t("likeChosen") : picture ? t(state.q ? "forBoth" : "likeYours", state) : t("forWords", state);
+  return `${t(more ? "best" : "all", { count: hits.length, what, subject })} · ${Math.round(answer.took_ms)} ms`;
 }
 
 function nothing() {
   $("results").replaceChildren();
-  const actions = filterCount(state) ? [el("button", { className: "quiet", onclick: clearFilters }, "Clear the filters")] : [];
-  if (!info?.rows?.image && !info?.rows?.text) message("Nothing is indexed yet", "Fill this store with `unicross index CHECKPOINT FOLDER --store STORE`; this page sees new pictures at once.");
-  else message("Nothing found", filterCount(state) ? "No row meets all the filters." : "There is nothing of this kind in the store.", { actions });
+  const actions = filterCount(state) ? [el("button", { className: "quiet", onclick: clearFilters }, t("clearFilters"))] : [];
+  if (!info?.rows?.image && !info?.rows?.text) message(t("emptyStore"), t("emptyStoreHow"));
+  else if (state.likely && isByWords(state, picture)) {
+    const nearest = el("button", { className: "quiet", onclick: () => refine({ likely: 0 }) }, t("nearest"));
+    message(t("unlikely"), t("unlikelyHow", { share: percent(state.likely) }), { actions: [nearest] });
+  } else message(t("nothing"), t(filterCount(state) ? "nothingFilters" : "nothingKind"), { actions });
 }
 
 function fail(error) {
@@ -104,8 +111,8 @@ function fail(error) {
   }
   $("status").textContent = "";
   if (!hits.length) $("results").replaceChildren();
-  const again = el("button", { className: "quiet", onclick: search }, "Try again");
-  message("That did not work", error.message, { bad: true, actions: [again] });
+  const again = el("button", { className: "quiet", onclick: search }, t("again"));
+  message(t("failed"), error.message, { bad: true, actions: [again] });
 }
 
 // ---------------------------------------------------------------- the picture that is searched with
@@ -135,26 +142,6 @@ $("file").onchange = () => searchWith($("file").files[0]);
 $("chip-remove").onclick = () => go({ ...state, like: "", item: "" });
 $("chip-image").onerror = () => $("chip-image").src && showChip(null);
 
-addEventListener("paste", (event) => {
-  const file = [...(event.clipboardData?.files ?? [])].find((one) => one.type.startsWith("image/"));
-  if (file) {
-    event.preventDefault();
-    searchWith(file);
-  }
-});
-let depth = 0; // dragenter and dragleave come for every child too
-const isFile = (event) => event.dataTransfer?.types.includes("Files");
-addEventListener("dragenter", (event) => isFile(event) && ((depth += 1), document.body.classList.add("dropping")));
-addEventListener("dragleave", () => (depth = Math.max(0, depth - 1)) || document.body.classList.remove("dropping"));
-addEventListener("dragover", (event) => isFile(event) && event.preventDefault());
-addEventListener("drop", (event) => {
-  depth = 0;
-  document.body.classList.remove("dropping");
-  if (!isFile(event)) return;
-  event.preventDefault();
-  searchWith(event.dataTransfer.files[0]);
-});
-
 // ---------------------------------------------------------------- words and filters
 
 $("search").onsubmit = (event) => {
@@ -168,9 +155,12 @@ $("home").onclick = (event) => {
 };
 const refine = (changes) => go({ ...state, ...changes, item: "" }, { keepPicture: true });
 for (const input of document.querySelectorAll("[name=kind]")) input.onchange = () => refine({ kind: input.value });
-for (const name of ["minus", "after", "before"]) $(name).onchange = () => refine({ [name]: $(name).value });
+for (const name of ["minus", "after", "before", "mode"]) $(name).onchange = () => refine({ [name]: $(name).value });
+$("likely").oninput = () => ($("likely-said").value = percent(Number($("likely").value)));
+$("likely").onchange = () => refine({ likely: Number($("likely").value) });
+$("fold").onchange = () => refine({ fold: $("fold").checked });
 $("weight").onchange = () => refine({ weight: Number($("weight").value) });
-const clearFilters = () => refine({ where: {}, minus: "", after: "", before: "", kind: "image" });
+const clearFilters = () => refine({ where: {}, minus: "", after: "", before: "", kind: "image", mode: "vector", likely: 0, fold: false });
 $("clear").onclick = clearFilters;
 $("filters-toggle").onclick = () => {
   $("filters").hidden = !$("filters").hidden;
@@ -180,7 +170,10 @@ $("filters-toggle").onclick = () => {
 // The controls as the state says.
 function fill() {
   $("words").value = state.q;
-  for (const name of ["minus", "after", "before", "weight"]) $(name).value = state[name];
+  for (const name of ["minus", "after", "before", "weight", "mode", "likely"]) $(name).value = state[name];
+  $("fold").checked = state.fold;
+  $("likely-field").hidden = !info?.likelihood;
+  $("likely-said").value = percent(state.likely);
   document.querySelector(`[name=kind][value=${state.kind}]`).checked = true;
   const count = filterCount(state);
   $("filters-count").textContent = count || "";
@@ -210,7 +203,7 @@ new IntersectionObserver((entries) => entries[0].isIntersecting && hits.length &
 
 addEventListener("keydown", (event) => {
   if (viewer.open || $("key-dialog").open || event.ctrlKey || event.metaKey || event.altKey) return;
-  const typing = event.target.matches?.("input, select, textarea");
+  const typing = event.target.matches?.("input:not(.pick), select, textarea");
   if (event.key === "/" && !typing) {
     event.preventDefault();
     $("words").select();
@@ -220,8 +213,8 @@ addEventListener("keydown", (event) => {
   } else if (event.key === "ArrowDown" && event.target === $("words")) {
     event.preventDefault();
     tileAt(0)?.focus();
-  } else if (event.target.matches?.("a.tile")) {
-    moveFrom(Number(event.target.dataset.place), event);
+  } else if (event.target.matches?.("a.tile, .pick")) {
+    moveFrom(Number(event.target.dataset.place ?? event.target.dataset.pick), event);
   }
 });
 
@@ -233,6 +226,8 @@ function moveFrom(place, event) {
     event.preventDefault();
     if (place + step < 0) $("words").focus();
     else tileAt(Math.min(place + step, hits.length - 1))?.focus();
+  } else if (event.key === "x" || event.key === "X") {
+    $("results").querySelector(`[data-pick="${place}"]`)?.click();
   } else if (event.key === "m" || event.key === "M") {
     go({ ...emptyState(), where: state.where, like: hits[place].id });
   }
@@ -247,7 +242,7 @@ $("theme").onclick = () => {
   localStorage.setItem("theme", root.dataset.theme);
 };
 $("key-dialog").addEventListener("close", () => {
-  document.cookie = `unicross_key=${encodeURIComponent($("key").value)}; path=/; SameSite=Strict`;
+  document.cookie = `unicross_key=${encodeURIComponent($("key").value)}; path=${location.pathname}; SameSite=Strict`;
   $("key").value = "";
   start();
 });
@@ -259,14 +254,23 @@ addEventListener("popstate", () => {
   search();
 });
 
+startSelection(() => document.querySelectorAll(".pick").forEach((box) => (box.checked = false)));
+startPicking({ onFile: searchWith, onItem: (id) => go({ ...emptyState(), where: state.where, like: id }), idOf: (node) => hits[Number(node.dataset.place)]?.id });
+$("language").append(...Object.entries(LANGUAGES).map(([code, name]) => el("option", { value: code, selected: code === language }, name)));
+$("language").onchange = () => {
+  localStorage.setItem("language", $("language").value);
+  location.reload();
+};
+
 async function start() {
+  translate();
   fill();
   const { item } = state;
-  info = await ask("/info").catch(() => null);
+  info = await ask("info").catch(() => null);
   fill();
   if (filterCount(state)) $("filters-toggle").click();
   await search();
   if (resting() && matchMedia("(hover: hover)").matches) $("words").focus();
-  if (item) ask(`/items/${encodeURIComponent(item)}`).then((row) => viewer.show(hits.find((hit) => hit.id === row.id) ?? { score: null, ...row })).catch(fail);
+  if (item) ask(`items/${encodeURIComponent(item)}`).then((row) => viewer.show(hits.find((hit) => hit.id === row.id) ?? { score: null, ...row })).catch(fail);
 }
 start();

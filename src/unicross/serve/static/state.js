@@ -1,6 +1,6 @@
 // What is asked for, and its place in the address, so that every search can be shared.
 
-export const emptyState = () => ({ q: "", like: "", kind: "image", minus: "", where: {}, after: "", before: "", weight: 0.5, item: "" });
+export const emptyState = () => ({ q: "", like: "", kind: "image", minus: "", where: {}, after: "", before: "", weight: 0.5, mode: "vector", likely: 0, fold: false, item: "" });
 
 export function readAddress(search = location.search) {
   const given = new URLSearchParams(search);
@@ -9,6 +9,10 @@ export function readAddress(search = location.search) {
   if (given.get("kind") === "text") state.kind = "text";
   const weight = parseFloat(given.get("weight"));
   if (weight >= 0 && weight <= 1) state.weight = weight;
+  if (["text", "hybrid"].includes(given.get("mode"))) state.mode = given.get("mode");
+  const likely = parseFloat(given.get("likely"));
+  if (likely >= 0 && likely <= 1) state.likely = likely;
+  state.fold = given.get("fold") === "1";
   for (const condition of given.getAll("where")) {
     const [, column, value] = condition.match(/^([A-Za-z_]\w*)=(.*)$/s) ?? [];
     if (column) state.where[column] = value;
@@ -20,10 +24,13 @@ export function address(state) {
   const given = new URLSearchParams();
   for (const name of ["q", "like", "minus", "after", "before"]) if (state[name]) given.set(name, state[name]);
   if (state.kind === "text") given.set("kind", "text");
+  if (state.mode !== "vector") given.set("mode", state.mode);
+  if (state.likely) given.set("likely", state.likely);
+  if (state.fold) given.set("fold", "1");
   for (const [column, value] of Object.entries(state.where)) given.append("where", `${column}=${value}`);
   if (state.item) given.set("item", state.item);
   const text = given.toString();
-  return text ? `/?${text}` : "/";
+  return text ? `?${text}` : location.pathname;
 }
 
 // The request for one page of results; `picture` says whether a picture is sent with it.
@@ -32,13 +39,19 @@ export function request(state, picture, offset, k) {
   for (const [column, value] of Object.entries(state.where)) given.append("where", `${column}=${value}`);
   if (state.after) given.append("where", `mtime>=${state.after}`);
   if (state.before) given.append("where", `mtime<=${state.before}T23:59:59`);
-  if (!picture && !state.q.trim() && !state.like) return `/browse?${given}`;
+  if (!picture && !state.q.trim() && !state.like) return `browse?${given}`;
   if (state.like) given.set("like", state.like);
   else if (state.q.trim()) given.set("q", state.q);
   if (picture && state.q.trim()) given.set("weight", state.weight);
+  if (state.q.trim() && !state.like && state.mode !== "vector") given.set("mode", state.mode);
+  if (state.fold) given.set("fold", "true");
+  if (state.likely && isByWords(state, picture)) given.set("min_score", state.likely);
   for (const words of state.minus.split(",")) if (words.trim()) given.append("minus", words.trim());
-  return `/search?${given}`;
+  return `search?${given}`;
 }
 
 export const filterCount = (state) =>
-  Object.keys(state.where).length + Boolean(state.minus.trim()) + Boolean(state.after) + Boolean(state.before) + (state.kind === "text");
+  Object.keys(state.where).length + Boolean(state.minus.trim()) + Boolean(state.after) + Boolean(state.before) + (state.kind === "text") + (state.mode !== "vector") + Boolean(state.likely) + state.fold;
+
+// Whether pictures are looked for by words and nothing else: of these one knows how likely they are a match.
+export const isByWords = (state, picture) => state.kind === "image" && !picture && !state.like && !state.minus.trim() && Boolean(state.q.trim());

@@ -1,6 +1,7 @@
 // Drawing: plain functions from data to elements. Text never becomes markup.
 
-import { thumbnail } from "/static/api.js";
+import { thumbnail } from "./api.js";
+import { language, t } from "./texts.js";
 
 export const $ = (id) => document.getElementById(id);
 
@@ -13,17 +14,28 @@ export function el(tag, properties = {}, ...children) {
 }
 
 const fileName = (item) => item.path.split("/").pop();
-export const titleOf = (item) => item.caption || fileName(item) || "A text without words";
-export const altOf = (item) => item.caption || `Picture ${fileName(item)}`;
+export const titleOf = (item) => item.caption || fileName(item) || t("wordless");
+export const altOf = (item) => item.caption || t("picture", { name: fileName(item) });
 
-export function tile(item, place, best) {
+export const percent = (share) => share.toLocaleString(language, { style: "percent", maximumFractionDigits: 0 });
+const told = (item) => (item.likelihood === null || item.likelihood === undefined ? item.score.toFixed(3) : percent(item.likelihood));
+
+// A result: a link with its picture, and beside it the box that selects it.
+export function cell(item, place, best, selected, onSelect) {
+  const box = el("input", { type: "checkbox", className: "pick", checked: selected, ariaLabel: t("select", { name: titleOf(item) }), onchange: () => onSelect(item, box.checked) });
+  box.dataset.pick = place;
+  return el("div", { className: `cell ${item.kind}` }, tile(item, place, best), box);
+}
+
+function tile(item, place, best) {
   const image = item.picture && el("img", { alt: item.kind === "image" ? altOf(item) : "", loading: place < 12 ? "eager" : "lazy", decoding: "async", className: "waiting" });
-  const frame = el("span", { className: "frame" }, image);
+  const more = item.others?.length ? el("span", { className: "more", title: t("duplicates") }, `+${item.others.length}`) : null;
+  const frame = el("span", { className: "frame" }, image, more);
   const caption = el("span", { className: item.caption ? "caption" : "caption name" }, titleOf(item));
-  const score = item.score === null ? null : el("span", { className: "score", title: "Cosine similarity" }, item.score.toFixed(3));
+  const score = item.score === null ? null : el("span", { className: "score", title: t(item.likelihood === null ? "score" : "likelihood") }, told(item));
   const meter = item.score === null || item.kind === "text" ? null : el("span", { className: "meter" });
   if (meter) meter.style.setProperty("--share", `${Math.max(0, Math.min(100, (100 * item.score) / Math.max(best, 0.01)))}%`);
-  const node = el("a", { className: `tile ${item.kind}`, href: `/?item=${item.id}`, dataset: { place } }, item.kind === "text" && !image ? null : frame, meter, caption, score);
+  const node = el("a", { className: `tile ${item.kind}`, href: `?item=${item.id}`, dataset: { place } }, item.kind === "text" && !image ? null : frame, meter, caption, score);
   if (image) {
     image.addEventListener("load", () => image.classList.remove("waiting"));
     image.addEventListener("error", () => node.classList.add("broken"));
@@ -48,8 +60,8 @@ export function welcome(info, onExample) {
   return el(
     "div",
     { className: "welcome", style: "grid-column: 1 / -1" },
-    el("h1", {}, `${count.toLocaleString()} ${count === 1 ? "picture" : "pictures"}. Say what you are looking for.`),
-    el("p", {}, "Words, a picture that you drop or paste, or both."),
+    el("h1", {}, count === 1 ? t("welcomeOne") : t("welcome", { count: count.toLocaleString(language) })),
+    el("p", {}, t("welcomeHow")),
     examples.length ? el("div", { className: "examples" }, ...examples) : null,
   );
 }
@@ -57,12 +69,12 @@ export function welcome(info, onExample) {
 export function facets(info, state, onChange) {
   const choices = Object.entries(info.values).filter(([, values]) => values.length > 1);
   return choices.map(([column, values]) => {
-    const select = el("select", { onchange: () => onChange(column, select.value) }, el("option", { value: "" }, "Any"));
-    for (const [value, count] of values) select.append(el("option", { value: String(value) }, `${value === "" ? "(none)" : value} (${count.toLocaleString()})`));
+    const select = el("select", { onchange: () => onChange(column, select.value) }, el("option", { value: "" }, t("any")));
+    for (const [value, count] of values) select.append(el("option", { value: String(value) }, `${value === "" ? t("none") : value} (${count.toLocaleString(language)})`));
     const chosen = state.where[column] ?? "";
     if (chosen && !values.some(([value]) => String(value) === chosen)) select.append(el("option", { value: chosen }, chosen));
     select.value = chosen;
-    const label = column.charAt(0).toUpperCase() + column.slice(1).replaceAll("_", " ");
+    const label = column === "album" ? t("album") : column.charAt(0).toUpperCase() + column.slice(1).replaceAll("_", " ");
     return el("label", { className: "field" }, el("span", { className: "label" }, label), select);
   });
 }
@@ -72,11 +84,12 @@ const bytes = (size) => (size >= 1e6 ? `${(size / 1e6).toFixed(1)} MB` : `${Math
 export function facts(item) {
   const rows = [];
   const add = (name, value) => rows.push(el("dt", {}, name), el("dd", {}, String(value)));
-  if (item.score !== null && item.score !== undefined) add("Score", item.score.toFixed(3));
-  if (item.path) add("File", item.path);
-  if (item.album) add("Album", item.album);
-  if (item.mtime) add("Changed", new Date(item.mtime * 1000).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" }));
-  if (item.size) add("Size", bytes(item.size));
+  if (item.score !== null && item.score !== undefined) add(t("score"), item.score.toFixed(3));
+  if (item.likelihood !== null && item.likelihood !== undefined) add(t("likelihood"), percent(item.likelihood));
+  if (item.path) add(t("fileName"), item.path);
+  if (item.album) add(t("album"), item.album);
+  if (item.mtime) add(t("changed"), new Date(item.mtime * 1000).toLocaleString(language, { dateStyle: "medium", timeStyle: "short" }));
+  if (item.size) add(t("size"), bytes(item.size));
   for (const [name, value] of Object.entries(item.columns)) add(name.charAt(0).toUpperCase() + name.slice(1).replaceAll("_", " "), value);
   return rows;
 }

@@ -1,13 +1,17 @@
 // The large view of one hit, with its neighbours left and right.
 
-import { ask, original, thumbnail } from "/static/api.js";
-import { $, altOf, el, facts, titleOf } from "/static/view.js";
+import { ask, original, thumbnail } from "./api.js";
+import { Crop } from "./crop.js";
+import { t } from "./texts.js";
+import { $, altOf, el, facts, titleOf } from "./view.js";
 
 export class Viewer {
   // `hits()` gives the results, `onMove(item)` is told what is shown (null: closed), `onLike(id)` and
-  // `onWords(text)` start searches, `onEnd()` loads more results.
-  constructor({ hits, onMove, onLike, onWords, onEnd }) {
+  // `onWords(text)` start searches, `onPart(blob)` searches with a part of the picture, `onEnd()` loads more results.
+  constructor({ hits, onMove, onLike, onWords, onPart, onEnd }) {
     Object.assign(this, { hits, onMove, onLike, onWords, onEnd, item: null });
+    this.crop = new Crop({ onCut: (blob) => this.leave(() => onPart(blob)), onEnd: () => $("viewer-part").focus() });
+    $("viewer-part").onclick = () => (this.crop.on ? this.crop.stop() : this.crop.start($("viewer-image")));
     this.dialog = $("viewer");
     $("viewer-close").onclick = () => this.dialog.close();
     $("viewer-previous").onclick = () => this.step(-1);
@@ -15,6 +19,11 @@ export class Viewer {
     $("viewer-like").onclick = () => this.like();
     $("viewer-link").onclick = () => this.copy();
     this.dialog.addEventListener("close", () => this.closed());
+    this.dialog.addEventListener("cancel", (event) => {
+      if (!this.crop.on) return; // Esc ends the box first
+      event.preventDefault();
+      this.crop.stop();
+    });
     this.dialog.addEventListener("click", (event) => event.target === this.dialog && this.dialog.close());
     this.dialog.addEventListener("keydown", (event) => {
       if (event.key === "ArrowLeft") this.step(-1);
@@ -35,6 +44,7 @@ export class Viewer {
 
   async show(item) {
     this.item = item;
+    this.crop.stop();
     const image = $("viewer-image");
     image.hidden = !item.picture;
     image.alt = altOf(item);
@@ -44,8 +54,10 @@ export class Viewer {
     $("viewer-facts").replaceChildren(...facts(item));
     $("viewer-original").hidden = !item.picture;
     if (item.picture) $("viewer-original").href = original(item.picture);
-    $("viewer-link").textContent = "Copy link";
+    $("viewer-link").textContent = t("link");
     $("viewer-near").hidden = true;
+    $("viewer-part").hidden = !item.picture;
+    this.others(item);
     this.update();
     if (!this.dialog.open) this.dialog.showModal();
     this.onMove(item);
@@ -59,12 +71,23 @@ export class Viewer {
     whole.src = original(id);
   }
 
+  // What was folded into this hit.
+  others(item) {
+    $("viewer-others").hidden = !item.others?.length;
+    const pictures = (item.others ?? []).map((other) => {
+      const image = el("img", { alt: altOf(other), loading: "lazy" });
+      if (other.picture) image.src = thumbnail(other.picture, 160);
+      return el("button", { type: "button", title: other.path, onclick: () => this.show(other) }, image);
+    });
+    $("viewer-duplicates").replaceChildren(...pictures);
+  }
+
   async near(item) {
     try {
-      const { hits } = await ask(`/search?like=${encodeURIComponent(item.id)}&kind=text&k=5`);
+      const { hits } = await ask(`search?like=${encodeURIComponent(item.id)}&kind=text&k=5`);
       if (this.item !== item || !hits.length) return;
       const rows = hits.map((hit) => {
-        const button = el("button", { type: "button", title: "Search with these words" }, el("span", {}, hit.caption), el("span", {}, hit.score.toFixed(3)));
+        const button = el("button", { type: "button", title: t("search") }, el("span", {}, hit.caption), el("span", {}, hit.score.toFixed(3)));
         button.onclick = () => this.leave(() => this.onWords(hit.caption));
         return el("li", {}, button);
       });
@@ -103,6 +126,7 @@ export class Viewer {
 
   closed() {
     const place = this.place();
+    this.crop.stop();
     this.item = null;
     if (this.leaving) this.leaving = false;
     else this.onMove(null, place);
@@ -111,9 +135,9 @@ export class Viewer {
   async copy() {
     try {
       await navigator.clipboard.writeText(location.href);
-      $("viewer-link").textContent = "Copied";
+      $("viewer-link").textContent = t("copied");
     } catch {
-      $("viewer-link").textContent = "Copy it from the address bar";
+      $("viewer-link").textContent = t("copyByHand");
     }
   }
 }
