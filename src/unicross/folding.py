@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from unicross.store.base import Hit
 
 NEAR = 0.95
-"""Cosine from which two pictures are taken for near-duplicates; docs/search.md has what it finds."""
+"""Cosine from which two pictures are taken for near-duplicates."""
 
 
 def near_duplicates(vectors: NDArray[np.float32], near: float = NEAR) -> list[int]:
