@@ -1,5 +1,7 @@
 """For every test: the same random numbers each time, hypothesis without a clock, a data set."""
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 from hypothesis import settings
@@ -10,6 +12,8 @@ settings.register_profile("unicross", deadline=None, derandomize=True)
 settings.load_profile("unicross")
 
 pytest_plugins = ["milvus_server"]
+if find_spec("playwright") and find_spec("fastapi"):
+    pytest_plugins.append("browsing")
 
 
 @pytest.fixture(autouse=True)

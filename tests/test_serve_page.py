@@ -18,7 +18,6 @@ from browsing import MARKS, Open, Server, tiles
 from unicross.serve.service import Settings
 from unicross.store import Store, StoreInfo, open_store
 
-pytest_plugins = "browsing"
 pytestmark = MARKS
 
 

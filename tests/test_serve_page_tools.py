@@ -17,7 +17,6 @@ from unicross.calibration import Calibration
 from unicross.serve.service import Settings
 from unicross.store import Store
 
-pytest_plugins = "browsing"
 pytestmark = MARKS
 
 
