@@ -84,6 +84,8 @@ def keep(run: str, name: str, note: str) -> None:
     recipes = experiments.read_recipes()
     if not any(experiments.can_describe(recipe, base) for base in recipes.values()):
         recipes = experiments.shipped_recipes()  # recipes lost keys since the others were written down
+        if not any(experiments.can_describe(recipe, base) for base in recipes.values()):
+            recipes = {f"{name}@{date.today().isoformat()}": recipe}  # or gained some since the run
         experiments.add_recipes(recipes)
     base, overrides = experiments.describe(recipe, recipes)
     text = (folder.path / SUMMARY).read_text(encoding="utf-8") if folder.is_done else "{}"
