@@ -48,7 +48,7 @@ def test_train_evaluate_index_search(run, recipe_file, photos, tmp_path):
     metrics = json.loads(out)
     ways = {f"{way}/R@{k}" for way in ("i2t", "t2i", "i2i", "t2t") for k in (1, 5, 10)}
     ranks = {f"{way}/{kind}" for way in ("i2t", "t2i") for kind in ("median_rank", "mean_rank", "mAP")}
-    assert metrics.keys() == ways | ranks | {"rsum", "n_images", "n_captions"}
+    assert metrics.keys() == ways | ranks | {"rsum", "rsum_all", "n_images", "n_captions"}
     assert (metrics["n_images"], metrics["n_captions"]) == (8, 24)
     assert 0 < metrics["rsum"] <= 600
     best = json.loads((folder / "summary.json").read_text())["metrics"]

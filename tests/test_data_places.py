@@ -287,8 +287,7 @@ def test_a_bucket_of_a_local_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         system.put_file(str(tmp_path / "0.tar"), "pictures/train/0.tar")
         items = load_items("s3://pictures/train").items
         assert [item.captions for item in items] == [(CAPTIONS[0],)]
-        assert items[0].image is not None
-        assert items[0].image.read() == png(1)
+        assert items[0].images[0].read() == png(1)
         with pytest.raises(DataError, match="s3://nowhere/train"):
             load_items("s3://nowhere/train")
     finally:

@@ -117,11 +117,11 @@ def _add_routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/healthz", summary="Whether the store answers")
     async def healthz() -> dict[str, Any]:
-        return {"status": "ok", "rows": await service.run(service.store.count, service.watching)}
+        return {"status": "ok", "rows": await service.run(service.count, service.watching)}
 
     @app.get("/metrics", summary="Numbers for Prometheus")
     async def metrics() -> Response:
-        service.metrics.rows.set(await service.run(service.store.count, service.watching))
+        service.metrics.rows.set(await service.run(service.count, service.watching))
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/", include_in_schema=False)

@@ -167,6 +167,12 @@ class Service:
                 raise StoreError(f"{self.store.address}: {error}") from error
             raise
 
+    def count(self) -> int:
+        """Rows of the store. Raises StoreError, also where an engine would still tell them from memory."""
+        if is_gone(self.store.address):
+            raise StoreError(f"{self.store.address}: the store is not there any more")
+        return self.store.count()
+
     def search(self, parameters: SearchParameters, upload: bytes | None) -> dict[str, Any]:
         started = time.perf_counter()
         hits = self.searcher.find(self._query(parameters, upload))
