@@ -26,7 +26,7 @@ const viewer = new Viewer({
   },
   onLike: (like) => go({ ...emptyState(), kind: "image", where: state.where, like }),
   onWords: (q) => go({ ...emptyState(), where: state.where, q }),
-  onPart: (blob) => searchWith(blob),
+  onPart: (blob) => searchWith(blob, { ...emptyState(), kind: "image", where: state.where }),
   onEnd: () => load(),
 });
 
@@ -131,11 +131,11 @@ function showChip(url) {
   else $("chip-image").removeAttribute("src");
 }
 
-async function searchWith(file) {
+async function searchWith(file, from = state) {
   if (!file) return;
   setPicture(await shrink(file));
   $("file").value = "";
-  go({ ...state, like: "", item: "" }, { keepPicture: true });
+  go({ ...from, like: "", item: "" }, { keepPicture: true });
 }
 
 $("file").onchange = () => searchWith($("file").files[0]);
@@ -255,7 +255,7 @@ addEventListener("popstate", () => {
 });
 
 startSelection(() => document.querySelectorAll(".pick").forEach((box) => (box.checked = false)));
-startPicking({ onFile: searchWith, onItem: (id) => go({ ...emptyState(), where: state.where, like: id }), idOf: (node) => hits[Number(node.dataset.place)]?.id });
+startPicking({ onFile: (file) => searchWith(file), onItem: (id) => go({ ...emptyState(), where: state.where, like: id }), idOf: (node) => hits[Number(node.dataset.place)]?.id });
 $("language").append(...Object.entries(LANGUAGES).map(([code, name]) => el("option", { value: code, selected: code === language }, name)));
 $("language").onchange = () => {
   localStorage.setItem("language", $("language").value);
