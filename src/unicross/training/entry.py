@@ -118,7 +118,7 @@ def _train(
         broadcast_object(lambda: run.create(asked, train=train_items, val=val_items))
     if recipe.train.lora is None and not recipe.train.shard:
         train_used_words(model, data.captions)
-    state = State(model, recipe, len(data.items), several_images=data.has_siblings)
+    state = State(model, recipe, len(data.items), several_images=data.has_siblings, asked=asked)
     goes_on = resume and run.last.exists()
     notes = [NO_SIBLINGS] if recipe != asked and not goes_on else []
     if goes_on:
@@ -132,8 +132,8 @@ def _train(
     try:
         with stop_requests() as stop:
             loop = Loop(run, state, data, val, log, new_model, _elsewhere(recipe, model), stop)
-            for note in notes:
-                loop.emit("note", text=note)
+            for text in notes:
+                loop.emit("note", text=text)
             if not goes_on:
                 loop.tell_notes(problems + bad_train + bad_val, [note] if note else [])
             return loop.go().model_dump()

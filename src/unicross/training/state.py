@@ -52,9 +52,19 @@ class Progress:
 class State:
     """Weights, optimiser, the bank of features, the round, and where the run stands."""
 
-    def __init__(self, model: TwoTower, recipe: Recipe, items: int, *, several_images: bool = False) -> None:
+    def __init__(
+        self,
+        model: TwoTower,
+        recipe: Recipe,
+        items: int,
+        *,
+        several_images: bool = False,
+        asked: Recipe | None = None,
+    ) -> None:
+        """`asked`: the recipe that checkpoints name, where the data left something out; None: `recipe`."""
         self.model = model
         self.recipe = recipe
+        self.asked = asked or recipe
         self.optimizer = make_optimizer(model)
         self.bank = FeatureBank(items, model.dim, model.device, several_images=several_images)
         self.round: Round | None = None
@@ -90,7 +100,7 @@ class State:
     ) -> None:
         def write(folder: Path) -> None:
             self.model.save(folder, weights)
-            write_recipe(folder, self.recipe)
+            write_recipe(folder, self.asked)
             if calibration is not None:
                 write_calibration(folder, calibration)
 
@@ -106,7 +116,7 @@ class State:
         def write(folder: Path) -> None:
             progress = dataclasses.asdict(self.progress)
             save_training(folder, self.model, weights, moments, self._tensors(), progress)
-            write_recipe(folder, self.recipe)
+            write_recipe(folder, self.asked)
 
         if is_first():
             run.publish(run.last, f"step-{self.progress.step:08d}", write)
