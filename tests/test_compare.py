@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from unicross.compare import Steps, compare, real_steps
 from unicross.compare.table import Comparison, table
 from unicross.demo.scenes import write_demo_set
 from unicross.errors import DataError, RecipeError, TrainingError, TrainingStopped
-from unicross.evaluation import evaluate_embeddings
+from unicross.evaluation import Result, evaluate_embeddings
 from unicross.recipe import dump_recipe, load_recipe
 
 N = 60
@@ -128,6 +129,10 @@ def test_what_recipes_begin_with_is_set_beside_them(fake, recipes, tmp_path):
     again = compare(recipes, [0, 1], tmp_path / "out", overrides=[*GIVEN, *pair], steps=fake.steps)
     assert again == found == Comparison.load(tmp_path / "out")
     assert fake.evaluated.count("some/pair") == 1
+    (path,) = (tmp_path / "out").glob("untrained-*.json")
+    replace(Result.load(path), item_ids=tuple(map(str, range(100, 100 + N)))).save(path)  # of other data
+    assert compare(recipes, [0, 1], tmp_path / "out", overrides=[*GIVEN, *pair], steps=fake.steps) == found
+    assert fake.evaluated.count("some/pair") == 2
     console = Console(file=io.StringIO(), width=200)
     console.print(table(found))
     shown = console.file.getvalue()

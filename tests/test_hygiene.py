@@ -17,6 +17,7 @@ from unicross.cli import app
 from unicross.config import DataConfig
 from unicross.data.items import ImageFile, strings
 from unicross.data.load import load_items, survey
+from unicross.data.records import ReadOptions
 from unicross.errors import DataError
 from unicross.hygiene.captions import languages, one_word, repeated
 from unicross.hygiene.check import Checked, check
@@ -144,6 +145,30 @@ def test_what_is_left_with_pictures_alone_wants_jsonl(tmp_path: Path) -> None:
         write_clean(tmp_path / "x.txt", checked, [])
     write_clean(tmp_path / "x.jsonl", checked, [])
     assert [item.captions for item in load_items(tmp_path / "x.jsonl").items] == [("a caption",), ()]
+
+
+def test_an_item_goes_on_without_its_twin_image_and_keeps_its_languages(tmp_path: Path) -> None:
+    for k in range(3):
+        scene(k).save(tmp_path / f"{k}.png")
+    scene(0).save(tmp_path / "again.png")
+    write(
+        tmp_path / "in.jsonl",
+        '{"item_id": "a", "image": ["0.png", "1.png", "again.png"], "t": {"en": "one day", "de": "ein Tag"}}',
+        '{"item_id": "b", "image": ["2.png"], "t": {"en": "two days"}}',
+    )
+    options = ReadOptions(captions=("t.en", "t.de"))
+    splits = survey(tmp_path / "in.jsonl", options=options).splits
+    with pytest.raises(DataError, match=r"some items have several: call it \.jsonl"):
+        write_clean(tmp_path / "x.csv", check(splits, lambda _: lambda *_: None), [])
+    left, removed, second = write_clean(tmp_path / "x.jsonl", check(splits, lambda _: lambda *_: None), [])
+    assert (left, removed) == (3, 1)
+    assert "again.png" in second.read_text()
+    items = load_items(tmp_path / "x.jsonl", options=ReadOptions(language="language")).items
+    assert [(item.id, len(item.images), item.captions) for item in items] == [
+        ("a", 2, ("one day", "ein Tag")),
+        ("b", 1, ("two days",)),
+    ]
+    assert [kind.language for item in items for kind in item.kinds] == ["en", "de", "en"]
 
 
 def test_shards_are_checked_but_not_written_as_a_table(tmp_path: Path) -> None:

@@ -108,10 +108,11 @@ def _untrained(
         label = "untrained" if len(begun) == 1 else f"untrained {Path(source).name}"
         key = json.dumps([source, runs.entry.recipe.data.model_dump(mode="json")])
         path = out / f"untrained-{hashlib.sha256(key.encode()).hexdigest()[:8]}.json"
-        if not path.is_file():
+        result = Result.load(path) if path.is_file() else None
+        if result is None or not _of_same_pairs(result, runs.results[0]):  # the data changed since
             progress(f"{label}: evaluating {source}")
-            steps.evaluate_untrained(runs.entry.recipe, source).save(path)
-        result = Result.load(path)
+            result = steps.evaluate_untrained(runs.entry.recipe, source)
+            result.save(path)
         looks = RunFolder(runs.folders[0]).events("forgetting")
         elsewhere = {look["data"]: look["rsum"] for look in looks if look["step"] == 0}
         row = RecipeRow(
@@ -143,16 +144,18 @@ def _check_same_pairs(all_runs: Sequence[Runs]) -> None:
     for runs in all_runs:
         for folder, result in zip(runs.folders, runs.results, strict=True):
             other = first.results[0]
-            same = result.item_ids == other.item_ids and all(
-                np.array_equal(getattr(result, name), getattr(other, name))
-                for name in ("image_item", "text_item")
-            )
-            if not same:
+            if not _of_same_pairs(result, other):
                 raise DataError(
                     f"{folder} was evaluated on {result.n_items} items that are not the "
                     f"{other.n_items} of {first.folders[0]}: give all recipes the "
                     "same data.root and data.split.val"
                 )
+
+
+def _of_same_pairs(one: Result, other: Result) -> bool:
+    return one.item_ids == other.item_ids and all(
+        np.array_equal(getattr(one, name), getattr(other, name)) for name in ("image_item", "text_item")
+    )
 
 
 def _check_same_data(all_runs: Sequence[Runs]) -> None:

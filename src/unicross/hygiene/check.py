@@ -126,7 +126,7 @@ def held_out(split: str) -> int:
 
 
 def _together(splits: Mapping[str, Items]) -> tuple[Items, list[str]]:
-    """The items of all splits, which have their pictures of one source, and the split of each."""
+    """The items of all splits, which have pictures and kinds of one source, and the split of each."""
     parts = list(splits.values())
     items = Items(
         pa.concat_arrays([part.ids for part in parts]),
@@ -135,6 +135,8 @@ def _together(splits: Mapping[str, Items]) -> tuple[Items, list[str]]:
         np.concatenate([part.images for part in parts]),
         np.concatenate([part.image_counts for part in parts]),
         parts[0].pictures,
+        parts[0].kinds,
+        None if parts[0].kind is None else np.concatenate([part.kind for part in parts]),
     )
     return items, [name for name, part in splits.items() for _ in range(len(part))]
 

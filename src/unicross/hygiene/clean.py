@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from unicross.data.items import ImageFile, Items
+from unicross.data.items import PLAIN_KIND, ImageFile, Items
 from unicross.data.load import NO_SPLITS
 from unicross.data.records import Problem
 from unicross.errors import DataError
@@ -44,8 +44,9 @@ def require_writable(path: Path, items: Items) -> None:
 def write_clean(path: Path, checked: Checked, problems: Sequence[Problem]) -> tuple[int, int, Path]:
     """Write what is left to `path`, and to `NAME.removed.csv` beside it what is not, with the reasons.
 
-    `problems` are of what could not even be read. Returns the captions or pictures that are left, those that
-    are not, and the second path. Raises DataError as `require_writable`, and where nothing can be written.
+    Captions keep their language (read again with `data.language=language`), not their field. `problems` are
+    of what could not even be read. Returns the captions or pictures that are left, those that are not, and
+    the second path. Raises DataError as `require_writable`, and where nothing can be written.
     """
     items = checked.items
     require_writable(path, items)
@@ -61,32 +62,21 @@ def write_clean(path: Path, checked: Checked, problems: Sequence[Problem]) -> tu
     left: list[Line] = []
     removed: list[Line] = []
     for item in range(len(items)):
-        start, count = int(items.first[item]), int(items.counts[item])
-        first = int(items.first_image[item])
-        images = range(first, first + int(items.image_counts[item]))
-        kept = [image for image in images if image not in of_images]
-        names = [_name(items.image(image).name, path) for image in kept or images]
-        line: Line = {"item_id": items.ids[item].as_py(), "split": checked.split[item]}
-        line["image"] = names if len(images) > 1 else "".join(names)
-        gone = of_images[images[0]] if images and not kept else None
-        if kept:
-            removed += [
-                {"item_id": line["item_id"], "image": items.image(image).name, "why": of_images[image]}
-                for image in images
-                if image in of_images
-            ]
-        captions = range(start, start + count)
-        for caption in captions or (None,):
-            text = "" if caption is None else items.texts[caption].as_py()
+        line, gone, removed_images = _item_line(checked, item, of_images, path)
+        removed += removed_images
+        start = int(items.first[item])
+        for caption in range(start, start + int(items.counts[item])) or (None,):
             why = gone or (None if caption is None else of_captions.get(caption))
-            (removed if why else left).append({**line, "caption": text, "why": why or ""})
+            (removed if why else left).append({**line, **_caption(items, caption), "why": why or ""})
     removed += [
         {"item_id": problem.where, "why": f"{problem.kind}: {problem.what}"}
         for problem in problems
         if problem.stops
     ]
     second = path.with_name(f"{path.stem}.removed.csv")
-    columns = ["item_id", "image", "caption", *([] if set(checked.split) == {NO_SPLITS} else ["split"])]
+    columns = ["item_id", "image", "caption"]
+    columns += [] if items.languages is None else ["language"]
+    columns += [] if set(checked.split) == {NO_SPLITS} else ["split"]
     try:
         if path.suffix == ".csv":
             write_text(path, _csv(left, columns))
@@ -97,6 +87,33 @@ def write_clean(path: Path, checked: Checked, problems: Sequence[Problem]) -> tu
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror}") from error
     return len(left), len(removed), second
+
+
+def _item_line(
+    checked: Checked, item: int, of_images: dict[int, str], path: Path
+) -> tuple[Line, str | None, list[Line]]:
+    """What each line of an item says of it, why it goes as a whole, and lines of images that go alone."""
+    items, first = checked.items, int(checked.items.first_image[item])
+    images = range(first, first + int(items.image_counts[item]))
+    kept = [image for image in images if image not in of_images]
+    names = [_name(items.image(image).name, path) for image in kept or images]
+    line: Line = {"item_id": items.ids[item].as_py(), "split": checked.split[item]}
+    line["image"] = names if len(images) > 1 else "".join(names)
+    if images and not kept:
+        return line, of_images[images[0]], []
+    gone = [image for image in images if image in of_images]
+    return (
+        line,
+        None,
+        [{**line, "image": items.image(image).name, "why": of_images[image]} for image in gone],
+    )
+
+
+def _caption(items: Items, caption: int | None) -> Line:
+    if caption is None:
+        return {"caption": ""}
+    kind = PLAIN_KIND if items.kind is None else items.kinds[int(items.kind[caption])]
+    return {"caption": items.texts[caption].as_py(), "language": kind.language or ""}
 
 
 def _csv(lines: Iterable[Line], columns: Sequence[str]) -> str:

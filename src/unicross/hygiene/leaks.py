@@ -7,7 +7,6 @@ looked at: `check` does.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from unicross.config import DataConfig
 from unicross.data.items import Files, Items
 from unicross.data.load import open_source, read_options
 from unicross.hygiene.fingerprints import content_digest
+from unicross.reading import LARGEST_PICTURE, read_bytes
 
 
 def exact_leaks(trained: DataConfig, held_out: Items) -> list[tuple[str, str]]:
@@ -52,6 +52,6 @@ def _size(path: str) -> int:
 
 def _digest(path: str) -> bytes | None:
     try:
-        return content_digest(Path(path).read_bytes())
+        return content_digest(read_bytes(path, LARGEST_PICTURE))
     except OSError:
         return None
