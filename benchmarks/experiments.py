@@ -18,9 +18,9 @@ import torch
 import yaml
 
 from unicross.compare.intervals import CROSS, UNI, Owners, Ranks
-from unicross.evaluation import Result
 from unicross.files import beside, write_text
 from unicross.recipe import load_recipe
+from unicross.result import Result
 
 ROOT = Path(__file__).parent.parent
 RECIPES = ROOT / "src" / "unicross" / "recipes"

@@ -33,7 +33,7 @@ import experiments
 from experiments import METRICS, RECALLS, Row
 from unicross.compare.intervals import Difference, compared_metrics, paired_difference, per_item
 from unicross.compare.table import difference_text
-from unicross.evaluation import Result
+from unicross.result import Result
 from unicross.run import RECIPE, Event, RunFolder
 
 BOUNDS = re.compile(r"\[[+-]\d+\.\d, [+-]\d+\.\d\]")

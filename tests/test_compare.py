@@ -13,8 +13,9 @@ from unicross.compare import Steps, compare, real_steps
 from unicross.compare.table import Comparison, table
 from unicross.demo.scenes import write_demo_set
 from unicross.errors import DataError, RecipeError, TrainingError, TrainingStopped
-from unicross.evaluation import Result, evaluate_embeddings
+from unicross.evaluation import evaluate_embeddings
 from unicross.recipe import dump_recipe, load_recipe
+from unicross.result import Result
 
 N = 60
 

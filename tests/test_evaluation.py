@@ -11,7 +11,8 @@ from unicross import evaluation
 from unicross.clustering import normalise
 from unicross.data.items import ImageFile, Item
 from unicross.errors import DataError
-from unicross.evaluation import Result, evaluate, evaluate_embeddings
+from unicross.evaluation import evaluate, evaluate_embeddings
+from unicross.result import Result
 
 # Images on the axes. Captions: two of image 0 (one nearer to 1), one of 1, three of 2 (one nearer to 0).
 IMAGES = normalise(np.eye(3))

@@ -21,7 +21,7 @@ FLOORS = (
         "metrics",
         "stage",
     },  # plain data and mathematics
-    {"config"},
+    {"config", "result"},
     {"recipe"},
     {"data"},
     {"run"},

@@ -22,9 +22,9 @@ from unicross.data.formats import arrow, imagefolder, parquet, photos, table, ta
 from unicross.data.formats.rows import read_text
 from unicross.data.records import BY_NAME
 from unicross.errors import CheckpointError, DataError, RecipeError, UnicrossError
-from unicross.evaluation import Result
 from unicross.model import TwoTower
 from unicross.recipe import load_recipe
+from unicross.result import Result
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 

@@ -15,11 +15,12 @@ from unicross.data.items import Items
 from unicross.data.load import load_items
 from unicross.demo.scenes import write_demo_set
 from unicross.errors import DataError
-from unicross.evaluation import Direction, Result, evaluate_embeddings
+from unicross.evaluation import evaluate_embeddings
 from unicross.recipe import dump_recipe
 from unicross.report import write_report
 from unicross.report.contents import Variant, collect
 from unicross.report.examples import Album, confused_captions, contest, spread_clusters
+from unicross.result import Direction, Result
 from unicross.training.rounds import Clusters
 
 TRAIN, VAL, DIM = 40, 24, 8

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from unicross.config import DataConfig
     from unicross.data.items import Items
-    from unicross.evaluation import Result
+    from unicross.result import Result
 
 DATA_KEYS = (
     *("data.root=", "data.format=", "data.split.val=", "data.split.train=", "data.on_error="),

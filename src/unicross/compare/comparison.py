@@ -23,8 +23,8 @@ from unicross.compare.runs import SAME_COMPUTE, Entry, Runs, Steps, finish, leng
 from unicross.compare.table import Comparison, Match, RecipeRow, Spread
 from unicross.config import Recipe
 from unicross.errors import DataError, RecipeError, TrainingError
-from unicross.evaluation import Result
 from unicross.recipe import load_recipe
+from unicross.result import Result
 from unicross.run import RunFolder
 
 

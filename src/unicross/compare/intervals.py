@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from unicross.evaluation import Result
 from unicross.metrics import RECALL_AT, Doubles, Ints
+from unicross.result import Result
 
 CROSS, UNI = ("i2t", "t2i"), ("i2i", "t2t")
 """Ways between images and texts, and within each of them."""

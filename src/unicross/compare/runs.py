@@ -18,8 +18,8 @@ import numpy as np
 from unicross.compare.intervals import Ranks, ranks_of
 from unicross.config import Recipe
 from unicross.errors import CheckpointError, TrainingStopped, UnicrossError
-from unicross.evaluation import Result
 from unicross.recipe import dump_recipe
+from unicross.result import Result
 from unicross.run import RunFolder, Summary, has_recipe, recipe_of
 
 SAME_COMPUTE = 0.02

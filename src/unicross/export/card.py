@@ -6,9 +6,9 @@ import math
 from pathlib import Path
 
 from unicross.errors import CheckpointError
-from unicross.evaluation import Result
 from unicross.model import TwoTower
 from unicross.recipe import dump_recipe
+from unicross.result import Result
 from unicross.run import RunFolder, checkpoint_at, has_recipe, recipe_of
 
 LOADED = {

@@ -22,11 +22,12 @@ from unicross.data.items import Item
 from unicross.data.preparation import PictureRules
 from unicross.embed import Vectors
 from unicross.errors import CheckpointError
-from unicross.evaluation import Result, evaluate
+from unicross.evaluation import evaluate
 from unicross.export.huggingface import write_processors
 from unicross.model import TwoTower
 from unicross.model.processors import normalised
 from unicross.model.tower import Tower
+from unicross.result import Result
 
 if TYPE_CHECKING:
     from unicross.data.images import Pixels

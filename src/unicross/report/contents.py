@@ -9,8 +9,8 @@ from pathlib import Path
 from unicross.compare.table import COMPARISON, Comparison, RecipeRow, Spread
 from unicross.config import Recipe
 from unicross.errors import DataError
-from unicross.evaluation import Result
 from unicross.recipe import dump_recipe
+from unicross.result import Result
 from unicross.run import Event, RunFolder
 from unicross.training.checkpoint import load_clusters
 from unicross.training.rounds import Clusters

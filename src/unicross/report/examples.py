@@ -12,8 +12,8 @@ import numpy.typing as npt
 from unicross.data.images import decode, thumbnail
 from unicross.data.items import Items
 from unicross.errors import DataError
-from unicross.evaluation import Result
 from unicross.report.contents import Variant
+from unicross.result import Result
 from unicross.training.rounds import Clusters
 
 FOUND, MISSED = 5, 10

@@ -13,9 +13,10 @@ from unicross.batches import Indices
 from unicross.data.images import IMAGES_AT_ONCE
 from unicross.data.tokens import TEXTS_AT_ONCE
 from unicross.data.turns import parts_of
-from unicross.evaluation import Result, evaluate_embeddings
+from unicross.evaluation import evaluate_embeddings
 from unicross.model import TwoTower
 from unicross.prefetch import prefetch
+from unicross.result import Result
 from unicross.training.dataset import Dataset
 from unicross.training.distributed import broadcast_object, gather_array, rank_slice
 

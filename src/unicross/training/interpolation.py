@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from unicross.evaluation import Result
 from unicross.model import TwoTower
+from unicross.result import Result
 from unicross.training.dataset import Dataset
 from unicross.training.embedding import validate
 
