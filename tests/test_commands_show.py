@@ -1,0 +1,59 @@
+"""Progress: bars on a terminal, plain lines now and then elsewhere, nothing where nobody listens."""
+
+import io
+import time
+
+import pytest
+from rich.console import Console
+
+from unicross.commands.show import Bars
+from unicross.progress import progress_shown_by, track
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that goes on by three seconds whenever it is looked at."""
+    now = [0.0]
+
+    def monotonic():
+        now[0] += 3
+        return now[0]
+
+    monkeypatch.setattr(time, "monotonic", monotonic)
+
+
+def test_what_is_tracked_is_told_to_who_listens_and_comes_through_whole():
+    assert list(track("counting", "abc", 3)) == [*"abc"]
+    told = []
+    with progress_shown_by(lambda *what: told.append(what)):
+        assert list(track("counting", "abc", 3)) == [*"abc"]
+    assert told == [("counting", 0, 3), ("counting", 1, 3), ("counting", 2, 3), ("counting", 3, 3)]
+    list(track("counting", "abc", 3))
+    assert len(told) == 4
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_pipe_gets_plain_lines_with_the_time_left_now_and_then():
+    said = io.StringIO()
+    with Bars(Console(file=said, width=200)) as bars:
+        for _ in track("embedding", range(10), 10):
+            pass
+        bars.show("quick", 0, 1)
+        bars.show("quick", 1, 1)
+    assert said.getvalue().splitlines() == [
+        "embedding: 4 of 10, 0:00:18 left",
+        "embedding: 8 of 10, 0:00:06 left",
+    ]
+
+
+def test_a_terminal_gets_a_bar_that_goes_and_no_colour_where_none_is_wanted(monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    said = io.StringIO()
+    console = Console(file=said, width=100, force_terminal=True)
+    with Bars(console) as bars:
+        bars.show("embedding", 3, 10)
+        bars._progress.refresh()
+    assert "embedding" in said.getvalue()
+    assert "3/10" in said.getvalue()
+    assert "\x1b[3" not in said.getvalue()
+    assert said.getvalue().endswith(("\x1b[2K", "\x1b[?25h"))  # the bar is wiped away
