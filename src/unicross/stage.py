@@ -102,9 +102,10 @@ class Views(Strict):
     """The second uni-modal view, of another image of the item where it has one; both of them where there is
     no image-text loss. None: as `image`, and of other images alone: where no item has two, there is no
     image-image loss and the image-text loss sees one image of each."""
-    text: Literal["dropout", "sibling", "language", "field"] = "sibling"
-    """The second text view: the same caption under other dropout, or another caption of the item, one in
-    another language or of another field where there is one."""
+    text: Literal["dropout", "sibling", "kind"] = "sibling"
+    """The second text view: the same caption under other dropout; another caption of the item; or one of
+    another kind, in another language or of another field. Kind: where no item has captions of two kinds,
+    there is no text-text loss and the image-text loss sees one caption of each."""
     languages: Literal["counted", "even"] = "counted"
     """Which captions have their turn: all alike, or each language of an item as often as another."""
     captions: int = Field(1, ge=1)
@@ -134,7 +135,9 @@ class Batches(Strict):
     random_fraction: Share | tuple[Share, Share] = 0.0
     """Share of the epoch's batches that are random; two shares: in the stage's first and last epoch."""
     recluster_every: int = Field(1, ge=1)
-    """Epochs between rounds of clustering, and of choosing pseudo-pairs."""
+    """Epochs between rounds: of clustering, of looking for suspects, of choosing pseudo-pairs."""
+    drop_suspects: bool = False
+    """In each round, leave out the pairs that look wrong to the model (see `suspects.wrong_pairs`)."""
     mask_above: Positive | None = None
     """Mask a negative whose similarity exceeds this share of the anchor's positive similarity; None: off."""
     negatives_from: int | None = Field(None, ge=2)
@@ -235,6 +238,10 @@ class Stage(Strict):
                 self.batches.pseudo_pairs > 0 and not cross_modal,
                 "batches.pseudo_pairs serves the image-text loss: give it a weight, or set pseudo_pairs=0",
             ),
+            (
+                self.batches.drop_suspects and not cross_modal,
+                "batches.drop_suspects serves the image-text loss: give it a weight, or leave it out",
+            ),
         ]
         for is_wrong, message in checks:
             if is_wrong:
@@ -250,15 +257,15 @@ class Stage(Strict):
         needs_second = losses.image_image > 0 and views.images == 1
         return (views.image,) * views.images + (views.image_uni or views.image,) * needs_second
 
-    def without_siblings(self) -> Stage:
-        """The stage where no item has two images; it has a loss that does without."""
-        if self.views.image_uni is not None or (self.losses.image_image == 0 and self.views.images == 1):
-            return self
-        changed = {
-            "losses": {**self.losses.model_dump(), "image_image": 0.0},
-            "views": {**self.views.model_dump(), "images": 1},
-        }
-        return Stage.model_validate({**self.model_dump(), **changed})
+    def without(self, *, images: bool, kinds: bool) -> Stage:
+        """The stage where no item has several images, or none has captions of several kinds: without what
+        the views say is for such items alone."""
+        losses, views = self.losses.model_dump(), self.views.model_dump()
+        if images and self.views.image_uni is None:
+            losses["image_image"], views["images"] = 0.0, 1
+        if kinds and self.views.text == "kind":
+            losses["text_text"], views["captions"] = 0.0, 1
+        return Stage.model_validate({**self.model_dump(), "losses": losses, "views": views})
 
     @property
     def text_views(self) -> int:
