@@ -143,11 +143,9 @@ class Batches(Strict):
     negatives_from: int | None = Field(None, ge=2)
     """Weigh negatives as a sample of so many items (see `losses.sample_weights`); None: as they are. Where it
     is not said, 1,000 in clustered batches and None in random ones."""
-    unpaired: int = Field(0, ge=0)
-    """Images only and texts only added to each batch of a stage with an image-text loss."""
     pseudo_pairs: int = Field(0, ge=0)
-    """Pseudo-pairs added to each batch of such a stage: images only and texts only that choose each other.
-    None where the data hold no images only or no texts only."""
+    """Pseudo-pairs added to each batch of a stage with an image-text loss: images only and texts only that
+    choose each other. None where the data hold no images only or no texts only."""
 
     @model_validator(mode="before")
     @classmethod

@@ -13,7 +13,7 @@ from unicross.batches import (
     hardness,
     random_batches,
     uni_modal_batches,
-    with_unpaired,
+    with_more,
 )
 from unicross.stage import Stage
 from unicross.streams import draw_seed, stream
@@ -82,13 +82,9 @@ def epoch_plan(
     while len(plan) < count:  # once, unless pairs were left out: then some are seen twice
         plan += _pair_batches(pairs, stage, epoch, batch_size, round_, rng)
     plan = plan[:count]
-    images, texts = data.images_only, data.texts_only
-    matched = images[round_.captioned_by[images] >= 0]
     if batches.pseudo_pairs and data.has_unpaired:
-        plan = with_unpaired(plan, matched, texts[:0], batches.pseudo_pairs, rng)
-        images, texts = np.setdiff1d(images, matched), np.setdiff1d(texts, round_.captioned_by[matched])
-    if batches.unpaired:
-        plan = with_unpaired(plan, images, texts, batches.unpaired, rng)
+        matched = data.images_only[round_.captioned_by[data.images_only] >= 0]
+        plan = with_more(plan, matched, batches.pseudo_pairs, rng)
     return plan
 
 
