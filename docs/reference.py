@@ -48,7 +48,7 @@ def leaves(command: Any, names: tuple[str, ...] = ()) -> Iterator[tuple[tuple[st
 
 def commands_page() -> str:
     """Every command with its arguments and options, as `--help` has them."""
-    parts = ["# Commands", "This page is made from the code; every command prints the same with `--help`."]
+    parts = [textwrap.dedent(COMMANDS_HEAD).strip()]
     for names, command in leaves(get_command(app)):
         is_option = [parameter.param_type_name == "option" for parameter in command.params]
         taken = [p.name.upper() for p, option in zip(command.params, is_option, strict=True) if not option]
@@ -66,7 +66,20 @@ def commands_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def keys(
+COMMANDS_HEAD = """
+    # Commands
+
+    This page is made from the code; every command prints the same with `--help`.
+
+    * Wherever a command takes a model, it takes a run, a checkpoint or a
+      [pretrained pair](../guides/pairs.md), as a folder or a name on the Hugging Face hub.
+    * Commands with `--json` print for programs. A run's figures are in `RUN/summary.json`.
+    * Wrong input is said in a sentence on standard error, with exit code 1. Wrong usage is exit code 2. A
+      signal that training stopped for is 128 and its number, so Ctrl-C is 130; for `serve` it is 0.
+    """
+
+
+def recipe_keys(
     model: type[BaseModel] = Recipe, path: str = "", given: BaseModel | None = None
 ) -> Iterator[tuple[str, str, str, str, str]]:
     """Every key of a recipe: the mapping that it stands in, its name, values, default and sentence.
@@ -82,7 +95,7 @@ def keys(
         yield path, name, values, default, NONE.sub("`null`", said.get(name, ""))
         if inner:
             below = value if isinstance(value, BaseModel) else None
-            yield from keys(inner, f"{path}{name}.N." if name == "stages" else f"{path}{name}.", below)
+            yield from recipe_keys(inner, f"{path}{name}.N." if name == "stages" else f"{path}{name}.", below)
 
 
 NONE = re.compile(r"\bNone\b")
@@ -91,7 +104,7 @@ NONE = re.compile(r"\bNone\b")
 def recipes_page() -> str:
     """Every key of a recipe with its values and its default, a table for each mapping."""
     by_mapping: dict[str, list[tuple[str, ...]]] = {}
-    for path, name, *rest in keys():
+    for path, name, *rest in recipe_keys():
         by_mapping.setdefault(path, []).append((f"`{name}`", *rest))
     parts = [textwrap.dedent(RECIPES_HEAD).strip()]
     for path, rows in by_mapping.items():
