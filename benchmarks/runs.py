@@ -238,9 +238,9 @@ def _compute(method: str, a: str, b: str, metric: str) -> str:
 
 
 def unlisted(rows: Sequence[Row]) -> list[str]:
-    """What README.md and docs/*.md cite that intervals.csv does not list, and the reverse."""
+    """What README.md and docs/ cite that intervals.csv does not list, and the reverse."""
     problems = []
-    for path in [experiments.ROOT / "README.md", *sorted((experiments.ROOT / "docs").glob("*.md"))]:
+    for path in [experiments.ROOT / "README.md", *sorted((experiments.ROOT / "docs").rglob("*.md"))]:
         document = path.relative_to(experiments.ROOT).as_posix()
         text = " ".join(path.read_text(encoding="utf-8").split())
         cited = [row["cited"] for row in rows if row["document"] == document]

@@ -98,9 +98,3 @@ def test_every_command_has_help_for_itself_and_all_it_takes(names):
     assert len(command.get_short_help_str(200)) > 15
     for parameter in command.params:
         assert getattr(parameter, "help", None), f"{' '.join(names)}: {parameter.name} has no help"
-
-
-@pytest.mark.parametrize("names", COMMANDS, ids=" ".join)
-def test_every_command_stands_in_the_docs(names):
-    text = (DOCS / "commands.md").read_text(encoding="utf-8")
-    assert f"`unicross {' '.join(names)}" in text

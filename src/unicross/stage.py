@@ -44,10 +44,15 @@ class Losses(Strict):
     """InfoNCE, a softmax over the batch, or the sigmoid of SigLIP (Zhai et al. 2023), for all three; None:
     what the pair was trained with, else InfoNCE."""
     image_text: Weight = 0.0
+    """Weight of the cross-modal loss between images and texts."""
     image_image: Weight = 0.0
+    """Weight of the uni-modal loss between two views of an item's images."""
     text_text: Weight = 0.0
+    """Weight of the uni-modal loss between two views of an item's texts."""
     image_temperature: Positive = 0.1
+    """Temperature of the image-image loss."""
     text_temperature: Positive = 0.05
+    """Temperature of the text-text loss."""
     dims: tuple[Annotated[int, Field(ge=1)], ...] = ()
     """Sizes to which embeddings are to be cut without being made anew, such as [64, 128] (Kusupati et al.
     2022, "Matryoshka"): the image-text loss is the mean of that of whole embeddings and of their first
@@ -74,11 +79,13 @@ class ImageView(Strict):
     crop: tuple[float, float] = (0.5, 1.0)
     """Least and largest share of the area that a crop keeps."""
     flip: Share = 0.5
-    """Probability of mirroring; those of the three below are probabilities too."""
+    """Probability of mirroring."""
     jitter: Share = 0.0
-    """Of colour jitter (brightness, contrast, saturation .4, hue .1)."""
+    """Probability of colour jitter (brightness, contrast, saturation .4, hue .1)."""
     grey: Share = 0.0
+    """Probability of losing all colour."""
     blur: Share = 0.0
+    """Probability of blurring."""
     size: float = Field(1.0, gt=0.0, le=1.0)
     """Side as a share of `model.image_size`, to whole patches: small views are cheap (Caron et al. 2020,
     "multi-crop"), and whole pictures are best seen larger than crops (Touvron et al. 2019)."""
@@ -130,6 +137,7 @@ class Batches(Strict):
     """
 
     kind: Literal["random", "clustered"] = "random"
+    """Random batches, or batches packed from clusters of near items."""
     cluster_size: int = Field(4, ge=2)
     """Items of a cluster; a batch holds as many clusters as fit."""
     random_fraction: Share | tuple[Share, Share] = 0.0
@@ -145,7 +153,7 @@ class Batches(Strict):
     is not said, 1,000 in clustered batches and None in random ones."""
     pseudo_pairs: int = Field(0, ge=0)
     """Pseudo-pairs added to each batch of a stage with an image-text loss: images only and texts only that
-    choose each other. None where the data hold no images only or no texts only."""
+    choose each other. There are none where the data hold no images only or no texts only."""
 
     @model_validator(mode="before")
     @classmethod
@@ -166,12 +174,17 @@ class Optim(Strict):
     """AdamW with warm-up and a cosine to zero: `optim: {image_lr: 5e-5, warmup: 0.05}`."""
 
     image_lr: Weight = 1e-4
+    """Highest learning rate of the image tower."""
     text_lr: Weight = 1e-4
+    """Highest learning rate of the text tower."""
     head_lr: Weight = 1e-3
+    """Highest learning rate of the heads."""
     weight_decay: Weight = 0.05
+    """AdamW's decay of the weights."""
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Factor on the learning rate per layer below the top."""
     betas: tuple[Beta, Beta] = (0.9, 0.98)
+    """AdamW's decay of its two running means."""
     warmup: Share = 0.1
     """Share of the schedule spent warming up."""
     restart_schedule: bool = False
@@ -185,15 +198,20 @@ class FrozenLayers(Strict):
     """
 
     image: int = Field(0, ge=0)
+    """Layers of the image tower."""
     text: int = Field(0, ge=0)
+    """Layers of the text tower."""
 
 
 class Stage(Strict):
     """A stretch of training: `{name: align, epochs: 5, losses: {image_text: 1.0}}`."""
 
     name: str = Field(min_length=1)
+    """Its name in logs and notes; no two stages have the same."""
     epochs: int = Field(ge=1)
+    """How often it goes through the data."""
     losses: Losses
+    """Which losses are computed, and their weights."""
     restart_weights: bool = False
     """Begin with the weights as they came, under a new schedule; the model so far only makes the first round
     (clusters, pseudo-pairs), as a teacher does for its student."""
@@ -203,9 +221,13 @@ class Stage(Strict):
     freeze: tuple[ModelPart, ...] = ()
     """Parts that do not move."""
     freeze_layers: FrozenLayers = FrozenLayers()
+    """How many of a tower's layers, from the bottom, do not move."""
     views: Views = Views()
+    """How an item is shown."""
     batches: Batches = Batches()
+    """Which items meet in a batch."""
     optim: Optim = Optim()
+    """Learning rates and their schedule."""
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:

@@ -36,7 +36,7 @@ def index(
         ),
     ],
     captions: Annotated[
-        Path | None, typer.Option(help="Texts to add: .csv, .tsv, .jsonl, or .txt (docs/search.md).")
+        Path | None, typer.Option(help="Texts to add: .csv, .tsv, .jsonl, or .txt (docs/guides/search.md).")
     ] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Remove what is gone from the folder.")] = False,
     moved_from: Annotated[
