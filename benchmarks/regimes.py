@@ -6,8 +6,8 @@
   image alone has its own caption among the captions alone.
 * `pool.jsonl`: 1,000 training images set aside as a second evaluation pool (split `pool`), to tune on.
 * `a2000.jsonl`: the same with 2,000 of the training items only, a quick stand-in for regime A at its end.
-* `noisy20.jsonl`, `noisy40.jsonl`, `noisy60.jsonl` (G): those 2,000 items, of which so many percent have the captions of
-  another (`is_wrong`), and the held-out items.
+* `noisy20.jsonl`, `noisy40.jsonl`, `noisy60.jsonl` (G): those 2,000 items, of which so many percent have the
+  captions of another (`is_wrong`), and the held-out items.
 
 Each image path is absolute, so the tables serve only on the machine that wrote them.
 """
@@ -68,8 +68,9 @@ def _with_noise(records: list[dict[str, Any]], percent: int) -> list[dict[str, A
 
 
 def _record(item: Item, split: str) -> dict[str, Any]:
-    assert isinstance(item.image, ImageFile)
-    return {"image": str(item.image.path.resolve()), "caption": list(item.captions), "split": split}
+    (image,) = item.images
+    assert isinstance(image, ImageFile)
+    return {"image": str(image.path.resolve()), "caption": list(item.captions), "split": split}
 
 
 def _write(path: Path, records: list[dict[str, Any]]) -> None:
