@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check docs format soak licences clean
+.PHONY: demo test check docs format soak wheel lowest licences clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -33,9 +33,23 @@ format: $(VENV)/.installed
 soak: $(VENV)/.installed
 	$(BIN)/python tests/soak.py --minutes 30
 
+# The wheel, built and installed alone into a fresh environment: PYTHON=python3.13 make wheel
+wheel:
+	PYTHON=$(PYTHON) .ci/wheel
+
+# A quick part of the tests against the oldest releases that pyproject.toml admits. Warnings about what those
+# releases will change are not errors here.
+lowest: .venv-lowest/.installed
+	.venv-lowest/bin/pytest -W default tests/test_cli.py tests/test_store.py tests/test_search.py tests/test_export.py tests/test_serve.py
+
+.venv-lowest/.installed: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/pip install --quiet --constraint constraints-lowest.txt --editable '.[fast,photos,check,s3,gcs,lora,onnx,serve,milvus,tensorboard,report]' milvus-lite pytest hypothesis httpx2
+	touch $@
+
 # The licence of every installed package, as the packages say it.
 licences: $(VENV)/.installed
 	$(BIN)/python tests/licences.py
 
 clean:
-	rm -rf $(VENV) runs build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-lowest runs build dist .pytest_cache .mypy_cache .ruff_cache

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from unicross.store import open_store
     from unicross.training import train
 
-__version__ = "0.1.0"
-
 _HOME = {
     "Query": "unicross.search",
     "Recipe": "unicross.config",
@@ -64,6 +62,17 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _installed_version()
     if name not in _HOME:
         raise AttributeError(f"module 'unicross' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)
+
+
+def _installed_version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("unicross")
+    except PackageNotFoundError:  # imported from a source tree that nobody installed
+        return "unknown"

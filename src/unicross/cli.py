@@ -6,7 +6,6 @@ import sys
 
 import typer
 
-from unicross import __version__
 from unicross.commands.compare import compare
 from unicross.commands.data import data
 from unicross.commands.demo import demo
@@ -35,6 +34,8 @@ app.add_typer(store, name="store")
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from unicross import __version__
+
         typer.echo(f"unicross {__version__}")
         raise typer.Exit
 
