@@ -222,8 +222,9 @@ class Train(Strict):
     patience: int | None = Field(None, ge=1)
     """End the run after so many looks at the validation items without a better one; None: never."""
     interpolate: bool = False
-    """At the end, mix the best weights with those that the run began with, in the share that validation
-    likes best (Wortsman et al. 2022, "WiSE-FT"): tuning then costs less of what a pretrained pair knew."""
+    """At the end, mix the best weights with those that the run began with, in the share that has the most
+    rSum on the validation items and the data of `forgetting` together (Wortsman et al. 2022, "WiSE-FT"):
+    tuning then costs less of what a pretrained pair knew."""
     clip_norm: Positive | None = 1.0
     """Largest norm of the gradient; None: any."""
     validate_every: int = Field(1, ge=1)
