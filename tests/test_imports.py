@@ -73,7 +73,7 @@ WITHIN = {
     "store": (
         {"cached", "base", "lance_text"},
         {"archive", "catalog", "lance", "milvus"},
-        {"calibrate", "copy", "gaps", "memory", "moved", "sources"},
+        {"calibrate", "changes", "contents", "copy", "gaps", "memory", "moved", "sources"},
         {"index"},
         {"bulk"},
     ),

@@ -151,9 +151,10 @@ def _print(report: IndexReport, store: str, count: int, reported: set[Failure], 
         typer.echo(json_module.dumps({**asdict(report), "rows": count}, indent=2, ensure_ascii=False))
         return
     moved = f"{report.moved} moved, " if report.moved else ""
+    known = f"{report.known} known by their content, " if report.known else ""
     typer.echo(
-        f"{store}: {report.added} added, {moved}{report.updated} updated, {report.unchanged} unchanged, "
-        f"{report.removed} removed; {count} rows"
+        f"{store}: {report.added} added, {moved}{known}{report.updated} updated, "
+        f"{report.unchanged} unchanged, {report.removed} removed; {count} rows"
     )
     print_failures([failure for failure in report.failed if failure not in reported])
     print_archive(report)

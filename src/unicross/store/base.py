@@ -34,7 +34,7 @@ MAX_DEPTH = 10_000
 class Row:
     """A picture, or a text. A text that belongs to a picture has the picture's path and album.
 
-    Its fields up to `extra` are the built-in columns of every store; nothing else lists them.
+    Its fields before `extra` are the built-in columns of every store; nothing else lists them.
     """
 
     id: str
@@ -52,6 +52,9 @@ class Row:
     """User columns."""
     vector: Vector | None = None
     """float32 [D], of length 1; None where it was not asked for."""
+    digest: str = field(default="", compare=False)
+    """Of the bytes from which the picture's vector was made (`digest_of`); no column, but kept in the
+    archive, and empty where it is not known."""
 
     @classmethod
     def from_cells(cls, cells: Mapping[str, Any], vector: Vector | None = None) -> Row:
@@ -68,7 +71,7 @@ class Row:
 COLUMNS: ColumnTypes = {
     name: str if hint == Kind else hint
     for name, hint in get_type_hints(Row).items()
-    if name not in ("extra", "vector")
+    if name not in ("extra", "vector", "digest")
 }
 """The built-in columns and their types; user columns come on top."""
 

@@ -57,7 +57,7 @@ async function load() {
   const control = (loading = new AbortController());
   const first = hits.length === 0;
   try {
-    const answer = await ask(request(state, picture, hits.length, PAGE), { body: picture ?? undefined, signal: control.signal });
+    const answer = await ask(request(state, picture, hasItems(), hits.length, PAGE), { body: picture ?? undefined, signal: control.signal });
     show(answer, first);
   } catch (error) {
     if (error.name === "AbortError") return;
@@ -82,6 +82,7 @@ function show(answer, first) {
   viewer.update();
 }
 
+const hasItems = () => Boolean(info?.columns.item);
 const resting = () => !picture && !state.q.trim() && !state.like;
 
 function describe(answer) {
@@ -159,8 +160,9 @@ for (const name of ["minus", "after", "before", "mode"]) $(name).onchange = () =
 $("likely").oninput = () => ($("likely-said").value = percent(Number($("likely").value)));
 $("likely").onchange = () => refine({ likely: Number($("likely").value) });
 $("fold").onchange = () => refine({ fold: $("fold").checked });
+$("items").onchange = () => refine({ apart: !$("items").checked });
 $("weight").onchange = () => refine({ weight: Number($("weight").value) });
-const clearFilters = () => refine({ where: {}, minus: "", after: "", before: "", kind: "image", mode: "vector", likely: 0, fold: false });
+const clearFilters = () => refine({ where: {}, minus: "", after: "", before: "", kind: "image", mode: "vector", likely: 0, fold: false, apart: false });
 $("clear").onclick = clearFilters;
 $("filters-toggle").onclick = () => {
   $("filters").hidden = !$("filters").hidden;
@@ -172,6 +174,8 @@ function fill() {
   $("words").value = state.q;
   for (const name of ["minus", "after", "before", "weight", "mode", "likely"]) $(name).value = state[name];
   $("fold").checked = state.fold;
+  $("items").checked = !state.apart;
+  $("items-field").hidden = !hasItems();
   $("likely-field").hidden = !info?.likelihood;
   $("likely-said").value = percent(state.likely);
   document.querySelector(`[name=kind][value=${state.kind}]`).checked = true;
