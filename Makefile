@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check docs format soak wheel lowest licences clean
+.PHONY: demo test check docs format soak wheel lowest image-steps licences clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +36,10 @@ soak: $(VENV)/.installed
 # The wheel, built and installed alone into a fresh environment: PYTHON=python3.13 make wheel
 wheel:
 	PYTHON=$(PYTHON) .ci/wheel
+
+# What the Dockerfile does, in a plain shell.
+image-steps:
+	tests/image_steps.sh
 
 # A quick part of the tests against the oldest releases that pyproject.toml admits. Warnings about what those
 # releases will change are not errors here.
