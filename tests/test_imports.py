@@ -71,8 +71,10 @@ WITHIN = {
         {"entry"},
     ),
     "store": (
-        {"cached", "base", "lance_text"},
-        {"archive", "catalog", "lance", "milvus"},
+        {"cached", "filters", "lance_text"},
+        {"base"},
+        {"archive", "catalog", "lance_rows", "milvus"},
+        {"lance"},
         {"calibrate", "changes", "contents", "copy", "gaps", "memory", "moved", "sources"},
         {"index"},
         {"bulk"},

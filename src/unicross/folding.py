@@ -12,7 +12,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from unicross.store.base import Hit, Row, Value
+from unicross.store.base import Hit, Row
+from unicross.store.filters import Value
 
 NEAR = 0.95
 """Cosine from which two pictures are taken for near-duplicates."""

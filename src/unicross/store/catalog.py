@@ -24,7 +24,8 @@ from unicross.data.formats.table import captions as captions_of
 from unicross.data.items import ImageSource, as_unicode
 from unicross.embed import Failure, FoundFile, find_pictures
 from unicross.errors import DataError
-from unicross.store.base import RESERVED, Row, Value, check_user_column, make_id
+from unicross.store.base import RESERVED, Row, check_user_column, make_id
+from unicross.store.filters import Value
 
 LONGEST_TEXT = 5_000
 """Characters of a text that are kept."""

@@ -20,8 +20,9 @@ from unicross.data.load import open_source
 from unicross.data.places import home_of
 from unicross.data.walk import walk
 from unicross.embed import Failure
-from unicross.store.base import RESERVED, Row, Value, make_id
+from unicross.store.base import RESERVED, Row, make_id
 from unicross.store.catalog import LONGEST_TEXT, Catalog, read_captions
+from unicross.store.filters import Value
 
 ITEM = "item"
 """The column that says which item a row is of."""
