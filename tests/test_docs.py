@@ -3,6 +3,7 @@
 import re
 import shlex
 import sys
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -29,6 +30,8 @@ SHORT = ["README.md", "docs/start.md"]
 LONGEST_SENTENCE = 35
 """Words of a sentence in README and the first page."""
 COMMANDS = dict(reference.leaves(get_command(app)))
+KEYS = {path + name for path, name, *_ in reference.recipe_keys()}
+MADE = {path: cache(make) for path, make in reference.PAGES.items()}
 
 
 def name(page: Path) -> str:
@@ -49,7 +52,7 @@ def prose(text: str) -> str:
 def text_of(target: Path) -> str:
     """A page that is committed, or one that the site makes."""
     made = target.relative_to(ROOT / "docs").as_posix() if target.is_relative_to(ROOT / "docs") else ""
-    return reference.PAGES[made]() if made in reference.PAGES else target.read_text(encoding="utf-8")
+    return MADE[made]() if made in MADE else target.read_text(encoding="utf-8")
 
 
 def anchors(text: str) -> set[str]:
@@ -109,11 +112,10 @@ def said_commands(page: Path) -> list[list[str]]:
 
 def is_key(key: str) -> bool:
     """Whether a recipe has the key: of all stages, of one, or a name under one that takes any."""
-    keys = {path + name for path, name, *_ in reference.recipe_keys()}
     key = re.sub(r"^stages\.\d+", "stages.N", key)
     shared = f"stages.N.{key}"
     return (
-        key in keys or shared in keys or key.rpartition(".")[0] in ("forgetting", "model.image", "model.text")
+        key in KEYS or shared in KEYS or key.rpartition(".")[0] in ("forgetting", "model.image", "model.text")
     )
 
 
@@ -164,7 +166,7 @@ def test_the_readme_is_read_in_three_minutes():
 
 @pytest.mark.parametrize("names", COMMANDS, ids=" ".join)
 def test_every_command_and_option_stands_in_the_reference(names):
-    page = reference.commands_page()
+    page = MADE["reference/commands.md"]()
     section = page.partition(f"## unicross {' '.join(names)}\n")[2].partition("\n## ")[0]
     for parameter in COMMANDS[names].params:
         label = parameter.opts[0] if parameter.param_type_name == "option" else parameter.name.upper()
@@ -173,11 +175,11 @@ def test_every_command_and_option_stands_in_the_reference(names):
 
 def test_every_key_of_a_recipe_has_a_sentence_in_the_reference():
     assert [path + name for path, name, *_, meaning in reference.recipe_keys() if not meaning] == []
-    page = reference.recipes_page()
+    page = MADE["reference/recipes.md"]()
     assert [name for _, name, *_ in reference.recipe_keys() if f"| `{name}` |" not in page] == []
 
 
 def test_every_public_name_stands_in_the_reference():
-    page = reference.python_page()
+    page = MADE["reference/python.md"]()
     assert [name for name in unicross.__all__ if f"### {name}\n" not in page] == []
     assert "### info_nce\n" in page
