@@ -2,6 +2,7 @@
 
 import { ask, shrink, thumbnail } from "./api.js";
 import { startPicking } from "./picking.js";
+import { startSaved } from "./saved.js";
 import { isSelected, select, startSelection } from "./selection.js";
 import { address, emptyState, filterCount, isByWords, readAddress, request } from "./state.js";
 import { LANGUAGES, language, t, translate } from "./texts.js";
@@ -83,6 +84,9 @@ function show(answer, first) {
 }
 
 const hasItems = () => Boolean(info?.columns.item);
+// A picture from outside is not in the address, so a search with it cannot be saved.
+const saveable = () => (picture || address({ ...state, item: "" })[0] !== "?" ? null : state);
+const updateSaved = startSaved({ current: saveable, onChoose: go });
 const resting = () => !picture && !state.q.trim() && !state.like;
 
 function describe(answer) {
@@ -183,6 +187,7 @@ function fill() {
   $("filters-count").textContent = count || "";
   $("filters-count").hidden = !count;
   document.title = state.q ? `${state.q} · unicross` : "unicross";
+  updateSaved();
   if (!picture) showChip(state.like && thumbnail(state.like, 160));
   if (info) {
     const chosen = (column, value) => {
