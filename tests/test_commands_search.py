@@ -49,7 +49,7 @@ def run(*arguments: str) -> Any:
 
 def test_index_then_search(home: Path) -> None:
     said = run("index", "model", "photos", "--store", "s", "--captions", "captions.csv")
-    assert "7 added, 0 updated, 0 unchanged, 0 removed; 7 rows" in said.stdout
+    assert "7 added, 0 updated, 0 unchanged, 0 removed; the store has 7 rows" in said.stdout
     report = json.loads(run("index", "model", "photos", "--store", "s", "--json").stdout)
     assert (report["unchanged"], report["rows"]) == (6, 7)
     table = run("search", "s", "red", "-k", "2").stdout
@@ -89,7 +89,7 @@ def test_a_store_is_not_copied_to_itself(home: Path) -> None:
 def test_unreadable_files_are_listed(home: Path) -> None:
     (home / "photos" / "bad.png").write_bytes(b"no picture")
     said = run("index", "model", "photos", "--store", "s")
-    assert "1 could not be taken" in said.stderr
+    assert "1 picture could not be used" in said.stderr
     assert "bad.png: not an image" in said.stderr
 
 

@@ -9,8 +9,8 @@ SOURCE = Path(__file__).parent.parent / "src" / "unicross"
 FILES = sorted(SOURCE.rglob("*.py"))
 
 FLOORS = (
-    {"reading"},
-    {"errors", "files", "prefetch", "streams"},  # the ground
+    {"reading", "wording"},
+    {"errors", "files", "prefetch", "progress", "streams"},  # the ground
     {
         "batches",
         "calibration",
@@ -60,6 +60,7 @@ WITHIN = {
         {"two_tower"},
     ),
     "training": (
+        {"trackers"},
         {"cost", "dataset", "distributed", "event_log", "lora", "signals"},
         {"embedding", "sharding", "used_words"},
         {"optim"},

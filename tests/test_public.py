@@ -2,10 +2,12 @@
 
 import inspect
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 from typer.main import get_command
+from typer.testing import CliRunner
 
 import unicross
 from unicross import errors
@@ -98,3 +100,31 @@ def test_every_command_has_help_for_itself_and_all_it_takes(names):
     assert len(command.get_short_help_str(200)) > 15
     for parameter in command.params:
         assert getattr(parameter, "help", None), f"{' '.join(names)}: {parameter.name} has no help"
+
+
+@pytest.mark.parametrize("names", COMMANDS, ids=" ".join)
+def test_every_command_has_an_example_that_it_would_take(names):
+    said, _, example = COMMANDS[names].epilog.partition(": ")
+    assert said == "For instance"
+    words = shlex.split(example)
+    assert words[: len(names) + 1] == ["unicross", *names]
+    COMMANDS[names].make_context("unicross", words[len(names) + 1 :])  # raises for what it does not take
+
+
+def test_the_shell_completes_recipes_and_run_folders(tmp_path, monkeypatch):
+    for folder in ("runs/photos", "runs/compare/clip-s0", "runs/not-one"):
+        (tmp_path / folder).mkdir(parents=True)
+    for folder in ("runs/photos", "runs/compare/clip-s0"):
+        (tmp_path / folder / "recipe.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    assert completed("train", "iu") == ["iucc"]
+    assert completed("evaluate", "") == ["runs/compare/clip-s0", "runs/photos"]
+    assert completed("train", "--resume", "runs/p") == ["runs/photos"]
+
+
+def completed(*words):
+    """What bash is told to offer for the last of these words."""
+    line = " ".join(["unicross", *words])
+    asked = {"_UNICROSS_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words))}
+    done = CliRunner().invoke(app, prog_name="unicross", env=asked)
+    return done.output.split()

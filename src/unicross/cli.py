@@ -24,11 +24,23 @@ app = typer.Typer(
     name="unicross",
     help="Find pictures by words and words by pictures: train, evaluate, index, search and serve.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (data, train, evaluate, compare, report, index, embed, search, serve, export, demo):
-    app.command()(command)
+EXAMPLES = {
+    data: "unicross data photos --check --html odd.html",
+    train: "unicross train iucc data.root=photos data.split.val=0.1 train.batch_size=64 --out runs/photos",
+    evaluate: "unicross evaluate runs/photos data.split.val=test --folds 5",
+    compare: "unicross compare clip iucc data.root=photos data.split.val=0.1 --seeds 0,1,2 --match compute",
+    report: "unicross report runs/compare",
+    index: "unicross index runs/photos ~/Pictures --store pictures --prune",
+    embed: "unicross embed runs/photos ~/Pictures --out vectors",
+    search: 'unicross search pictures "a dog in the snow" -k 5',
+    serve: "unicross serve pictures --port 8080",
+    export: "unicross export runs/photos photos-hf --to hf",
+    demo: "unicross demo --items 4000",
+}
+for command, example in EXAMPLES.items():
+    app.command(epilog=f"For instance: {example}")(command)
 app.add_typer(store, name="store")
 
 

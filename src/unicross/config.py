@@ -23,6 +23,7 @@ from unicross.stage import Positive, Share, Stage, Strict
 Pooling = Literal["cls", "mean", "last", "pooler"]
 """What of a tower's output stands for the whole: its first token, the mean, the last token, or what the tower
 itself makes of it (CLIP's end token, SigLIP's attention pooling)."""
+TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 Channels = tuple[float, float, float]
 
 
@@ -231,6 +232,9 @@ class Train(Strict):
     """Epochs between looks at the validation items; the end of the run always looks."""
     save_minutes: Positive = 5.0
     """Time between step checkpoints; the end of an epoch always saves one."""
+    trackers: tuple[TrackerName, ...] = ()
+    """Where figures are shown besides the run folder: TensorBoard (`RUN/tensorboard`), MLflow and Weights &
+    Biases, which their own environment variables direct. Each is an extra of its name."""
     shard: bool = False
     """Spread weights and optimiser state over torchrun's processes: for towers too large for one GPU."""
     threads: int | None = Field(None, ge=1)

@@ -17,7 +17,7 @@ was said; recalls that count equal captions as right stand beside it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ from PIL import Image, ImageEnhance
 
 from unicross.batches import equal_pairs, ranges
 from unicross.calibration import fit_calibration
-from unicross.data.images import IMAGES_AT_ONCE, AnyImage, decode
+from unicross.data.images import IMAGES_AT_ONCE, decode
 from unicross.data.items import ImageSource, Item, Items, text_numbers
 from unicross.embed import Encoder, embed_images
 from unicross.errors import DataError
@@ -41,6 +41,7 @@ from unicross.metrics import (
     rank_keys,
     recall_at,
 )
+from unicross.progress import track
 from unicross.result import Direction, Result
 
 SIBLING_QUERIES = 50_000
@@ -68,15 +69,16 @@ def evaluate(
             "check data.root and data.split.val"
         )
     pictures = [pairs.image(position) for position in range(len(pairs.images))]
-    images = _embedded(model, pictures, batch_size)  # [P, D]
+    embedded = embed_images(model, pictures, batch_size)
+    images = _stacked(track("embedding pictures", embedded, len(pictures)))  # [P, D]
     views = None
     if len(pictures) == len(pairs):
         batches = []
-        for start in range(0, len(pictures), batch_size):
+        starts = range(0, len(pictures), batch_size)
+        for start in track("embedding changed pictures", starts, len(starts)):
             batch = enumerate(pictures[start : start + batch_size], start)
-            batches.append(
-                _embedded(model, [_changed(picture, (seed, i)) for i, picture in batch], batch_size)
-            )
+            changed = [_changed(picture, (seed, i)) for i, picture in batch]
+            batches.append(_stacked(embed_images(model, changed, batch_size)))
         views = np.concatenate(batches)
     return evaluate_embeddings(
         images,
@@ -189,14 +191,14 @@ def _by_language(
     return metrics
 
 
-def _embedded(model: Encoder, images: Sequence[AnyImage], batch_size: int) -> Floats:
+def _stacked(vectors: Iterable[npt.NDArray[np.float32] | DataError]) -> Floats:
     """Unit vectors [N, D] of pictures. Raises DataError for one that cannot be decoded."""
-    vectors = []
-    for vector in embed_images(model, images, batch_size):
+    decoded = []
+    for vector in vectors:
         if isinstance(vector, DataError):
             raise vector
-        vectors.append(vector)
-    return np.stack(vectors)
+        decoded.append(vector)
+    return np.stack(decoded)
 
 
 def _equal_captions(numbers: Ints, text_item: Ints) -> tuple[Ints, Ints] | None:

@@ -7,9 +7,14 @@ from typing import Annotated
 
 import typer
 
+from unicross.commands.complete import recipes as shipped
+
 
 def compare(
-    recipes: Annotated[list[str], typer.Argument(help="Recipes and KEY=VALUE overrides of all of them.")],
+    recipes: Annotated[
+        list[str],
+        typer.Argument(autocompletion=shipped, help="Recipes and KEY=VALUE overrides of all of them."),
+    ],
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0,1,2",
     match: Annotated[
         str, typer.Option(help="epochs, as the recipes have them, or compute: lengthen the cheaper ones too.")

@@ -161,10 +161,12 @@ def _verdict(figures: dict[str, dict[str, float]]) -> str:
         int(sum(values[name] for values in figures.values()))
         for name in ("pairs", "images only", "texts only")
     )
-    alone = f"{images:,} pictures without words, {texts:,} texts without a picture"
+    from unicross.wording import counted
+
+    alone = f"{counted(images, 'picture')} without words, {counted(texts, 'text')} without a picture"
     if not pairs:
         return f"NO PAIRS of a picture and its words: {alone}"
-    return f"{pairs:,} pairs of a picture and its words; {alone}"
+    return f"{counted(pairs, 'pair')} of a picture and its words; {alone}"
 
 
 def _command(

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 RECIPES = ("demo_clip", "demo")
 TESTED = 1000
@@ -21,15 +26,17 @@ def demo(
 ) -> None:
     """Draw captioned pictures, train sole CLIP and the method, compare, index, and search.
 
-    Offline, with small towers that begin at random; a few minutes on two CPU cores.
+    Offline, with small towers that begin at random; a few minutes on two CPU cores. At the end it serves the
+    pictures, to be searched in the browser, where it was started in a terminal.
     """
-    from unicross.commands.show import Listening, output
+    from unicross.commands.show import Bars, Listening, output
     from unicross.compare import compare, real_steps
     from unicross.compare.table import table
     from unicross.data.load import load_items
     from unicross.demo.scenes import write_demo_set
     from unicross.model import TwoTower
     from unicross.recipe import recipe_path
+    from unicross.run import calibration_of
     from unicross.search import Query, open_searcher
     from unicross.store import StoreInfo, open_store
     from unicross.store.index import index
@@ -57,7 +64,12 @@ def demo(
     console.print(f"[bold]3. Indexing the pictures[/] with {best}")
     model = TwoTower.load(best)
     info = StoreInfo(fingerprint=model.fingerprint(), checkpoint=str(best.resolve()), dim=model.dim)
-    index(model, data / "images", open_store(str(store), create=info), captions=data / "captions.csv")
+    target = open_store(str(store), create=info)
+    with Bars(console) as bars:
+        progress = partial(bars.show, "indexing")
+        index(model, data / "images", target, captions=data / "captions.csv", on_progress=progress)
+    target.remember(calibration=calibration_of(best))
+    target.close()
 
     console.print("[bold]4. Searching[/]")
     searcher = open_searcher(str(store))
@@ -66,7 +78,24 @@ def demo(
         for hit in searcher.find(Query(item.captions[0], k=3)):
             described = "  <- the one described" if Path(hit.row.path).name == item.id else ""
             console.print(f"    {hit.score:.3f}  {hit.row.path}  {hit.row.caption}{described}")
-    console.print(
-        "Next: [bold]unicross search " + str(store) + ' "two purple diamonds"[/], '
-        f"[bold]unicross report {out / 'runs'}[/], or train on pictures of your own (README.md)"
-    )
+    searcher.store.close()
+    _invite(console, out)
+
+
+def _invite(console: Console, out: Path) -> None:
+    """Serve the demo's store where somebody sits at a terminal and the server is installed, else say how."""
+    from importlib.util import find_spec
+
+    store, can_serve = out / "store", find_spec("uvicorn") is not None and find_spec("fastapi") is not None
+    console.print(f"Compare what the two models find: [bold]unicross report {out / 'runs'}[/]")
+    console.print(f'Search in the terminal: [bold]unicross search {store} "two purple diamonds"[/]')
+    if can_serve and console.is_terminal and sys.stdin.isatty():
+        from unicross.commands.serve import serve
+
+        console.print("Search in the browser, at this address until you press Ctrl-C:")
+        serve(str(store), port=0)
+        return
+    from rich.markup import escape
+
+    needs = "" if can_serve else " (after pip install 'unicross[serve]')"
+    console.print(f"Search in the browser: [bold]unicross serve {store}[/]{escape(needs)}")

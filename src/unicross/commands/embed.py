@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from unicross.commands.complete import runs
+
 
 class Engine(StrEnum):
     local = "local"
@@ -20,7 +22,10 @@ class Engine(StrEnum):
 def embed(
     checkpoint: Annotated[
         Path,
-        typer.Argument(help="The model: a run, a checkpoint, or a pretrained pair (folder or hub name)."),
+        typer.Argument(
+            autocompletion=runs,
+            help="The model: a run, a checkpoint, or a pretrained pair (folder or hub name).",
+        ),
     ],
     folder: Annotated[Path, typer.Argument(help="The folder of pictures; its folders are searched too.")],
     out: Annotated[Path, typer.Option(help="The folder for the Parquet files.")],
@@ -38,7 +43,8 @@ def embed(
     What is there and unchanged is skipped; a run that was cut off goes on where it stopped. Ray finds its
     cluster by RAY_ADDRESS and starts one of this machine otherwise.
     """
-    from unicross.commands.index import Bar, print_failures, print_preparation
+    from unicross.commands.index import print_failures, print_preparation
+    from unicross.commands.show import Bars
     from unicross.model import TwoTower
     from unicross.run import model_address
     from unicross.store import StoreInfo
@@ -48,7 +54,8 @@ def embed(
     print_preparation(model)
     path = model_address(checkpoint)
     info = StoreInfo(fingerprint=model.fingerprint(), checkpoint=path, dim=model.dim)
-    with Bar("embedding") as bar:
+    with Bars() as bars:
+        on_progress = functools.partial(bars.show, "embedding")
         if engine is Engine.ray:
             report = embed_folder_ray(
                 functools.partial(TwoTower.load, path, device),
@@ -56,12 +63,12 @@ def embed(
                 folder,
                 out,
                 captions=captions,
-                on_progress=bar,
+                on_progress=on_progress,
                 workers=workers,
                 gpus_per_worker=gpus,
             )
         else:
-            report = embed_folder(model, info, folder, out, captions=captions, on_progress=bar)
+            report = embed_folder(model, info, folder, out, captions=captions, on_progress=on_progress)
     if json:
         typer.echo(json_module.dumps(asdict(report), indent=2, ensure_ascii=False))
     else:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unicross.commands.complete import runs
 from unicross.commands.data import READING_KEYS
 
 if TYPE_CHECKING:
@@ -27,7 +28,10 @@ DATA_KEYS = (
 def evaluate(
     checkpoint: Annotated[
         Path,
-        typer.Argument(help="The model: a run, a checkpoint, or a pretrained pair (folder or hub name)."),
+        typer.Argument(
+            autocompletion=runs,
+            help="The model: a run, a checkpoint, or a pretrained pair (folder or hub name).",
+        ),
     ],
     overrides: Annotated[
         list[str] | None,
@@ -47,6 +51,7 @@ def evaluate(
     All captions count. Recalls and mAP are in percent; ties count against the model.
     """
     from unicross.commands.index import print_preparation
+    from unicross.commands.show import Bars
     from unicross.evaluation import evaluate as run
     from unicross.model import TwoTower
     from unicross.run import RunFolder
@@ -54,7 +59,8 @@ def evaluate(
     items = evaluation_items(checkpoint, overrides or [])
     model = TwoTower.load(checkpoint, device)
     print_preparation(model)
-    result = run(model, items, folds=folds, batch_size=batch_size)
+    with Bars():
+        result = run(model, items, folds=folds, batch_size=batch_size)
     if json:
         typer.echo(json_module.dumps({**result.metrics, **_sizes(result)}, indent=2))
     else:
@@ -116,6 +122,7 @@ def _print(result: Result) -> None:
     from rich.table import Table
 
     from unicross.commands.show import output
+    from unicross.wording import counted
 
     metrics = result.metrics
     columns = ("R@1", "R@5", "R@10", "median_rank", "mean_rank", "mAP")
@@ -140,7 +147,8 @@ def _print(result: Result) -> None:
     if (languages := _languages(metrics)) is not None:
         console.print(languages)
     console.print(
-        f"rSum {metrics['rsum']:.1f} over {result.n_images} images and {result.n_captions} captions"
+        f"rSum {metrics['rsum']:.1f} over {counted(result.n_images, 'image')} and "
+        f"{counted(result.n_captions, 'caption')}"
         f"{_of_items(result)}"
     )
 

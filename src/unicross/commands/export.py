@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from unicross.commands.complete import runs
+
 
 class Target(StrEnum):
     hf = "hf"
@@ -19,7 +21,10 @@ class Target(StrEnum):
 def export(
     model: Annotated[
         Path,
-        typer.Argument(help="The model: a run, a checkpoint, or a pretrained pair (folder or hub name)."),
+        typer.Argument(
+            autocompletion=runs,
+            help="The model: a run, a checkpoint, or a pretrained pair (folder or hub name).",
+        ),
     ],
     out: Annotated[Path, typer.Argument(help="The folder to write, which must not exist.")],
     overrides: Annotated[

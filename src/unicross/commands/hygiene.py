@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,6 @@ import typer
 from unicross.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from unicross.data.load import Survey
     from unicross.hygiene.check import Checked
 
@@ -27,7 +26,7 @@ def check_survey(
 
     The result has the number of `leaks`.
     """
-    from unicross.commands.index import Bar
+    from unicross.commands.show import Bars
     from unicross.hygiene.check import check
     from unicross.hygiene.clean import require_writable, write_clean
     from unicross.hygiene.sheet import render
@@ -36,17 +35,9 @@ def check_survey(
     if write is not None:
         for items in found.splits.values():
             require_writable(write, items)
-    bars: list[Bar] = []
-
-    def steps(title: str) -> Callable[[int, int], object]:
-        while bars:
-            bars.pop().__exit__()
-        bars.append(Bar(title).__enter__())
-        return bars[-1]
-
-    checked = check(found.splits, steps, None if model is None else TwoTower.load(model))
-    while bars:
-        bars.pop().__exit__()
+    with Bars() as bars:
+        towers = None if model is None else TwoTower.load(model)
+        checked = check(found.splits, lambda title: partial(bars.show, title), towers)
     about = _about(checked)
     if not json:
         _print(checked)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json as json_module
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from unicross.commands.complete import runs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +27,10 @@ FAILURES_SHOWN = 20
 def index(
     checkpoint: Annotated[
         Path,
-        typer.Argument(help="The model: a run, a checkpoint, or a pretrained pair (folder or hub name)."),
+        typer.Argument(
+            autocompletion=runs,
+            help="The model: a run, a checkpoint, or a pretrained pair (folder or hub name).",
+        ),
     ],
     folder: Annotated[
         str, typer.Argument(help="A folder of pictures, or a table, shards, Parquet, hf://NAME, s3://...")
@@ -67,6 +73,7 @@ def index(
     What is there and unchanged is skipped, so run it again whenever pictures came, changed or went; a run
     that was cut off goes on where it stopped.
     """
+    from unicross.commands.show import Bars
     from unicross.data.places import local_copy
     from unicross.embed import shortened
     from unicross.errors import DataError
@@ -86,7 +93,7 @@ def index(
     embeddings = EmbeddingArchive(archive) if archive else archive_of(store)
     reported: set[Failure] = set()
     while True:
-        with Bar("indexing") as bar:
+        with Bars() as bars:
             report = run(
                 model,
                 local_copy(folder) if watch else place,
@@ -95,7 +102,7 @@ def index(
                 prune=prune,
                 moved_from=moved_from,
                 archive=embeddings,
-                on_progress=bar,
+                on_progress=partial(bars.show, "indexing"),
             )
         moved_from = None  # for those that follow
         if report.changed and (not watch or target.info.calibration is None):
@@ -115,46 +122,17 @@ def index(
         run_server(store)
 
 
-class Bar:
-    """A progress bar on standard error, as soon as there is something to do."""
-
-    def __init__(self, title: str) -> None:
-        self._title = title
-
-    def __enter__(self) -> Bar:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        from unicross.commands.show import output
-
-        self._bar = Progress(
-            TextColumn(self._title),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=output(stderr=True),
-        )
-        self._task = self._bar.add_task(self._title)
-        return self
-
-    def __call__(self, done: int, total: int) -> None:
-        if total:
-            self._bar.start()
-        self._bar.update(self._task, completed=done, total=total)
-
-    def __exit__(self, *error: object) -> None:
-        if self._bar.live.is_started:  # stopping prints a line
-            self._bar.stop()
-
-
 def _print(report: IndexReport, store: str, count: int, reported: set[Failure], *, json: bool) -> None:
     if json:
         typer.echo(json_module.dumps({**asdict(report), "rows": count}, indent=2, ensure_ascii=False))
         return
+    from unicross.wording import counted
+
     moved = f"{report.moved} moved, " if report.moved else ""
     known = f"{report.known} known by their content, " if report.known else ""
     typer.echo(
-        f"{store}: {report.added} added, {moved}{known}{report.updated} updated, "
-        f"{report.unchanged} unchanged, {report.removed} removed; {count} rows"
+        f"{store}: {report.added} added, {moved}{known}{report.updated} updated, {report.unchanged} unchanged, "
+        f"{report.removed} removed; the store has {counted(count, 'row')}"
     )
     print_failures([failure for failure in report.failed if failure not in reported])
     print_archive(report)
@@ -162,10 +140,14 @@ def _print(report: IndexReport, store: str, count: int, reported: set[Failure], 
 
 def print_archive(report: IndexReport) -> None:
     """What was wrong with the archive of embeddings, on standard error."""
+    from unicross.wording import counted
+
     for problem in report.archive_problems[:FAILURES_SHOWN]:
         typer.echo(f"the archive was damaged and goes on with what is sound: {problem}", err=True)
     if report.archived:
-        typer.echo(f"the archive lacked {report.archived} rows of the store; it has them now", err=True)
+        typer.echo(
+            f"the archive lacked {counted(report.archived, 'row')} of the store, which it has now", err=True
+        )
 
 
 def print_preparation(model: TwoTower) -> None:
@@ -176,8 +158,10 @@ def print_preparation(model: TwoTower) -> None:
 
 def print_failures(failed: Sequence[Failure]) -> None:
     """The first of them, one a line, on standard error."""
+    from unicross.wording import counted
+
     if failed:
-        typer.echo(f"{len(failed)} could not be taken:", err=True)
+        typer.echo(f"{counted(len(failed), 'picture')} could not be used:", err=True)
         for failure in failed[:FAILURES_SHOWN]:
             typer.echo(f"  {failure.path}: {failure.reason}", err=True)
         if len(failed) > FAILURES_SHOWN:

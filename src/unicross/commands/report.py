@@ -7,9 +7,13 @@ from typing import Annotated
 
 import typer
 
+from unicross.commands.complete import runs
+
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="A run folder, or the folder of a comparison.")],
+    folder: Annotated[
+        Path, typer.Argument(autocompletion=runs, help="A run folder, or the folder of a comparison.")
+    ],
     out: Annotated[Path | None, typer.Option(help="The page; by default FOLDER/report.html.")] = None,
 ) -> None:
     """Write one self-contained HTML page: tables, curves, clusters, what one model finds and another not."""

@@ -1,8 +1,11 @@
-"""Showing a run: a progress bar while it trains, a line for every epoch."""
+"""Showing what goes on: a bar with the time left for whatever takes a while, a line for every epoch."""
 
 from __future__ import annotations
 
 import math
+import time
+from contextlib import ExitStack
+from datetime import timedelta
 from statistics import fmean
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -11,8 +14,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from unicross.progress import progress_shown_by
+
 if TYPE_CHECKING:
     from unicross.run import Event
+
+LINE_EVERY_S = 10
+"""Seconds between two lines of progress where they go to a file or a pipe."""
 
 
 def output(*, stderr: bool = False) -> Console:
@@ -23,52 +31,102 @@ def output(*, stderr: bool = False) -> Console:
     return console
 
 
-class Listening:
-    """A listener of training's events that draws them on the terminal."""
+class Bars:
+    """Shows how far work has come: bars that go when it is done, or plain lines where there is no terminal.
+
+    While it is open it shows all that is tracked (see `progress`).
+    """
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or output(stderr=True)
-        self._epochs = 0
+        self.console = console or output(stderr=True)
         self._progress = Progress(
-            TextColumn("{task.description:<10}"),
+            TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[figures]}"),
             TimeRemainingColumn(),
-            console=self._console,
+            console=self.console,
             transient=True,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._losses: list[float] = []
+        self._began: dict[str, tuple[float, int]] = {}  # by what is done: when, and how much of it before
+        self._line_at = 0.0
+        self._open = ExitStack()
 
     def __enter__(self) -> Self:
+        self._open.enter_context(progress_shown_by(self.show))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._open.close()
         if self._progress.live.is_started:  # stopping prints a line
             self._progress.stop()
 
+    def show(self, what: str, done: int, total: int, figures: str = "") -> None:
+        """`done` of `total` parts of something are done; it is forgotten when all are."""
+        if self.console.is_terminal:
+            self._bar(what, done, total, figures)
+        else:
+            self._line(what, done, total, figures)
+
+    def forget(self) -> None:
+        """Drop what was begun and will not be done."""
+        for what in list(self._tasks):
+            self._progress.remove_task(self._tasks.pop(what))
+        self._began.clear()
+
+    def _bar(self, what: str, done: int, total: int, figures: str) -> None:
+        if what not in self._tasks:
+            if done >= total:
+                return
+            self._progress.start()
+            self._tasks[what] = self._progress.add_task(what, total=total, figures=figures)
+        self._progress.update(self._tasks[what], completed=done, total=total, figures=figures)
+        if done >= total:
+            self._progress.remove_task(self._tasks.pop(what))
+
+    def _line(self, what: str, done: int, total: int, figures: str) -> None:
+        now = time.monotonic()
+        began, before = self._began.setdefault(what, (now, done))
+        if done >= total:
+            del self._began[what]
+            return
+        if now - max(began, self._line_at) < LINE_EVERY_S or done == before:
+            return
+        self._line_at = now
+        left = timedelta(seconds=round((now - began) / (done - before) * (total - done)))
+        told = f"; {figures}" if figures else ""
+        self.console.print(f"{what}: {done} of {total}, {left} left{told}", markup=False)
+
+
+class Listening(Bars):
+    """A listener of training's events that draws them on the terminal."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        super().__init__(console)
+        self._epochs = self._steps = 0
+        self._losses: list[float] = []
+
     def __call__(self, event: Event) -> None:
-        self._progress.start()
         match event["kind"]:
             case "decoding":
-                self._advance("decoding", event["done"], event["total"], "")
+                self.show("decoding pictures", event["done"], event["total"])
             case "start":
                 for sentence in event.get("preparation", ()):
-                    self._console.print(f"[dim]{escape(sentence)}[/]")
-                self._tasks.clear()
+                    self._say(f"[dim]{escape(sentence)}[/]")
+                self.forget()
                 self._losses.clear()
-                self._epochs = event["epochs"]
-                self._advance("training", event["step"], event["steps"], "")
+                self._epochs, self._steps = event["epochs"], event["steps"]
+                self.show("training", event["step"], event["steps"])
                 self._say(f"[dim]{event['items']} items, {event['steps']} steps, run in {event['run']}[/]")
             case "step":
                 self._losses.append(event["loss"])
                 figures = (
                     f"{event['stage']}  loss {event['loss']:.3f}  {event['pairs_per_second']:.0f} pairs/s"
                 )
-                self._progress.update(self._tasks["training"], completed=event["step"], figures=figures)
+                self.show("training", event["step"], self._steps, figures)
             case "round":
                 self._say(_round_line(event))
             case "fitting":
@@ -104,15 +162,8 @@ class Listening:
             case "note":
                 self._say(f"[yellow]note:[/] {event['text']}")
 
-    def _advance(self, name: str, done: int, total: int, figures: str) -> None:
-        if name not in self._tasks:
-            self._tasks[name] = self._progress.add_task(name, total=total, figures=figures)
-        self._progress.update(self._tasks[name], completed=done, total=total, figures=figures)
-        if name == "decoding" and done == total:
-            self._progress.remove_task(self._tasks.pop(name))
-
     def _say(self, text: str) -> None:
-        self._console.print(text, highlight=False)
+        self.console.print(text, highlight=False)
 
 
 def _round_line(event: Event) -> str:

@@ -11,7 +11,7 @@ import typer
 app = typer.Typer(help="Look into a store, copy it, rebuild it.", no_args_is_help=True)
 
 
-@app.command()
+@app.command(epilog="For instance: unicross store info pictures --json")
 def info(
     store: Annotated[str, typer.Argument(help="The store.")],
     json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
@@ -34,7 +34,7 @@ def info(
             typer.echo(f"{name:12} {value}")
 
 
-@app.command()
+@app.command(epilog="For instance: unicross store forget pictures /old/disk/Pictures")
 def forget(
     store: Annotated[str, typer.Argument(help="The store.")],
     root: Annotated[Path, typer.Argument(help="The folder of the pictures to drop; it may be gone.")],
@@ -44,6 +44,7 @@ def forget(
     from unicross.store import open_store
     from unicross.store.archive import archive_of
     from unicross.store.moved import forget_root
+    from unicross.wording import counted
 
     target = open_store(store)
     count = forget_root(target, archive_of(store), root)
@@ -51,11 +52,11 @@ def forget(
         raise StoreError(
             f"{store} has no pictures of {root}, only those of {', '.join(target.info.roots) or 'no folder'}"
         )
-    typer.echo(f"{store}: {count} rows removed; {target.count()} rows")
+    typer.echo(f"{store}: {counted(count, 'row')} removed; {counted(target.count(), 'row')} left")
     target.close()
 
 
-@app.command()
+@app.command(epilog="For instance: unicross store copy pictures http://localhost:19530/pictures")
 def copy(
     source: Annotated[str, typer.Argument(help="The store to copy.")],
     target: Annotated[
@@ -67,18 +68,19 @@ def copy(
     from unicross.store import open_store
     from unicross.store.archive import archive_of
     from unicross.store.copy import copy as run
+    from unicross.wording import counted
 
     if source == target or (Path(source).exists() and Path(source).resolve() == Path(target).resolve()):
         raise StoreError(f"{source}: a store cannot be copied to itself: give another place")
     old = open_store(source)
     new = open_store(target, create=old.info)
     run(old, new, archive_of(target))
-    typer.echo(f"{target}: {new.count()} rows (in {source}: {old.count()})")
+    typer.echo(f"{target} has {counted(new.count(), 'row')}; {source} has {old.count():,}")
     old.close()
     new.close()
 
 
-@app.command()
+@app.command(epilog="For instance: unicross store rebuild pictures/embeddings anew")
 def rebuild(
     archive: Annotated[Path, typer.Argument(help="The archive of embeddings (STORE/embeddings).")],
     target: Annotated[str, typer.Argument(help="The store, new or to be added to, of any engine.")],
@@ -87,6 +89,7 @@ def rebuild(
     from unicross.store import open_store
     from unicross.store.archive import EmbeddingArchive, archive_of
     from unicross.store.copy import rebuild as run
+    from unicross.wording import counted
 
     source = EmbeddingArchive(archive)
     new = open_store(target, create=source.info)
@@ -94,5 +97,5 @@ def rebuild(
     if beside is not None and beside.folder.resolve() == archive.resolve():
         beside = None  # the store is rebuilt from its own archive, which has these rows already
     run(source, new, beside)
-    typer.echo(f"{target}: {new.count()} rows")
+    typer.echo(f"{target} has {counted(new.count(), 'row')}")
     new.close()

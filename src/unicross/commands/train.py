@@ -7,11 +7,15 @@ from typing import Annotated
 
 import typer
 
+from unicross.commands.complete import recipes, runs
+
 
 def train(
     recipe: Annotated[
         str | None,
-        typer.Argument(help="A recipe file, or a shipped one's name: clip, iucc, few, demo, ..."),
+        typer.Argument(
+            autocompletion=recipes, help="A recipe file, or a shipped one's name: clip, iucc, few, demo, ..."
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values laid over the recipe.")
@@ -19,7 +23,9 @@ def train(
     out: Annotated[
         Path | None, typer.Option(help="The run folder; by default runs/RECIPE-DATE-TIME.")
     ] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with this run, which was cut short.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(autocompletion=runs, help="Go on with this run, which was cut short.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; the best there is by default.")] = None,
 ) -> None:
     """Train RECIPE, for instance `unicross train clip data.root=photos data.split.val=0.1`."""

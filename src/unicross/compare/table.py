@@ -13,6 +13,7 @@ from unicross.errors import DataError
 from unicross.files import write_text
 from unicross.metrics import RECALL_AT
 from unicross.reading import LARGEST_TEXT, read_text
+from unicross.wording import counted
 
 Match = Literal["epochs", "compute"]
 
@@ -82,8 +83,8 @@ def table(comparison: Comparison) -> Table:
     seeds = len(comparison.seeds)
     items = f"{comparison.n_items} items, " if comparison.n_items < comparison.n_images else ""
     shown = Table(
-        title=f"{items}{comparison.n_images} images, {comparison.n_captions} captions, "
-        f"{seeds} seed{'s' if seeds > 1 else ''}; recall in percent"
+        title=f"{items}{counted(comparison.n_images, 'image')}, {counted(comparison.n_captions, 'caption')}, "
+        f"{counted(seeds, 'seed')}; recall in percent"
     )
     rows = (*comparison.untrained, *comparison.rows)
     shown.add_column("")

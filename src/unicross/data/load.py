@@ -27,6 +27,7 @@ from unicross.data.places import local_copy
 from unicross.data.records import BY_NAME, Problem, ReadOptions, Records, describe, problems_error
 from unicross.data.walk import walk
 from unicross.errors import DataError
+from unicross.wording import counted
 
 SAME_SPLIT = frozenset({"val", "dev", "valid", "validation"})
 """Names of the same split: one may be asked for by another."""
@@ -121,9 +122,7 @@ def _unread_files(root: Path, records: Records) -> list[Problem]:
     more = f" and {len(counts) - 12} more kinds" if len(counts) > 12 else ""
     return [
         *reasons,
-        Problem(
-            "not read", str(root), f"{counts.total()} file{'s' if counts.total() > 1 else ''}: {listed}{more}"
-        ),
+        Problem("not read", str(root), f"{counted(counts.total(), 'file')}: {listed}{more}"),
     ]
 
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 from unicross.batches import Indices
 from unicross.data.items import PLAIN_KIND, CaptionKind, Files, Mask, Pictures, strings
 from unicross.errors import DataError
+from unicross.wording import counted
 
 ProblemKind = Literal[
     "missing image",
@@ -168,7 +169,7 @@ def problems_error(root: str, problems: Sequence[Problem]) -> DataError:
 def describe(problems: Sequence[Problem]) -> str:
     """All problems counted by kind, then the first few of each kind, one a line."""
     counts = Counter(problem.kind for problem in problems)
-    lines = [", ".join(f"{n} {kind}{'s' if n > 1 else ''}" for kind, n in counts.most_common())]
+    lines = [", ".join(counted(n, kind) for kind, n in counts.most_common())]
     for kind, n in counts.most_common():
         shown = [problem for problem in problems if problem.kind == kind][:SHOWN_PER_KIND]
         lines += [f"  {problem}" for problem in shown]

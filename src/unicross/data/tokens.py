@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from unicross.batches import Indices
 from unicross.data.items import Item, Items, text_numbers
 from unicross.data.preparation import TextRules
+from unicross.progress import track
 
 TEXTS_AT_ONCE = 256
 """Texts that pass a tower together, as `images.IMAGES_AT_ONCE`."""
@@ -102,7 +103,8 @@ class TokenizedTexts:
     ) -> NDArray[np.float32]:
         """The vectors [C, D] that `encode` makes of ids and mask, both [B, L], `size` texts at a time."""
         vectors = np.zeros((len(self), dim), np.float32)
-        for rows in self.batches(np.arange(len(self)), size):
+        batches = list(self.batches(np.arange(len(self)), size))
+        for rows in track("embedding texts", batches, len(batches)):
             padded = self.tokens(rows)
             vectors[rows] = encode(padded.ids, padded.mask)
         return vectors

@@ -16,6 +16,7 @@ from unicross.data.turns import parts_of
 from unicross.evaluation import evaluate_embeddings
 from unicross.model import TwoTower
 from unicross.prefetch import prefetch
+from unicross.progress import track
 from unicross.result import Result
 from unicross.training.dataset import Dataset
 from unicross.training.distributed import broadcast_object, gather_array, rank_slice
@@ -35,7 +36,9 @@ def embed_images(
     def squares(start: int) -> NDArray[np.uint8]:
         return _resized(data.pixels[own[start : start + IMAGES_AT_ONCE]], size)
 
-    parts = [encode(pixels) for pixels in prefetch(squares, range(0, len(own), IMAGES_AT_ONCE))]
+    starts = range(0, len(own), IMAGES_AT_ONCE)
+    batches = track("embedding pictures", prefetch(squares, starts), len(starts))
+    parts = [encode(pixels) for pixels in batches]
     return gather_array(np.concatenate(parts), len(images)) if parts else np.zeros((0, model.dim), np.float32)
 
 
@@ -46,7 +49,8 @@ def embed_captions(
     encode = model.pool_tokens if pooled else model.encode_tokens
     own = captions[rank_slice(len(captions))]
     vectors = np.zeros((0, model.dim), np.float32)
-    for rows in data.captions.batches(own, TEXTS_AT_ONCE):
+    batches = list(data.captions.batches(own, TEXTS_AT_ONCE))
+    for rows in track("embedding texts", batches, len(batches)):
         tokens = data.captions.tokens(own[rows])
         encoded = encode(tokens.ids, tokens.mask)
         if not len(vectors):

@@ -26,6 +26,7 @@ from unicross.training.event_log import EventLog
 from unicross.training.loop import Loop
 from unicross.training.signals import stop_requests
 from unicross.training.state import State, make_model
+from unicross.training.trackers import open_trackers, require_trackers
 from unicross.training.used_words import train_used_words
 
 
@@ -82,6 +83,7 @@ def _train(
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
     # These cost nothing, and reading the data may take minutes.
+    require_trackers(recipe.train.trackers)
     if not is_address(recipe.data.root):
         require_root(Path(recipe.data.root))
     for source in (recipe.model.pair, recipe.model.image, recipe.model.text):
@@ -128,7 +130,11 @@ def _train(
         notes += [problem] if problem else []
     elif resume:
         notes.append("no checkpoint was saved before the run was cut short: it begins anew")
-    log = EventLog(run, state.progress.step if goes_on else None, listener) if is_first() else None
+    log = None
+    if is_first():
+        resume_at = state.progress.step if goes_on else None
+        trackers = open_trackers(recipe.train.trackers, run.path, asked, resume_at)
+        log = EventLog(run, resume_at, listener, trackers)
     new_model = partial(make_model, recipe, train_items, device)
     try:
         with stop_requests() as stop:

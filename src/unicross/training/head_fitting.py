@@ -23,6 +23,7 @@ from unicross.data.turns import parts_of
 from unicross.losses import cross_modal
 from unicross.model import TwoTower
 from unicross.model.parts import MAX_SCALE
+from unicross.progress import track
 from unicross.streams import draw_seed
 from unicross.training.dataset import Dataset
 from unicross.training.distributed import broadcast_object
@@ -102,7 +103,7 @@ def _fitted(
     )
     size = min(BATCH, number)
     steps = max(EPOCHS * number // size, LEAST_STEPS)
-    for step in range(steps):
+    for step in track("fitting heads", range(steps), steps):
         for group in optimizer.param_groups:
             group["lr"] = RATE * warmup_cosine(step, WARMUP, steps)
         items = rng.choice(number, size, replace=False)

@@ -40,6 +40,7 @@ from unicross.training.signals import StopRequest
 from unicross.training.state import State
 from unicross.training.step import backward
 from unicross.training.step_log import GRAD_NORM, StepLog
+from unicross.wording import counted
 
 
 class Loop:
@@ -125,7 +126,9 @@ class Loop:
                 self.emit("note", text=f"not read: {problem.where}: {problem.what}")
         if skipped and self.log is not None:
             path = self.run.write_skipped([str(problem) for problem in problems])
-            self.emit("note", text=f"{len(skipped)} problems in the data were skipped; {path} lists them")
+            self.emit(
+                "note", text=f"skipped {counted(len(skipped), 'problem')} in the data, listed in {path}"
+            )
 
     def _epoch(self, stage: Stage) -> None:
         """The rest of the epoch where the run stands, with validation and a checkpoint at its end."""
