@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -26,7 +27,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-EXAMPLES = {
+EXAMPLES: dict[Callable[..., None], str] = {
     data: "unicross data photos --check --html odd.html",
     train: "unicross train iucc data.root=photos data.split.val=0.1 train.batch_size=64 --out runs/photos",
     evaluate: "unicross evaluate runs/photos data.split.val=test --folds 5",

@@ -131,8 +131,8 @@ def _print(report: IndexReport, store: str, count: int, reported: set[Failure], 
     moved = f"{report.moved} moved, " if report.moved else ""
     known = f"{report.known} known by their content, " if report.known else ""
     typer.echo(
-        f"{store}: {report.added} added, {moved}{known}{report.updated} updated, {report.unchanged} unchanged, "
-        f"{report.removed} removed; the store has {counted(count, 'row')}"
+        f"{store}: {report.added} added, {moved}{known}{report.updated} updated, "
+        f"{report.unchanged} unchanged, {report.removed} removed; the store has {counted(count, 'row')}"
     )
     print_failures([failure for failure in report.failed if failure not in reported])
     print_archive(report)
