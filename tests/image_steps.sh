@@ -16,7 +16,7 @@ port=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); 
 unicross serve store --host 0.0.0.0 --port "$port" --api-key "$(printf 'k%.0s' {1..20})" &
 server=$!
 health=$(sed -n "s/^ *CMD \[\"python\", \"-c\", \"\(.*\)\"\]$/\1/p" "$source/Dockerfile" | sed "s/8080/$port/")
-for _ in $(seq 60); do
+for _ in $(seq 150); do
     if python -c "$health" 2>/dev/null; then
         echo "the server of the image is healthy"
         exit 0
