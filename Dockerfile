@@ -1,6 +1,6 @@
 # The search server and all commands. For a CPU, and for an NVIDIA GPU:
 #
-#   docker build -t unicross .
+#   docker build -t unicross --build-arg TORCH_INDEX=... .      # the index of PyTorch's CPU builds, see pytorch.org
 #   docker build -t unicross:gpu --build-arg DEVICE=gpu .
 #
 #   docker run --rm -v ./pictures:/pictures:ro -v unicross:/data unicross index openai/clip-vit-base-patch32 /pictures --store /data/store
@@ -10,8 +10,9 @@
 FROM python:3.11-slim AS build
 ARG DEVICE=cpu
 ARG VERSION=0.1.0
+ARG TORCH_INDEX=
 COPY . /source
-RUN VERSION=$VERSION /source/.ci/install-for-image /source /opt/unicross $DEVICE
+RUN VERSION=$VERSION TORCH_INDEX=$TORCH_INDEX /source/.ci/install-for-image /source /opt/unicross $DEVICE
 
 FROM python:3.11-slim
 COPY --from=build /opt/unicross /opt/unicross

@@ -45,9 +45,9 @@ def flickr8k(root: Path) -> Task:
     items = load_items(str(root), "dev").items
     pictures, queries = {}, []
     for item in items:
-        assert item.image is not None
-        path = item.image.name
-        pictures[path] = (item.image, list(item.captions[1:]))
+        (image,) = item.images
+        path = image.name
+        pictures[path] = (image, list(item.captions[1:]))
         queries.append((item.captions[0], {path}))
     return Task(pictures, {"captions": queries})
 

@@ -53,11 +53,11 @@ def plant(data: Path, home: Path, count: int) -> dict[str, Any]:
     train = train[: round(count * 6 / 7)]
     dev = dev[: count - len(train)]
     lines = [[item, "train"] for item in train] + [[item, "dev"] for item in dev]
-    captions = {item.image_id: list(item.captions) for item, _ in lines}
+    captions = {item.id: list(item.captions) for item, _ in lines}
     chosen = rng.permutation(len(train))
     planted: dict[str, Any] = {"copy": {}, "swapped": set()}
     table = []
-    swapping = [train[int(i)].image_id for i in chosen[:SWAPPED]]
+    swapping = [train[int(i)].id for i in chosen[:SWAPPED]]
     for one, other in zip(swapping[::2], swapping[1::2], strict=True):
         a, b = rng.integers(len(captions[one])), rng.integers(len(captions[other]))
         captions[one][a], captions[other][b] = captions[other][b], captions[one][a]
@@ -66,12 +66,12 @@ def plant(data: Path, home: Path, count: int) -> dict[str, Any]:
         item, way = train[int(i)], WAYS[number % len(WAYS)]
         kind = "duplicate" if number < DUPLICATES else "leak"
         path = home / f"planted-{number}.jpg"
-        plant_picture(Path(item.image.name), path, way)
-        planted["copy"][frozenset((path.name, item.image_id))] = (kind, way)
+        plant_picture(Path(item.images[0].name), path, way)
+        planted["copy"][frozenset((path.name, item.id))] = (kind, way)
         split = "train" if kind == "duplicate" else "dev"
-        table += [(path, path.name, caption, split) for caption in captions[item.image_id]]
+        table += [(path, path.name, caption, split) for caption in captions[item.id]]
     for item, split in lines:
-        table += [(item.image.name, item.image_id, caption, split) for caption in captions[item.image_id]]
+        table += [(item.images[0].name, item.id, caption, split) for caption in captions[item.id]]
     order = rng.permutation(len({row[1] for row in table}))  # copies stand anywhere among the others
     place = dict(zip(dict.fromkeys(row[1] for row in table), order, strict=True))
     with (home / "captions.csv").open("w", newline="", encoding="utf-8") as file:
@@ -161,7 +161,7 @@ def main() -> None:
 
 def _one(item: Any, planted: dict[str, Any]) -> tuple[str, ...]:
     """One caption of an item: the swapped one where there is one."""
-    swapped = [text for text in item.captions if (item.image_id, text) in planted["swapped"]]
+    swapped = [text for text in item.captions if (item.id, text) in planted["swapped"]]
     return (swapped or list(item.captions))[:1]
 
 

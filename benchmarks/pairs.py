@@ -37,13 +37,15 @@ def write_pairs(flickr8k: Path, count: int, table: Path, captions: int = 1) -> l
     Where there are fewer pictures they come again with their next captions. Returns (image's path, captions)
     of each pair.
     """
-    items = [item for item in load_items(str(flickr8k), "train").items if isinstance(item.image, ImageFile)]
+    items = [
+        item for item in load_items(str(flickr8k), "train").items if isinstance(item.images[0], ImageFile)
+    ]
     pairs = []
     for number in range(count):
         turn, which = divmod(number, len(items))
         item = items[which]
         said = [item.captions[(turn + i) % len(item.captions)] for i in range(captions)]
-        pairs.append((str(item.image.path.resolve()), said))  # type: ignore[union-attr]
+        pairs.append((str(item.images[0].path.resolve()), said))  # type: ignore[attr-defined]
     lines = (
         json.dumps({"image_id": str(number), "image": path, "caption": said}) + "\n"
         for number, (path, said) in enumerate(pairs)

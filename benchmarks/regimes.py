@@ -6,6 +6,8 @@
   image alone has its own caption among the captions alone.
 * `pool.jsonl`: 1,000 training images set aside as a second evaluation pool (split `pool`), to tune on.
 * `a2000.jsonl`: the same with 2,000 of the training items only, a quick stand-in for regime A at its end.
+* `noisy20.jsonl`, `noisy40.jsonl`, `noisy60.jsonl` (G): those 2,000 items, of which so many percent have the
+  captions of another (`is_wrong`), and the held-out items.
 
 Each image path is absolute, so the tables serve only on the machine that wrote them.
 """
@@ -23,6 +25,8 @@ from unicross.data.items import ImageFile, Item
 from unicross.data.load import load_items
 
 FEW, POOL, SOME, SEED = 600, 1000, 2000, 2023
+NOISE = (20, 40, 60)
+"""Percent."""
 
 
 def main() -> None:
@@ -47,11 +51,26 @@ def main() -> None:
     rest = [_record(train[i], "train") for i in order[POOL:]]
     _write(arguments.out / "pool.jsonl", pool + rest + held)
     _write(arguments.out / "a2000.jsonl", rest[:SOME] + pool + held)
+    for percent in NOISE:
+        _write(arguments.out / f"noisy{percent}.jsonl", _with_noise(rest[:SOME], percent) + held)
+
+
+def _with_noise(records: list[dict[str, Any]], percent: int) -> list[dict[str, Any]]:
+    """The records, of which so many percent, drawn at random, pass their captions on in a ring."""
+    drawn = np.random.default_rng(SEED).permutation(len(records))[: len(records) * percent // 100]
+    captions = {
+        here: records[before]["caption"] for here, before in zip(drawn, np.roll(drawn, 1), strict=True)
+    }
+    return [
+        record | {"caption": captions.get(number, record["caption"]), "is_wrong": number in captions}
+        for number, record in enumerate(records)
+    ]
 
 
 def _record(item: Item, split: str) -> dict[str, Any]:
-    assert isinstance(item.image, ImageFile)
-    return {"image": str(item.image.path.resolve()), "caption": list(item.captions), "split": split}
+    (image,) = item.images
+    assert isinstance(image, ImageFile)
+    return {"image": str(image.path.resolve()), "caption": list(item.captions), "split": split}
 
 
 def _write(path: Path, records: list[dict[str, Any]]) -> None:

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -36,6 +37,7 @@ from unicross.compare.table import difference_text
 from unicross.result import Result
 from unicross.run import RECIPE, Event, RunFolder
 
+FloatArray = NDArray[np.float64]
 BOUNDS = re.compile(r"\[[+-]\d+\.\d, [+-]\d+\.\d\]")
 SUMMARY = "summary.json"
 T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571}
@@ -238,9 +240,9 @@ def _compute(method: str, a: str, b: str, metric: str) -> str:
 
 
 def unlisted(rows: Sequence[Row]) -> list[str]:
-    """What README.md and docs/*.md cite that intervals.csv does not list, and the reverse."""
+    """What README.md and docs/ cite that intervals.csv does not list, and the reverse."""
     problems = []
-    for path in [experiments.ROOT / "README.md", *sorted((experiments.ROOT / "docs").glob("*.md"))]:
+    for path in [experiments.ROOT / "README.md", *sorted((experiments.ROOT / "docs").rglob("*.md"))]:
         document = path.relative_to(experiments.ROOT).as_posix()
         text = " ".join(path.read_text(encoding="utf-8").split())
         cited = [row["cited"] for row in rows if row["document"] == document]
@@ -253,8 +255,16 @@ def unlisted(rows: Sequence[Row]) -> list[str]:
     return problems
 
 
+CURVES = (
+    ("Flickr8k, all captions", {"A-clip24-half-patches": "clip", "A-heads-23-half-patches": "iucc"}),
+    ("Flickr8k, 600 captions", {"B-clip81-160": "few_clip", "B-few-160": "few"}),
+    ("16,000 drawn scenes", {"D-16000-clip36": "demo_clip", "D-16000-clusters4-gallery-36": "demo"}),
+)
+"""Plots of learning curves: a title, and runs before -seedN with what they are called."""
+
+
 def plots() -> None:
-    """Draw seconds and peak GiB against the size, both axes logarithmic, as docs/images/NAME.svg."""
+    """Draw docs/images: benchmarks against their size, and learning curves of kept runs."""
     import matplotlib.pyplot as plt
 
     for name, size, title in (
@@ -268,12 +278,32 @@ def plots() -> None:
             axes.set(xlabel=size, ylabel=label)
             axes.grid(alpha=0.3)
         figure.suptitle(title)
-        images = experiments.ROOT / "docs" / "images"
-        path = images / f"{name}.svg"
-        figure.savefig(path, metadata={"Date": None})
-        path.write_text(
-            " ".join(path.read_text(encoding="utf-8").split()) + "\n", encoding="utf-8"
-        )  # a diff of one line
+        _save(figure, name)
+
+    figure, panels = plt.subplots(1, len(CURVES), figsize=(11, 3.4), layout="constrained")
+    for axes, (title, runs) in zip(panels, CURVES, strict=True):
+        for (name, label), colour in zip(runs.items(), ("#8a8a8a", "#4f46c4"), strict=True):
+            epochs, rsums = _mean_curve(name)
+            axes.plot(100 * epochs / epochs[-1], rsums, "o-", markersize=3, color=colour, label=label)
+        axes.set(title=title, xlabel="epochs, in percent of the run", ylabel="rSum")
+        axes.grid(alpha=0.3)
+        axes.legend()
+    _save(figure, "learning-curves")
+
+
+def _mean_curve(name: str) -> tuple[FloatArray, FloatArray]:
+    """Epochs [E] and the mean rSum over seeds at each [E]."""
+    runs = re.compile(rf"{name}-seed\d+")
+    rows = [row for row in experiments.read_rows("curves") if runs.fullmatch(row["name"]) and row["rsum"]]
+    epochs = sorted({int(row["epoch"]) for row in rows})
+    at = {epoch: [float(row["rsum"]) for row in rows if int(row["epoch"]) == epoch] for epoch in epochs}
+    return np.array(epochs, float), np.array([statistics.mean(at[epoch]) for epoch in epochs])
+
+
+def _save(figure: Any, name: str) -> None:
+    path = experiments.ROOT / "docs" / "images" / f"{name}.svg"
+    figure.savefig(path, metadata={"Date": None})
+    path.write_text(" ".join(path.read_text(encoding="utf-8").split()) + "\n", encoding="utf-8")  # one line
 
 
 if __name__ == "__main__":

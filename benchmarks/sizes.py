@@ -39,7 +39,7 @@ def main() -> None:
     table, rows = Table("size", *SHOWN), {}
     for size in arguments.sizes:
         model.config = model.config.model_copy(update={"image_size": size})
-        images = model.encode_images([item.image for item in items if bool(item.images)])
+        images = model.encode_images([item.images[0] for item in items])
         metrics = evaluate_embeddings(images, texts, owner).metrics
         rows[size] = {name: metrics[name] for name in SHOWN}
         table.add_row(str(size), *(f"{value:.1f}" for value in rows[size].values()))

@@ -34,7 +34,7 @@ def main() -> None:
     arguments = parser.parse_args()
     model = TwoTower.load(arguments.checkpoint, "cpu")
     items = load_items(arguments.flickr8k, "dev").items
-    images = np.stack(list(embed_images(model, [items.pictures[int(row)] for row in items.rows])))  # [N, D]
+    images = np.stack(list(embed_images(model, [items.pictures[int(row)] for row in items.images])))  # [N, D]
     texts = model.encode_texts(items.texts.to_pylist())  # [M, D]
     owner = np.repeat(np.arange(len(items)), items.counts)
     order = np.random.default_rng(0).permutation(len(items))

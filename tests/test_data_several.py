@@ -236,3 +236,23 @@ def test_items_without_some_images(tmp_path: Path) -> None:
     ]
     assert np.array_equal(kept, [0, 3])
     assert items.digest() != fewer.digest()
+
+
+def test_rows_of_an_items_pictures_that_say_the_same_are_one_caption(tmp_path: Path) -> None:
+    for name in "abc":
+        picture(tmp_path / f"{name}.png")
+    write(
+        tmp_path / "x.csv",
+        "image,title,tags,sku",
+        "a.png,a red boat,boat,1",
+        "b.png,a red boat,harbour,1",
+        "c.png,a red boat,a red boat,2",
+    )
+    one, two = read(tmp_path, caption=["title", "tags"], item="sku")
+    title, tags = CaptionKind("title"), CaptionKind("tags")
+    assert sorted(zip(one.captions, one.kinds, strict=True), key=str) == [
+        ("a red boat", title),
+        ("boat", tags),
+        ("harbour", tags),
+    ]
+    assert sorted(two.kinds, key=str) == [tags, title]  # of two kinds: said twice

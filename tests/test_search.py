@@ -12,7 +12,7 @@ from fake_model import COLOURS, INFO, FakeModel, gallery, paint
 from unicross.errors import DataError, QueryError, StoreError, UnknownIdError
 from unicross.folding import near_duplicates
 from unicross.search import Query, Searcher, open_searcher
-from unicross.store import Condition, Hit, StoreInfo, open_store
+from unicross.store import Condition, Hit, Row, StoreInfo, open_store
 from unicross.store.index import index
 
 
@@ -126,6 +126,46 @@ def test_the_pictures_of_an_item_become_one_hit(tmp_path: Path) -> None:
     assert len(searcher.find(Query("red", by="item", k=2))) == 2
     with pytest.raises(QueryError, match="by: no column 'sku'"):
         searcher.find(Query("red", by="sku"))
+
+
+def test_an_item_shows_all_its_pictures_however_far_apart_they_are(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    store = open_store(str(tmp_path / "store"), INFO)
+    rows = []
+    for number in range(400):  # four items: the first has the 130 best pictures
+        item, place = ("near", number) if number < 130 else (f"far{number % 3}", 200 + number)
+        vector = np.append(np.cos(place / 400), np.zeros(15)).astype(np.float32)
+        vector[1:] = rng.standard_normal(15)
+        vector[1:] *= np.sin(place / 400) / np.linalg.norm(vector[1:])
+        rows.append(Row(f"{number:03}", "image", f"/{number}", extra={"item": item}, vector=vector))
+    rows.append(Row("alone", "image", "/alone", vector=-np.eye(16, dtype=np.float32)[0]))
+    store.upsert(rows)
+    probe = Row("probe", "text", caption="probe", vector=np.eye(16, dtype=np.float32)[0])
+    store.upsert([probe])
+    hits = Searcher(FakeModel(), store).find(Query(like="probe", by="item", k=5))
+    assert [hit.row.extra.get("item") for hit in hits[:1]] == ["near"]
+    assert {len(hit.others) for hit in hits} == {129, 89, 0}
+    assert hits[-1].row.id == "alone"
+    for hit in hits:
+        scores = [hit.score, *(other.score for other in hit.others)]
+        assert scores == sorted(scores, reverse=True)
+        assert {other.row.extra["item"] for other in hit.others} <= {hit.row.extra.get("item")}
+
+
+def test_what_is_folded_twice_is_not_lost(tmp_path: Path) -> None:
+    shades = {"a0": (210, 30, 30), "a1": (210, 31, 30), "a2": (40, 60, 220), "b0": (210, 200, 30)}
+    table = tmp_path / "items.jsonl"
+    for name, shade in shades.items():
+        paint(tmp_path / f"{name}.png", shade)
+    table.write_text(
+        '{"item_id": "a", "image": ["a0.png", "a1.png", "a2.png"], "caption": "a"}\n'
+        '{"item_id": "b", "image": ["b0.png"], "caption": "b"}\n'
+    )
+    store = open_store(str(tmp_path / "store"), INFO)
+    index(FakeModel(), table, store)
+    hits = Searcher(FakeModel(), store).find(Query("red", by="item", fold=True))
+    groups = [sorted(names([hit, *hit.others])) for hit in hits]
+    assert groups == [["a0", "a1", "a2"], ["b0"]]
 
 
 def test_groups_do_not_depend_on_what_follows() -> None:

@@ -168,3 +168,15 @@ def test_a_port_that_is_taken_is_a_sentence(store: Store, monkeypatch: pytest.Mo
         port = taken.getsockname()[1]
         with pytest.raises(StoreError, match=f"cannot listen on 127.0.0.1, port {port}: .*another --port"):
             serve("store", port=port, max_upload_mb=1, max_megapixels=1, timeout=1)
+
+
+def test_one_hit_for_each_value_of_a_column(client: TestClient) -> None:
+    everything = client.get("/browse").json()["hits"]
+    for path in ("/search?q=red", "/browse?"):
+        hits = client.get(f"{path}&by=author").json()["hits"]
+        authors = [hit["columns"].get("author") for hit in hits]
+        assert sorted(authors, key=str) == [None, None, None, "ann", "bob"]  # who has none stands alone
+        (ann,) = (hit for hit in hits if hit["columns"].get("author") == "ann")
+        assert [other["columns"]["author"] for other in ann["others"]] == ["ann"]
+        assert sum(1 + len(hit["others"]) for hit in hits) == len(everything)
+        assert refusal(client.get(f"{path}&by=nothing"))[0] == 400

@@ -94,6 +94,32 @@ def test_a_part_of_a_picture_is_searched_with(visit: Open) -> None:
     expect(tiles(page).first).to_contain_text("the blue sea")
 
 
+def test_searches_are_saved_applied_and_deleted(visit: Open) -> None:
+    page = visit()
+    page.locator("#saved-toggle").click()
+    expect(page.locator("#saved-none")).to_be_visible()
+    expect(page.locator("#save")).to_be_disabled()  # nothing is asked for
+    for words in ("red", "blue"):
+        page.goto(f"{page.url.split('?')[0]}?q={words}&where=author%3Dann")
+        page.locator("#saved-toggle").click()
+        page.locator("#save").click()
+        page.locator("#save").click()  # the same again is one
+    saved = page.locator("#saved-list a")
+    expect(saved).to_have_text(["blue · author: ann", "red · author: ann"])
+    page.reload()
+    page.locator("#saved-toggle").click()
+    saved.nth(1).press("Enter")
+    expect(page).to_have_url(re.compile(r"\?q=red&where=author%3Dann$"))
+    expect(tiles(page).first).to_contain_text("a red wall in the sun")
+    page.get_by_role("button", name="Delete blue · author: ann").click()
+    expect(saved).to_have_text(["red · author: ann"])
+    expect(page.get_by_role("button", name="Delete red")).to_be_focused()
+    page.evaluate("localStorage.setItem(`searches ${location.pathname}`, '{not a list')")
+    page.reload()
+    page.locator("#saved-toggle").click()
+    expect(page.locator("#saved-none")).to_be_visible()
+
+
 @pytest.mark.parametrize(
     ("tag", "placeholder"),
     [("de-AT", "Beschreiben Sie ein Bild"), ("ja", "画像を説明"), ("it", "Describe a picture")],
@@ -145,11 +171,15 @@ def test_near_duplicates_are_a_click_away(visit: Open) -> None:
     expect(page.locator("#filters-count")).to_have_text("1")
     more = tiles(page).first.locator(".more")
     expect(more).to_contain_text("+")
-    count = int((more.text_content() or "").removeprefix("+"))
+    count = int((more.text_content() or "").split()[0])
     tiles(page).first.click()
-    expect(page.locator("#viewer-duplicates button")).to_have_count(count)
-    page.locator("#viewer-duplicates button").first.click()
+    strip = page.locator("#viewer-duplicates button")
+    expect(strip).to_have_count(1 + count)
+    strip.nth(1).click()
     expect(page.locator("#viewer-title")).not_to_have_text("a red wall in the sun")
+    expect(strip.nth(1)).to_be_focused()
+    strip.first.click()  # and back
+    expect(page.locator("#viewer-title")).to_have_text("a red wall in the sun")
 
 
 def test_words_are_matched_with_texts(visit: Open) -> None:
@@ -175,6 +205,8 @@ def test_everybody_can_use_it(visit: Open, scheme: str) -> None:
     page = visit("/?q=red", color_scheme=scheme, reduced_motion="reduce")
     expect(tiles(page)).to_have_count(24)
     page.locator("#filters-toggle").click()
+    page.locator("#saved-toggle").click()
+    page.locator("#save").click()
 
     def problems() -> list[str]:
         rules = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}

@@ -70,10 +70,20 @@ def test_the_columns_of_a_part_are_what_they_always_were(tmp_path: Path) -> None
         "mtime": "double",
         "caption": "string",
         "album": "string",
+        "digest": "string",
         "extra": "string",
         "vector": "fixed_size_list<element: float>[16]",
     }
     assert pq.read_table(part)["extra"].to_pylist() == ['{"year": 2020}']
+
+
+def test_archives_of_before_there_were_digests_are_read(tmp_path: Path) -> None:
+    EmbeddingArchive(tmp_path).append([replace(row("a"), digest="d")])
+    (part,) = tmp_path.glob("*.parquet")
+    pq.write_table(pq.read_table(part).drop_columns(["digest"]), part)
+    for listed in tmp_path.glob("*.json"):
+        listed.unlink()
+    assert rows_of(EmbeddingArchive(tmp_path))["a"].digest == ""
 
 
 def test_an_archive_belongs_to_one_model(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from test_store import INFO, exact, make_rows
+from store_rows import INFO, exact, make_rows
 from unicross.store import Condition, Row, open_store
 from unicross.store.memory import MemoryStore
 

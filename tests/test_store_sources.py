@@ -34,6 +34,30 @@ def test_a_table_with_its_columns(tmp_path: Path, store: Store) -> None:
     assert (index(model, table, store).unchanged, model.pictures) == (4, 2)
 
 
+def test_own_columns_named_as_those_of_items_are_not_lost(tmp_path: Path, store: Store) -> None:
+    photos = gallery(tmp_path / "photos")
+    table = photos / "shop.csv"
+    table.write_text(
+        "item_id,image,caption,item,Item,item_\n"
+        "shoe,red.png,a red shoe,sku7,x,y\n"
+        "shoe,a/blue.png,the same,sku7,x,y\n"
+        "hat,a/deep/yellow.png,a hat,sku8,z,w\n"
+    )
+    index(FakeModel(), table, store)
+    extras = {Path(row.path).name: dict(row.extra) for row in store.scan() if row.kind == "image"}
+    own = {"item_id": "shoe", "item_": "sku7", "item__": "x", "item___": "y"}
+    assert extras["red.png"] == extras["blue.png"] == {"item": "shoe", **own}
+    assert extras["yellow.png"]["item"] == "hat"
+    assert all(row.extra["item"] in ("shoe", "hat") for row in store.scan())
+
+
+def test_without_items_such_a_column_keeps_its_name(tmp_path: Path, store: Store) -> None:
+    photos = gallery(tmp_path / "photos")
+    (photos / "shop.csv").write_text("image,caption,item\nred.png,a red one,sku7\n")
+    index(FakeModel(), photos / "shop.csv", store)
+    assert {row.extra["item"] for row in store.scan()} == {"sku7"}
+
+
 @pytest.mark.parametrize("kind", ["tar", "parquet"])
 def test_shards_are_indexed_and_gone_on_with(kind: str, tmp_path: Path, store: Store) -> None:
     folder = tmp_path / "shards"

@@ -21,10 +21,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from unicross.store import Row, Store, StoreInfo, open_store
-from unicross.store.archive import EmbeddingArchive
+from unicross.store.archive import EmbeddingArchive, write_rows
 from unicross.store.copy import copy, rebuild
 from unicross.store.gaps import fill_gaps
-from unicross.store.index import _write
 
 D = 8
 INFO = StoreInfo(fingerprint="f", checkpoint="m", dim=D)
@@ -96,7 +95,7 @@ class StoreMachine(RuleBasedStateMachine):
         return open_store(self.address, INFO), archive
 
     def put(self, rows: list[Row]) -> None:
-        _write(self.store, self.archive, rows)
+        write_rows(self.store, self.archive, rows)
 
     @rule(ids=ids, version=versions)
     def upsert(self, ids: list[str], version: int) -> None:

@@ -62,13 +62,13 @@ def test_a_stage_that_restarts_weights_has_the_first_ones_and_the_round_of_the_l
 ):
     still = {"optim": {"image_lr": 0, "text_lr": 0, "head_lr": 0, "weight_decay": 0}}
     recipe = tiny.recipe(photos, tiny.ALIGN, tiny.SHARPEN | still | {"epochs": 2, "restart_weights": True})
-    teachers, new_clusters = [], plan.new_clusters
+    teachers, embed_pairs = [], plan.embed_pairs
 
     def watched(model, *args):
         teachers.append(model.image.cross.weight.clone())
-        return new_clusters(model, *args)
+        return embed_pairs(model, *args)
 
-    monkeypatch.setattr(plan, "new_clusters", watched)
+    monkeypatch.setattr(plan, "embed_pairs", watched)
     train(recipe, tmp_path / "run")
     before, after = start_weights(recipe), load_file(tmp_path / "run" / "last" / "model.safetensors")
     assert [name for name, tensor in before.items() if not torch.equal(tensor, after[name])] == []

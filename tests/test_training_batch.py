@@ -13,7 +13,6 @@ from unicross.errors import DataError
 from unicross.prefetch import prefetch
 from unicross.stage import Batches
 from unicross.training.plan import epoch_plan, plan_epoch, steps_per_epoch
-from unicross.training.rounds import Round
 from unicross.training.state import State
 
 
@@ -159,12 +158,3 @@ def test_the_share_of_random_batches_may_ramp_over_the_stage(photos, fraction, s
     for epoch, share in enumerate(shares):
         plan = epoch_plan(data, stage, epoch, 6, current, np.random.default_rng(0))
         assert sum(len(set(current.clusters.cluster[batch])) == 1 for batch in plan) == round((1 - share) * 4)
-
-
-def test_items_alone_are_added_to_batches_of_pairs_where_asked(photos):
-    stage = ALL | {"batches": {"unpaired": 2}}
-    recipe, _, data = prepared(photos, stage, alone=5)
-    plan = epoch_plan(data, recipe.stages[0], 0, 8, Round(data.captioned_by), np.random.default_rng(0))
-    images, texts = set(data.images_only.tolist()), set(data.texts_only.tolist())
-    found = [(len(batch), len(images & set(batch)), len(texts & set(batch))) for batch in plan]
-    assert found == [(12, 2, 2), (12, 2, 2), (10, 1, 1)]

@@ -61,6 +61,22 @@ def test_interpolation_keeps_the_share_that_validation_likes_best(photos, tmp_pa
     assert mix["rsums"][f"{mix['share']:g}"] == summary["metrics"]["rsum"]
 
 
+def test_interpolation_weighs_what_is_forgotten_elsewhere(photos, tmp_path, begun):
+    """Ruinous tuning gains nothing here and there: the share that keeps the most of both is taken."""
+    run = tmp_path / "run"
+    recipe = tiny.recipe(
+        tiny.write_set(tmp_path / "new", train=12, val=8),
+        tiny.ALIGN | {"epochs": 2},
+        train={"start_from": str(begun), "interpolate": True},
+        forgetting={"before": str(photos)},
+    )
+    summary = train(recipe, run)
+    (mix,) = tiny.events(run, "interpolation")
+    totals = {share: rsum + mix["elsewhere"][share]["before"] for share, rsum in mix["rsums"].items()}
+    assert totals[f"{mix['share']:g}"] == max(totals.values())
+    assert summary["forgetting"]["before"] == mix["elsewhere"][f"{mix['share']:g}"]["before"]
+
+
 def test_interpolation_needs_weights_to_mix_with(photos):
     with pytest.raises(RecipeError, match=r"set train\.start_from"):
         tiny.recipe(photos, tiny.ALIGN, train={"interpolate": True})

@@ -11,7 +11,6 @@ from unicross.data.items import CaptionKind, Item, Items
 from unicross.errors import RecipeError
 from unicross.model import TwoTower
 from unicross.run import RunFolder
-from unicross.stage import Stage
 from unicross.training import train
 from unicross.training.checks import for_items
 from unicross.training.embedding import embed_images, embed_item_images
@@ -24,6 +23,10 @@ STAGE = {
     "losses": {"image_text": 1.0, "image_image": 0.5},
     "views": {"images": 2, "captions": 2, "image_uni": None},
 }
+
+
+LOSSES = ("image_text", "image_image", "text_text")
+VIEWS = {"images": 2, "captions": 2, "image_uni": None, "text": "kind"}
 
 
 def catalogue(photos, **sections):
@@ -59,9 +62,9 @@ def test_each_image_of_an_item_has_its_turn(photos):
     assert len(seen) == 3
 
 
-def test_the_second_caption_is_in_another_language_where_there_is_one(photos):
+def test_the_second_caption_is_of_another_kind_where_there_is_one(photos):
     stage, _, data = catalogue(photos)
-    stage = stage.model_copy(update={"views": stage.views.model_copy(update={"text": "language"})})
+    stage = stage.model_copy(update={"views": stage.views.model_copy(update={"text": "kind"})})
     for seed in range(5):
         batch = batch_of(data, [4, 5], stage, seed=seed)
         first, second = ([caption_of(data, view, row) for row in (0, 1)] for view in batch.text_views)
@@ -109,11 +112,28 @@ def test_the_bank_mixes_images_with_those_before_where_items_have_several():
     np.testing.assert_allclose(bank.image[0].float().numpy(), [0.5**0.5, 0.5**0.5], atol=1e-3)
 
 
-def test_without_siblings_a_recipe_that_wants_only_them_does_without():
-    stage = Stage.model_validate(STAGE).without_siblings()
+def test_a_recipe_for_items_of_several_does_without_where_there_are_none(photos):
+    recipe, _, data = prepared(photos, STAGE | {"losses": dict.fromkeys(LOSSES, 1.0), "views": VIEWS})
+    changed, notes = for_items(recipe, data.items)  # one image an item, captions without a language
+    stage = changed.stages[0]
     assert (stage.losses.image_image, stage.views.images, len(stage.image_views)) == (0.0, 1, 1)
-    augmented = Stage.model_validate(STAGE | {"views": {"captions": 2}})
-    assert augmented.without_siblings() is augmented
+    assert (stage.losses.text_text, stage.views.captions, stage.text_views) == (0.0, 1, 1)
+    assert [note.split(":")[0] for note in notes] == [
+        "no item has several images",
+        "no item has captions in several languages or of several fields",
+    ]
+
+
+def test_a_recipe_for_items_of_several_stays_where_some_have_them(photos):
+    _, _, data = catalogue(photos)
+    stage = {"losses": dict.fromkeys(LOSSES, 1.0), "views": VIEWS}
+    recipe = tiny.recipe(photos, STAGE | stage)
+    assert for_items(recipe, data.items) == (recipe, [])
+
+
+def test_a_recipe_that_makes_its_second_views_itself_needs_no_such_items(photos):
+    recipe, _, data = prepared(photos, STAGE | {"views": {"captions": 2}})
+    assert for_items(recipe, data.items) == (recipe, [])
 
 
 def test_a_run_on_items_of_one_image_each_can_be_resumed(photos, tmp_path):
@@ -140,5 +160,7 @@ def test_a_run_on_items_of_one_image_each_can_be_resumed(photos, tmp_path):
 def test_a_stage_of_image_image_alone_needs_siblings(photos):
     stage = STAGE | {"losses": {"image_image": 1.0}}
     recipe = tiny.recipe(photos, stage)
-    with pytest.raises(RecipeError, match=r"'s' compares images of an item.*no item has several.*data\.item"):
+    with pytest.raises(
+        RecipeError, match=r"'s' compares images, or texts, of an item.*no item has several.*data\.item"
+    ):
         for_items(recipe, Items.of([Item("a", (), ("a text",))]))

@@ -19,7 +19,7 @@ from unicross.model import TwoTower
 from unicross.streams import stream
 from unicross.training.batch import make_batch
 from unicross.training.dataset import cached_side, make_dataset
-from unicross.training.rounds import FeatureBank, Round, new_clusters
+from unicross.training.rounds import FeatureBank, Round, embed_pairs, new_clusters
 from unicross.training.step import Features
 
 CPU = torch.device("cpu")
@@ -68,7 +68,9 @@ def batch_of(data, items, stage, round_=None, *, turn=0, seed=0):
 def clustered_round(data, model, stage):
     """A round of a stage with all pairs embedded by the model."""
     bank = FeatureBank(len(data.items), model.dim, CPU)
-    return Round(data.captioned_by, new_clusters(model, data, stage.batches.cluster_size, bank, seed=0)[0])
+    image, text, _ = embed_pairs(model, data, bank)
+    clusters, _ = new_clusters(data.pairs, image, text, stage.batches.cluster_size, seed=0)
+    return Round(data.captioned_by, clusters)
 
 
 def random_features(items, views=2, dim=8, seed=0):

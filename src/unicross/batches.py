@@ -77,15 +77,10 @@ def uni_modal_batches(
     return [np.concatenate(batch) for batch in zip(*parts, strict=True)]
 
 
-def with_unpaired(plan: Plan, images: Indices, texts: Indices, count: int, rng: np.random.Generator) -> Plan:
-    """Add up to `count` images only and `count` texts only to each batch, each at most once an epoch.
-
-    Where there are fewer, they are spread evenly.
-    """
-    parts = [
-        np.array_split(rng.permutation(kind)[: count * len(plan)], len(plan)) for kind in (images, texts)
-    ]
-    return [np.concatenate(batch) for batch in zip(plan, *parts, strict=True)]
+def with_more(plan: Plan, items: Indices, count: int, rng: np.random.Generator) -> Plan:
+    """Add up to `count` of some items to each batch, each at most once an epoch; few are spread evenly."""
+    parts = np.array_split(rng.permutation(items)[: count * len(plan)], len(plan))
+    return [np.concatenate(batch) for batch in zip(plan, parts, strict=True)]
 
 
 def false_negatives(

@@ -56,24 +56,29 @@ class ModelConfig(Strict):
     image: TowerSource | None = None
     """A Hugging Face folder or hub name, or a configuration with a `model_type` for random weights."""
     text: TowerSource | None = None
+    """The same for the text tower."""
     dim: int = Field(256, ge=1)
     """Size of the shared embedding space."""
     image_size: int = Field(224, ge=8)
     """Side of the square picture that the image tower sees, in pixels."""
     image_pool: Pooling | None = None
-    """None: as suits the tower."""
+    """What of the image tower's output stands for the picture: its first token, the mean, the last token, or
+    what the tower itself makes of it; None: as suits the tower."""
     text_pool: Pooling | None = None
+    """The same for the text tower."""
     text_prefix: str = ""
     """Put before every text, in training and after: some towers want `"query: "`."""
     resize: Literal["squash", "crop"] = "squash"
     """How a picture becomes a square: `squash` keeps all of it, `crop` keeps its proportions."""
     mean: Channels | None = None
-    """Mean of the channels, in [0, 1], that the image tower was trained with, and `std`, their deviation;
-    None: as its processor file says."""
+    """Mean of the channels, in [0, 1], that the image tower was trained with; None: as its processor file
+    says."""
     std: Channels | None = None
+    """Their deviation; given together with `mean`."""
     uni_heads: Literal["own", "shared"] = "own"
     """Heads of the uni-modal losses: their own (an MLP), or the cross head."""
     uni_dim: int = Field(256, ge=1)
+    """Size of the space of the uni-modal losses, where they have heads of their own."""
     temperature: Positive = 0.07
     """Initial temperature of the image-text loss; learnable, never below 0.01."""
     bias: float | None = None
@@ -112,7 +117,10 @@ class SplitConfig(Strict):
     """Names of splits; `val` may also be a count, or a share below 1, of items to set aside from train."""
 
     train: str | None = "train"
+    """The split trained on; `+` joins several."""
     val: Annotated[str | float | int | None, BeforeValidator(_aside)] = "val"
+    """The split looked at while training, or how many items, or which share of them, to set aside for it;
+    None: nothing is measured."""
 
 
 def _encoding(name: Any) -> Any:
@@ -156,6 +164,7 @@ class DataConfig(Strict):
     encoding: Annotated[str, BeforeValidator(_encoding)] | None = None
     """Of text files; None: UTF-8, or UTF-16 with its mark."""
     split: SplitConfig = SplitConfig()
+    """Which items are trained on, and which are held out."""
     max_tokens: int | None = Field(None, ge=3)
     """Tokens of a caption, special ones included; what is longer is cut. None: all that a pair was trained
     with, or 40."""
@@ -172,9 +181,11 @@ class Adapter(Strict):
     """Low-rank matrices beside a tower's attention and feed-forward weights (Hu et al. 2022, "LoRA")."""
 
     rank: int = Field(8, ge=1)
+    """Rank of the matrices: how much they can change."""
     alpha: int = Field(16, ge=1)
     """The adapter counts alpha / rank times."""
     dropout: Share = 0.0
+    """Dropout on what goes into the adapter."""
 
 
 class LoRAConfig(Strict):
@@ -186,7 +197,9 @@ class LoRAConfig(Strict):
     """
 
     image: Adapter | None = Adapter()
+    """Adapters of the image tower; None: it stands still."""
     text: Adapter | None = Adapter()
+    """Adapters of the text tower; None: it stands still."""
 
 
 class Train(Strict):
@@ -196,8 +209,10 @@ class Train(Strict):
     """A run or checkpoint folder with whose weights, heads and temperature training begins; its towers and
     heads must be those of `model`. None: the towers' own weights, and new heads."""
     batch_size: int = Field(128, ge=2)
+    """Items of a batch, over all processes together."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """Of training; whatever embeds goes by `auto`: bf16 where the processor multiplies it natively."""
+    """Number format of training; whatever embeds goes by `auto`: bf16 where the processor multiplies it
+    natively."""
     micro_batch: int | None = Field(None, ge=1)
     """Items that pass the towers at a time; the gradient is that of the whole batch. None: all at once."""
     activation_checkpointing: bool = False
@@ -208,8 +223,9 @@ class Train(Strict):
     patience: int | None = Field(None, ge=1)
     """End the run after so many looks at the validation items without a better one; None: never."""
     interpolate: bool = False
-    """At the end, mix the best weights with those that the run began with, in the share that validation
-    likes best (Wortsman et al. 2022, "WiSE-FT"): tuning then costs less of what a pretrained pair knew."""
+    """At the end, mix the best weights with those that the run began with, in the share that has the most
+    rSum on the validation items and the data of `forgetting` together (Wortsman et al. 2022, "WiSE-FT"):
+    tuning then costs less of what a pretrained pair knew."""
     clip_norm: Positive | None = 1.0
     """Largest norm of the gradient; None: any."""
     validate_every: int = Field(1, ge=1)
@@ -231,13 +247,18 @@ class Recipe(Strict):
     """A whole run."""
 
     seed: int = Field(0, ge=0, lt=2**32)
+    """Of everything random: the same recipe, seed and machine give the same losses."""
     model: ModelConfig
+    """Towers and heads, or a pretrained pair."""
     data: DataConfig
+    """What is read, and how."""
     train: Train = Train()
+    """How the run computes, in all of its stages."""
     forgetting: dict[str, str] = Field(default_factory=dict)
     """Other data by name, each a `data.root`, on whose validation split (all of it where it has none) the
     model is evaluated beside the run's own: what tuning costs elsewhere."""
     stages: tuple[Stage, ...] = Field(min_length=1)
+    """The stretches of training, one after another."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -12,7 +12,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from unicross.store.base import Hit
+from unicross.store.base import Hit, Row
+from unicross.store.filters import Value
 
 NEAR = 0.95
 """Cosine from which two pictures are taken for near-duplicates."""
@@ -36,19 +37,27 @@ def near_duplicates(vectors: NDArray[np.float32], near: float = NEAR) -> list[in
     return groups
 
 
+def cell(row: Row, column: str) -> Value | None:
+    """A row's value in a column; None where it has none."""
+    return {**row.built_in, **row.extra}.get(column)
+
+
 def same_value(hits: Sequence[Hit], column: str) -> list[int]:
     """A grouping of hits by the value of a column; a hit without one is alone."""
     leaders: dict[object, int] = {}
     groups = []
     for place, hit in enumerate(hits):
-        value = {**hit.row.built_in, **hit.row.extra}.get(column)
+        value = cell(hit.row, column)
         groups.append(place if value in (None, "") else leaders.setdefault(value, place))
     return groups
 
 
 def fold(hits: Sequence[Hit], groups: Sequence[int]) -> list[Hit]:
-    """The best hit of each group, with the others of its group in `others`; best first."""
+    """The best hit of each group, with the others of its group, and what was folded into those, in `others`.
+
+    Best first.
+    """
     members: dict[int, list[Hit]] = {}
     for hit, group in zip(hits, groups, strict=True):
-        members.setdefault(group, []).append(hit)
+        members.setdefault(group, []).extend((replace(hit, others=()), *hit.others))
     return [replace(best, others=tuple(others)) for best, *others in members.values()]

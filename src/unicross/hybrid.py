@@ -13,7 +13,8 @@ from typing import Literal
 import numpy as np
 
 from unicross.fusion import fuse, phrases_of, unquoted
-from unicross.store.base import Condition, Hit, Kind, Row, Store, Vector, Where, make_id
+from unicross.store.base import Hit, Kind, Row, Store, Vector, make_id
+from unicross.store.filters import Condition, Where
 
 Mode = Literal["vector", "text", "hybrid"]
 """By vectors, by the words of texts, or by both."""

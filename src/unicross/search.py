@@ -15,7 +15,7 @@ import numpy as np
 from unicross.data.images import AnyImage
 from unicross.embed import Encoder, embed_images, shortened
 from unicross.errors import NOT_FINITE, CheckpointError, DataError, QueryError, StoreError, UnknownIdError
-from unicross.folding import fold, near_duplicates, same_value
+from unicross.folding import cell, fold, near_duplicates, same_value
 from unicross.fusion import unquoted
 from unicross.hybrid import CANDIDATES, Mode, hybrid_hits
 from unicross.store import Condition, Hit, Kind, Row, Store, Where, open_store
@@ -29,7 +29,10 @@ MIN_LENGTH = 1e-6
 
 
 FOLDED_PER_HIT = 3
-"""Hits that are looked at for each one that is shown, where some are folded."""
+"""Hits that are looked at first for each one that is shown, where some are folded."""
+
+OTHERS = 99
+"""Other rows of its group that are looked for to stand behind a hit, on average."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,8 @@ class Query:
     fold: bool = False
     """Whether near-duplicates become one hit, with the others in its `others`."""
     by: str | None = None
-    """A column: hits with the same value become one hit, such as the pictures of one `item`."""
+    """A column: all rows with the same value become one hit, such as the pictures of one `item`; those that
+    are no hits themselves are in its `others` too."""
     k: int = 10
     """Most hits."""
     offset: int = 0
@@ -145,29 +149,63 @@ class Searcher:
         if query.like is not None:
             where.append(Condition("id", "!=", query.like))
         vector = vector / length
-        if query.by is not None and query.by not in self.store.columns:
-            names = ", ".join(self.store.columns)
-            raise QueryError(f"by: no column {query.by!r} in {self.store.address}; there are {names}")
+        if query.by is not None:
+            self.check_column(query.by)
         if query.mode == "vector" and not query.folds and rerank is None:
             return self._likely(query, self.store.search(vector, query.k, offset=query.offset, where=where))
-        hits = self._likely(query, self._candidates(query, vector, where))
-        if query.fold and hits:
-            vectors = np.stack([hit.row.vector for hit in hits if hit.row.vector is not None])
-            hits = fold(hits, near_duplicates(vectors))
-        if query.by is not None:
-            hits = fold(hits, same_value(hits, query.by))
+        hits = self._folded(query, vector, where)
         if rerank is not None:
             hits = list(rerank(query, hits))
-        return hits[query.offset : query.offset + query.k]
+        hits = hits[query.offset : query.offset + query.k]
+        return hits if query.by is None else self._with_others(query, query.by, hits, vector, where)
 
-    def _candidates(self, query: Query, vector: Vector, where: Where) -> list[Hit]:
-        """The best hits with their vectors: as many as fill the page even where some are folded."""
-        wanted = (query.offset + query.k) * (FOLDED_PER_HIT if query.folds else 1)
-        depth = min(MAX_DEPTH, max(CANDIDATES, wanted))
+    def check_column(self, by: str) -> None:
+        """Raise QueryError unless the store has a column of this name to group by."""
+        if by not in self.store.columns:
+            raise QueryError(f"by: no column {by!r} in this store; there are {', '.join(self.store.columns)}")
+
+    def _folded(self, query: Query, vector: Vector, where: Where) -> list[Hit]:
+        """The best hits with their vectors, folded: as many as fill the page where the store has so many."""
+        wanted = query.offset + query.k
+        depth = max(CANDIDATES, wanted * (FOLDED_PER_HIT if query.folds else 1))
+        while True:
+            depth = min(MAX_DEPTH, depth)
+            hits = self._likely(query, self._candidates(query, vector, where, depth))
+            is_all = len(hits) < depth or depth == MAX_DEPTH
+            if query.fold and hits:
+                vectors = np.stack([hit.row.vector for hit in hits if hit.row.vector is not None])
+                hits = fold(hits, near_duplicates(vectors))
+            if query.by is not None:
+                hits = fold(hits, same_value(hits, query.by))
+            if is_all or len(hits) >= wanted or not query.folds:
+                return hits
+            depth *= 4  # nearly all were folded into a few: look further down
+
+    def _candidates(self, query: Query, vector: Vector, where: Where, depth: int) -> list[Hit]:
+        """The `depth` best hits with their vectors, before any is folded."""
         if query.mode == "vector":
             return self.store.search(vector, depth, where=where, vectors=True)
         assert query.words is not None  # checked by Query
         return hybrid_hits(self.store, vector, query.words, query.mode, depth, query.kind, where)
+
+    def _with_others(
+        self, query: Query, by: str, hits: Sequence[Hit], vector: Vector, where: Where
+    ) -> list[Hit]:
+        """The hits with the rest of their groups in `others`, after what was folded into them."""
+        values = tuple({value for hit in hits if (value := cell(hit.row, by)) not in (None, "")})
+        if not values:
+            return list(hits)
+        depth = min(MAX_DEPTH, (OTHERS + 1) * len(values))
+        found = self.store.search(vector, depth, where=[*where, Condition(by, "in", values)])
+        groups: dict[object, list[Hit]] = {}
+        for member in self._told(query, found):
+            groups.setdefault(cell(member.row, by), []).append(member)
+        completed = []
+        for hit in hits:
+            others = {other.row.id: other for other in (*hit.others, *groups.get(cell(hit.row, by), ()))}
+            others.pop(hit.row.id, None)
+            completed.append(replace(hit, others=tuple(others.values())))
+        return completed
 
     def row(self, id: str) -> Row:
         """The stored row with this id. Raises UnknownIdError, StoreError."""
@@ -184,10 +222,14 @@ class Searcher:
                 f"min_score: {self.store.address} does not know how likely a score is a match: index with "
                 "captions, or with a model whose training had a validation split"
             )
+        return [hit for hit in self._told(query, hits) if (hit.likelihood or 0) >= query.min_score]
+
+    def _told(self, query: Query, hits: list[Hit]) -> list[Hit]:
+        """The hits with how likely each is a match, where that is known."""
+        calibration = self.store.info.calibration
         if calibration is None or not query.is_by_words:
             return hits
-        told = [replace(hit, likelihood=calibration.likelihood(hit.score)) for hit in hits]
-        return [hit for hit in told if (hit.likelihood or 0) >= query.min_score]
+        return [replace(hit, likelihood=calibration.likelihood(hit.score)) for hit in hits]
 
     def _asked(self, query: Query) -> Vector:
         """What is asked for before anything is taken away, [D]."""

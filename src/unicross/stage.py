@@ -44,10 +44,15 @@ class Losses(Strict):
     """InfoNCE, a softmax over the batch, or the sigmoid of SigLIP (Zhai et al. 2023), for all three; None:
     what the pair was trained with, else InfoNCE."""
     image_text: Weight = 0.0
+    """Weight of the cross-modal loss between images and texts."""
     image_image: Weight = 0.0
+    """Weight of the uni-modal loss between two views of an item's images."""
     text_text: Weight = 0.0
+    """Weight of the uni-modal loss between two views of an item's texts."""
     image_temperature: Positive = 0.1
+    """Temperature of the image-image loss."""
     text_temperature: Positive = 0.05
+    """Temperature of the text-text loss."""
     dims: tuple[Annotated[int, Field(ge=1)], ...] = ()
     """Sizes to which embeddings are to be cut without being made anew, such as [64, 128] (Kusupati et al.
     2022, "Matryoshka"): the image-text loss is the mean of that of whole embeddings and of their first
@@ -74,11 +79,13 @@ class ImageView(Strict):
     crop: tuple[float, float] = (0.5, 1.0)
     """Least and largest share of the area that a crop keeps."""
     flip: Share = 0.5
-    """Probability of mirroring; those of the three below are probabilities too."""
+    """Probability of mirroring."""
     jitter: Share = 0.0
-    """Of colour jitter (brightness, contrast, saturation .4, hue .1)."""
+    """Probability of colour jitter (brightness, contrast, saturation .4, hue .1)."""
     grey: Share = 0.0
+    """Probability of losing all colour."""
     blur: Share = 0.0
+    """Probability of blurring."""
     size: float = Field(1.0, gt=0.0, le=1.0)
     """Side as a share of `model.image_size`, to whole patches: small views are cheap (Caron et al. 2020,
     "multi-crop"), and whole pictures are best seen larger than crops (Touvron et al. 2019)."""
@@ -102,9 +109,10 @@ class Views(Strict):
     """The second uni-modal view, of another image of the item where it has one; both of them where there is
     no image-text loss. None: as `image`, and of other images alone: where no item has two, there is no
     image-image loss and the image-text loss sees one image of each."""
-    text: Literal["dropout", "sibling", "language", "field"] = "sibling"
-    """The second text view: the same caption under other dropout, or another caption of the item, one in
-    another language or of another field where there is one."""
+    text: Literal["dropout", "sibling", "kind"] = "sibling"
+    """The second text view: the same caption under other dropout; another caption of the item; or one of
+    another kind, in another language or of another field. Kind: where no item has captions of two kinds,
+    there is no text-text loss and the image-text loss sees one caption of each."""
     languages: Literal["counted", "even"] = "counted"
     """Which captions have their turn: all alike, or each language of an item as often as another."""
     captions: int = Field(1, ge=1)
@@ -129,22 +137,23 @@ class Batches(Strict):
     """
 
     kind: Literal["random", "clustered"] = "random"
+    """Random batches, or batches packed from clusters of near items."""
     cluster_size: int = Field(4, ge=2)
     """Items of a cluster; a batch holds as many clusters as fit."""
     random_fraction: Share | tuple[Share, Share] = 0.0
     """Share of the epoch's batches that are random; two shares: in the stage's first and last epoch."""
     recluster_every: int = Field(1, ge=1)
-    """Epochs between rounds of clustering, and of choosing pseudo-pairs."""
+    """Epochs between rounds: of clustering, of looking for suspects, of choosing pseudo-pairs."""
+    drop_suspects: bool = False
+    """In each round, leave out the pairs that look wrong to the model (see `suspects.wrong_pairs`)."""
     mask_above: Positive | None = None
     """Mask a negative whose similarity exceeds this share of the anchor's positive similarity; None: off."""
     negatives_from: int | None = Field(None, ge=2)
     """Weigh negatives as a sample of so many items (see `losses.sample_weights`); None: as they are. Where it
     is not said, 1,000 in clustered batches and None in random ones."""
-    unpaired: int = Field(0, ge=0)
-    """Images only and texts only added to each batch of a stage with an image-text loss."""
     pseudo_pairs: int = Field(0, ge=0)
-    """Pseudo-pairs added to each batch of such a stage: images only and texts only that choose each other.
-    None where the data hold no images only or no texts only."""
+    """Pseudo-pairs added to each batch of a stage with an image-text loss: images only and texts only that
+    choose each other. There are none where the data hold no images only or no texts only."""
 
     @model_validator(mode="before")
     @classmethod
@@ -165,12 +174,17 @@ class Optim(Strict):
     """AdamW with warm-up and a cosine to zero: `optim: {image_lr: 5e-5, warmup: 0.05}`."""
 
     image_lr: Weight = 1e-4
+    """Highest learning rate of the image tower."""
     text_lr: Weight = 1e-4
+    """Highest learning rate of the text tower."""
     head_lr: Weight = 1e-3
+    """Highest learning rate of the heads."""
     weight_decay: Weight = 0.05
+    """AdamW's decay of the weights."""
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Factor on the learning rate per layer below the top."""
     betas: tuple[Beta, Beta] = (0.9, 0.98)
+    """AdamW's decay of its two running means."""
     warmup: Share = 0.1
     """Share of the schedule spent warming up."""
     restart_schedule: bool = False
@@ -184,15 +198,20 @@ class FrozenLayers(Strict):
     """
 
     image: int = Field(0, ge=0)
+    """Layers of the image tower."""
     text: int = Field(0, ge=0)
+    """Layers of the text tower."""
 
 
 class Stage(Strict):
     """A stretch of training: `{name: align, epochs: 5, losses: {image_text: 1.0}}`."""
 
     name: str = Field(min_length=1)
+    """Its name in logs and notes; no two stages have the same."""
     epochs: int = Field(ge=1)
+    """How often it goes through the data."""
     losses: Losses
+    """Which losses are computed, and their weights."""
     restart_weights: bool = False
     """Begin with the weights as they came, under a new schedule; the model so far only makes the first round
     (clusters, pseudo-pairs), as a teacher does for its student."""
@@ -202,9 +221,13 @@ class Stage(Strict):
     freeze: tuple[ModelPart, ...] = ()
     """Parts that do not move."""
     freeze_layers: FrozenLayers = FrozenLayers()
+    """How many of a tower's layers, from the bottom, do not move."""
     views: Views = Views()
+    """How an item is shown."""
     batches: Batches = Batches()
+    """Which items meet in a batch."""
     optim: Optim = Optim()
+    """Learning rates and their schedule."""
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -235,6 +258,10 @@ class Stage(Strict):
                 self.batches.pseudo_pairs > 0 and not cross_modal,
                 "batches.pseudo_pairs serves the image-text loss: give it a weight, or set pseudo_pairs=0",
             ),
+            (
+                self.batches.drop_suspects and not cross_modal,
+                "batches.drop_suspects serves the image-text loss: give it a weight, or leave it out",
+            ),
         ]
         for is_wrong, message in checks:
             if is_wrong:
@@ -250,15 +277,15 @@ class Stage(Strict):
         needs_second = losses.image_image > 0 and views.images == 1
         return (views.image,) * views.images + (views.image_uni or views.image,) * needs_second
 
-    def without_siblings(self) -> Stage:
-        """The stage where no item has two images; it has a loss that does without."""
-        if self.views.image_uni is not None or (self.losses.image_image == 0 and self.views.images == 1):
-            return self
-        changed = {
-            "losses": {**self.losses.model_dump(), "image_image": 0.0},
-            "views": {**self.views.model_dump(), "images": 1},
-        }
-        return Stage.model_validate({**self.model_dump(), **changed})
+    def without(self, *, images: bool, kinds: bool) -> Stage:
+        """The stage where no item has several images, or none has captions of several kinds: without what
+        the views say is for such items alone."""
+        losses, views = self.losses.model_dump(), self.views.model_dump()
+        if images and self.views.image_uni is None:
+            losses["image_image"], views["images"] = 0.0, 1
+        if kinds and self.views.text == "kind":
+            losses["text_text"], views["captions"] = 0.0, 1
+        return Stage.model_validate({**self.model_dump(), "losses": losses, "views": views})
 
     @property
     def text_views(self) -> int:

@@ -35,6 +35,8 @@ FEWEST = 16
 """Items, at least, for the statistics to mean something."""
 WRONG = 0.5
 """Pairs are listed as long as this share of the list is expected to be wrong."""
+MOST_WRONG = 0.8
+"""Where a larger share of all pairs looks wrong, none is left out of training: the model is too weak."""
 BLOCK = 4096
 """Captions, or items, that are compared at a time."""
 
@@ -100,6 +102,44 @@ def suspects(images: Floats, texts: Floats, owner: Ints, *, seed: int = 0) -> Su
     `owner` [C], ascending, is the item of each caption; every item has one. `seed` draws the references.
     Raises DataError where the model tells pairs from random ones so badly that more than half look wrong.
     """
+    share = _worse(images, texts, owner, seed)
+    below = int((share < 0.5).sum())
+    wrong = 2 * below
+    if wrong > len(texts) / 2:
+        raise DataError(
+            "the model tells these pairs from random ones too badly to doubt any: "
+            f"{min(wrong / len(texts), 1):.0%} look wrong to it. Take one trained on data of this kind"
+        )
+    order = np.argsort(share, kind="stable")
+    expected = wrong * share[order] / np.arange(1, len(texts) + 1)  # share of the first k that is wrong
+    enough = np.flatnonzero(expected >= WRONG)
+    return Suspects(share, order, max(below, int(enough[-1]) + 1 if len(enough) else 0), wrong)
+
+
+def wrong_pairs(
+    images: NDArray[np.floating], texts: NDArray[np.floating], *, seed: int = 0
+) -> NDArray[np.bool_]:
+    """Which pairs of unit vectors [N, D] and [N, D] are more probably wrong than right -> [N].
+
+    That is where leaving them out takes away as many wrong ones more than right ones as can be. None where
+    there are too few to say, or where the model hardly tells pairs from random ones.
+    """
+    chosen = np.zeros(len(images), bool)
+    if len(images) < FEWEST:
+        return chosen
+    share = _worse(images.astype(np.float32), texts.astype(np.float32), np.arange(len(images)), seed)
+    wrong, most = 2 * int((share < 0.5).sum()), int(MOST_WRONG * len(images))
+    if wrong > most:
+        return chosen
+    order = np.argsort(share, kind="stable")
+    gain = 2 * wrong * share[order] - np.arange(1, len(order) + 1)  # wrong ones among the first k, less right
+    best = int(gain.argmax())
+    chosen[order[: min(best + 1, most)]] = gain[best] > 0
+    return chosen
+
+
+def _worse(images: Floats, texts: Floats, owner: Ints, seed: int) -> Floats:
+    """[C]: the share of random pairs that fit worse than each caption and its picture."""
     rng = np.random.default_rng(seed)
     fits = _Fits(images, texts, owner, np.sort(rng.permutation(len(images))[:REFERENCES]))
     share = np.zeros(len(texts), np.float32)
@@ -113,17 +153,7 @@ def suspects(images: Floats, texts: Floats, owner: Ints, *, seed: int = 0) -> Su
         random_fits = np.sort(fits(asking[other], beside[other]))
         worse = np.searchsorted(random_fits, fits(members, owner[members]))
         share[members] = worse / max(len(random_fits), 1)
-    below = int((share < 0.5).sum())
-    wrong = 2 * below
-    if wrong > len(texts) / 2:
-        raise DataError(
-            "the model tells these pairs from random ones too badly to doubt any: "
-            f"{min(wrong / len(texts), 1):.0%} look wrong to it. Take one trained on data of this kind"
-        )
-    order = np.argsort(share, kind="stable")
-    expected = wrong * share[order] / np.arange(1, len(texts) + 1)  # share of the first k that is wrong
-    enough = np.flatnonzero(expected >= WRONG)
-    return Suspects(share, order, max(below, int(enough[-1]) + 1 if len(enough) else 0), wrong)
+    return share
 
 
 class _Fits:

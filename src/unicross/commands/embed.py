@@ -30,7 +30,7 @@ def embed(
     folder: Annotated[Path, typer.Argument(help="The folder of pictures; its folders are searched too.")],
     out: Annotated[Path, typer.Option(help="The folder for the Parquet files.")],
     captions: Annotated[
-        Path | None, typer.Option(help="Texts to add: .csv, .tsv, .jsonl, or .txt (docs/search.md).")
+        Path | None, typer.Option(help="Texts to add: .csv, .tsv, .jsonl, or .txt (docs/guides/search.md).")
     ] = None,
     engine: Annotated[Engine, typer.Option(help="Where to work: here, or on a Ray cluster.")] = Engine.local,
     workers: Annotated[int, typer.Option(min=1, help="With ray: processes that hold the model.")] = 2,

@@ -42,7 +42,7 @@ def index(
         ),
     ],
     captions: Annotated[
-        Path | None, typer.Option(help="Texts to add: .csv, .tsv, .jsonl, or .txt (docs/search.md).")
+        Path | None, typer.Option(help="Texts to add: .csv, .tsv, .jsonl, or .txt (docs/guides/search.md).")
     ] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Remove what is gone from the folder.")] = False,
     moved_from: Annotated[
@@ -129,9 +129,10 @@ def _print(report: IndexReport, store: str, count: int, reported: set[Failure], 
     from unicross.wording import counted
 
     moved = f"{report.moved} moved, " if report.moved else ""
+    known = f"{report.known} known by their content, " if report.known else ""
     typer.echo(
-        f"{store}: {report.added} added, {moved}{report.updated} updated, {report.unchanged} unchanged, "
-        f"{report.removed} removed; the store has {counted(count, 'row')}"
+        f"{store}: {report.added} added, {moved}{known}{report.updated} updated, "
+        f"{report.unchanged} unchanged, {report.removed} removed; the store has {counted(count, 'row')}"
     )
     print_failures([failure for failure in report.failed if failure not in reported])
     print_archive(report)

@@ -152,7 +152,10 @@ class Listening(Bars):
             case "forgetting":
                 self._say(f"  on {event['data']}: rSum {event['rsum']:.1f}")
             case "interpolation":
-                rsums = ", ".join(f"{share}: {rsum:.1f}" for share, rsum in event["rsums"].items())
+                rsums = ", ".join(
+                    f"{share}: {' + '.join(f'{x:.1f}' for x in (rsum, *event['elsewhere'][share].values()))}"
+                    for share, rsum in event["rsums"].items()
+                )
                 self._say(
                     f"  {event['share']:g} of the way from the first weights to the best (rSum {rsums})"
                 )

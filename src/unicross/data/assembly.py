@@ -120,7 +120,8 @@ def _captions(
 ) -> tuple[Any, Indices, Indices | None]:
     """The captions [C] item by item, trimmed, the item of each [C], and its kind; empty ones are problems.
 
-    Captions of records with another picture (`has_other`) are left out: they may not be of this one.
+    Captions of records with another picture (`has_other`) are left out: they may not be of this one. Rows of
+    one item for each of its pictures say the same of them all: that is one caption.
     """
     lists = records.captions.take(pa.array(order))
     texts = pc.utf8_trim_whitespace(pc.fill_null(pc.list_flatten(lists), ""))
@@ -133,8 +134,14 @@ def _captions(
     good = (size > 0) & ~has_other[record]
     kind = None
     if records.kind is not None:
-        kind = np.asarray(pc.list_flatten(records.kind.take(pa.array(order))), dtype=np.int64)[good]
-    return texts.filter(pa.array(good)), item[record[good]], kind
+        kind = np.asarray(pc.list_flatten(records.kind.take(pa.array(order))), dtype=np.int64)
+    if records.several:
+        number = np.asarray(texts.dictionary_encode().indices)
+        said = np.stack([item[record], number, np.zeros_like(number) if kind is None else kind], axis=1)
+        is_first = np.zeros(len(said), dtype=bool)
+        is_first[np.unique(said, axis=0, return_index=True)[1]] = True
+        good &= is_first
+    return texts.filter(pa.array(good)), item[record[good]], None if kind is None else kind[good]
 
 
 def _bad_images(

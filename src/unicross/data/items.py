@@ -235,6 +235,14 @@ class Items(Sequence[Item]):
             return None
         return np.array([kind.language or "" for kind in self.kinds])[self.kind]
 
+    @property
+    def has_several_kinds(self) -> bool:
+        """Whether an item has captions of two kinds: in two languages, or of two fields."""
+        if self.kind is None or not len(self.kind):
+            return False
+        item = np.repeat(np.arange(len(self)), self.counts)
+        return bool(((np.diff(item) == 0) & (np.diff(self.kind) != 0)).any())
+
     def image(self, position: int) -> ImageSource:
         """The image at a position in `images`."""
         return self.pictures[int(self.images[position])]

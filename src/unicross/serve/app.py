@@ -102,10 +102,11 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     async def browse(
         kind: Kind = "image",
         where: Annotated[list[Words] | None, fastapi.Query(max_length=32)] = None,
+        by: Annotated[str, fastapi.Query(max_length=64)] = "",
         k: Annotated[int, fastapi.Query(ge=1, le=200)] = 24,
         offset: Annotated[int, fastapi.Query(ge=0, le=MAX_DEPTH)] = 0,
     ) -> dict[str, Any]:
-        return await service.run(lambda: service.browse(kind, where or [], k, offset))
+        return await service.run(lambda: service.browse(kind, where or [], by, k, offset))
 
     @app.get("/items/{id}", summary="A stored row")
     async def item(id: str) -> dict[str, Any]:

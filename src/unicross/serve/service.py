@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -19,12 +19,13 @@ from unicross import __version__
 from unicross.data.items import ImageSource
 from unicross.embed import Encoder
 from unicross.errors import DataError, StoreError
+from unicross.folding import cell
 from unicross.hybrid import Mode
-from unicross.search import Query, Searcher
+from unicross.search import OTHERS, Query, Searcher
 from unicross.serve.batching import BatchedEncoder
 from unicross.serve.middleware import Metrics
 from unicross.serve.pictures import PictureError, PictureFiles, Uploads, relative, stored_picture
-from unicross.store import Condition, Hit, Kind, Row, Store, make_id, parse_where
+from unicross.store import Condition, Hit, Kind, Row, Store, Where, make_id, parse_where
 from unicross.store.base import MAX_DEPTH
 from unicross.store.cached import Cached
 
@@ -70,6 +71,17 @@ class Settings(BaseModel):
     """Longest time for decoding one picture, in seconds; then its decoder is ended."""
 
 
+def first_of_each(rows: Iterable[Row], by: str) -> Iterator[Row]:
+    """The first row of each value of a column, and every row that has none."""
+    seen = set()
+    for row in rows:
+        value = cell(row, by)
+        if value not in seen:
+            yield row
+        if value not in (None, ""):
+            seen.add(value)
+
+
 def is_gone(address: str) -> bool:
     """Whether a store was a folder that is not there any more."""
     return "://" not in address and not Path(address).is_dir() and not Path(address).parent.is_file()
@@ -88,6 +100,7 @@ class SearchParameters(BaseModel):
     weight: float = Field(0.5, ge=0, le=1, description="with words and a picture: the picture's share")
     mode: Mode = Field("vector", description="compare words as a vector, with the words of texts, or both")
     fold: bool = Field(False, description="make one hit of near-duplicates, with the others in it")
+    by: str = Field("", max_length=64, description="a column: make one hit of rows with the same value")
     min_score: float = Field(0, ge=0, le=1, description="leave out pictures less likely a match than this")
     k: int = Field(24, ge=1, le=200, description="how many")
     offset: int = Field(0, ge=0, le=MAX_DEPTH - 201, description="how many to leave out at the top")
@@ -205,19 +218,46 @@ class Service:
             weight=parameters.weight,
             mode=parameters.mode,
             fold=parameters.fold,
+            by=parameters.by or None,
             k=parameters.k + 1,  # one more tells whether there are more
             offset=parameters.offset,
             min_score=parameters.min_score,
         )
 
-    def browse(self, kind: Kind, where: list[str], k: int, offset: int) -> dict[str, Any]:
-        """Pictures in the store's own order, for when nothing is asked for."""
+    def browse(self, kind: Kind, where: list[str], by: str, k: int, offset: int) -> dict[str, Any]:
+        """Pictures in the store's own order, for when nothing is asked for; with `by` one of each value."""
         conditions = [Condition("kind", "=", kind), *parse_where(where, self.store.columns)]
-        rows = list(islice(self.store.scan(conditions), offset, offset + k + 1))
+        rows = self.store.scan(conditions)
+        if by:
+            self.searcher.check_column(by)
+            rows = first_of_each(rows, by)
+        page = list(islice(rows, offset, offset + k + 1))
+        others = self._others(page[:k], by, conditions) if by else {}
+        shown = {"score": None, "likelihood": None}
         return {
-            "hits": [{"score": None, "likelihood": None, **self.item(row)} for row in rows[:k]],
+            "hits": [
+                {
+                    **shown,
+                    **self.item(row),
+                    "others": [{**shown, **self.item(other)} for other in others.get(row.id, ())],
+                }
+                for row in page[:k]
+            ],
             "offset": offset,
-            "more": len(rows) > k,
+            "more": len(page) > k,
+        }
+
+    def _others(self, page: Sequence[Row], by: str, conditions: Where) -> dict[str, list[Row]]:
+        """For each row of a page, by its id: other rows with its value in a column."""
+        values = tuple(value for row in page if (value := cell(row, by)) not in (None, ""))
+        if not values:
+            return {}
+        groups: dict[object, list[Row]] = {}
+        rows = self.store.scan([*conditions, Condition(by, "in", values)])
+        for row in islice(rows, (OTHERS + 1) * len(values)):
+            groups.setdefault(cell(row, by), []).append(row)
+        return {
+            row.id: [other for other in groups.get(cell(row, by), ()) if other.id != row.id] for row in page
         }
 
     def item(self, row: Row) -> dict[str, Any]:

@@ -2,18 +2,8 @@
 
 from __future__ import annotations
 
-from unicross.store.base import (
-    ColumnTypes,
-    Condition,
-    Hit,
-    Kind,
-    Row,
-    Store,
-    StoreInfo,
-    Where,
-    make_id,
-    parse_where,
-)
+from unicross.store.base import Hit, Kind, Row, Store, StoreInfo, make_id
+from unicross.store.filters import ColumnTypes, Condition, Where, parse_where
 
 __all__ = [
     "ColumnTypes",

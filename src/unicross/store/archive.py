@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from unicross.errors import StoreError
 from unicross.files import write_bytes, write_text
 from unicross.reading import read_bytes, read_text
-from unicross.store.base import COLUMNS, Row, StoreInfo, check_vectors, read_info
+from unicross.store.base import COLUMNS, Row, Store, StoreInfo, check_vectors, read_info
 
 LARGEST_PART = 2**31
 """Bytes of a part; those that are written have some megabytes."""
@@ -36,6 +36,16 @@ MEND = (
 def archive_of(address: str) -> EmbeddingArchive | None:
     """The archive of a store in a folder, beside its table. None for other stores."""
     return EmbeddingArchive(Path(address) / "embeddings") if Path(address).is_dir() else None
+
+
+def write_rows(store: Store, archive: EmbeddingArchive | None, rows: Sequence[Row]) -> None:
+    """Put rows with their vectors into an archive, if there is one, and then into a store.
+
+    In this order, as a kill between the two leaves an archive that has all that the store has.
+    """
+    if archive is not None:
+        archive.append(rows)
+    store.upsert(rows)
 
 
 class EmbeddingArchive:
@@ -90,6 +100,7 @@ class EmbeddingArchive:
                 pa.table(
                     {
                         **{name: [getattr(row, name) for row in rows] for name in COLUMNS},
+                        "digest": [row.digest for row in rows],
                         "extra": [json.dumps(dict(row.extra), ensure_ascii=False) for row in rows],
                         "vector": pa.FixedSizeListArray.from_arrays(
                             pa.array(vectors.ravel()), vectors.shape[1]

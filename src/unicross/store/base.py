@@ -1,4 +1,4 @@
-"""What every vector store is: rows, filters, and one small protocol.
+"""What every vector store is: rows, and one small protocol.
 
 A row is a picture or a text with its vector. `lance.py` and `milvus.py` implement the protocol; one
 contract test suite runs on all of them. N is a number of rows, D the size of a vector.
@@ -6,12 +6,11 @@ contract test suite runs on all of them. N is a number of rows, D the size of a 
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, cast, get_type_hints
+from typing import Any, Literal, Protocol, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +18,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from unicross.calibration import Calibration
 from unicross.errors import QueryError, StoreError
+from unicross.store.filters import ColumnTypes, Value, Where
 
 Vector = NDArray[np.float32]
 Kind = Literal["image", "text"]
-Value = str | int | float | bool
-ColumnTypes = Mapping[str, type]
-"""Columns by name: of str, int, float or bool."""
 
 MAX_DEPTH = 10_000
 """Most hits that one search can reach (offset + k)."""
@@ -34,7 +31,7 @@ MAX_DEPTH = 10_000
 class Row:
     """A picture, or a text. A text that belongs to a picture has the picture's path and album.
 
-    Its fields up to `extra` are the built-in columns of every store; nothing else lists them.
+    Its fields before `extra` are the built-in columns of every store; nothing else lists them.
     """
 
     id: str
@@ -52,6 +49,9 @@ class Row:
     """User columns."""
     vector: Vector | None = None
     """float32 [D], of length 1; None where it was not asked for."""
+    digest: str = field(default="", compare=False)
+    """Of the bytes from which the picture's vector was made (`digest_of`); no column, but kept in the
+    archive, and empty where it is not known."""
 
     @classmethod
     def from_cells(cls, cells: Mapping[str, Any], vector: Vector | None = None) -> Row:
@@ -68,7 +68,7 @@ class Row:
 COLUMNS: ColumnTypes = {
     name: str if hint == Kind else hint
     for name, hint in get_type_hints(Row).items()
-    if name not in ("extra", "vector")
+    if name not in ("extra", "vector", "digest")
 }
 """The built-in columns and their types; user columns come on top."""
 
@@ -140,77 +140,6 @@ def read_info(text: str, *, address: str) -> StoreInfo:
             f"{address}: the store's own description is damaged ({error.errors()[0]['msg']}): make a "
             "new store from its embeddings with `unicross store rebuild`"
         ) from None
-
-
-Operator = Literal["=", "!=", "<", "<=", ">", ">=", "in"]
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """`column operator value`. A row without that user column never meets a condition on it."""
-
-    column: str
-    operator: Operator
-    value: Value | tuple[Value, ...]
-    """A tuple for `in`, a single value otherwise."""
-
-
-Where = Sequence[Condition]
-"""Conditions that must all hold."""
-
-_CONDITION = re.compile(r"\s*([A-Za-z_]\w*)\s*(<=|>=|!=|=|<|>)(.*)", re.DOTALL)
-
-
-def parse_where(texts: Iterable[str], columns: ColumnTypes) -> list[Condition]:
-    """Read conditions such as `album=beach`, `size>100000`, `mtime>=2024-05-01`.
-
-    Several equalities on one column mean any of them. Raises QueryError.
-    """
-    conditions: list[Condition] = []
-    equal: dict[str, list[Value]] = {}
-    for text in texts:
-        match = _CONDITION.fullmatch(text)
-        if match is None:
-            raise QueryError(f"filter {text!r}: write it as COLUMN=VALUE (also != < <= > >=)")
-        column, operator, value_text = match.groups()
-        value = _parse_value(column, value_text.strip(), columns)
-        if operator == "=":
-            equal.setdefault(column, []).append(value)
-        else:
-            conditions.append(Condition(column, cast(Operator, operator), value))
-    for column, values in equal.items():
-        conditions.append(
-            Condition(column, "in", tuple(values)) if len(values) > 1 else Condition(column, "=", values[0])
-        )
-    return conditions
-
-
-def _parse_value(column: str, text: str, columns: ColumnTypes) -> Value:
-    if column not in columns:
-        raise QueryError(f"filter: no column {column!r} in this store; it has {', '.join(columns)}")
-    kind = columns[column]
-    try:
-        if kind is bool:
-            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-        if column == "mtime" and re.match(r"\d{4}($|-)", text):
-            day = text + "-01-01"[len(text) - 4 :] if len(text) in (4, 7) else text
-            return datetime.datetime.fromisoformat(day).timestamp()
-        value: Value = kind(text)
-    except (ValueError, KeyError, OverflowError, OSError):
-        what = "a date such as 2024-05-01" if column == "mtime" else f"a value of type {kind.__name__}"
-        raise QueryError(f"filter: {column} takes {what}, got {text!r}") from None
-    if not isinstance(value, str) and not abs(value) < 2**63:
-        raise QueryError(f"filter: {column} takes a number of ordinary size, got {text!r}")
-    return value
-
-
-def check_where(where: Where, columns: ColumnTypes) -> None:
-    """Raise QueryError for a condition on a column that the store does not have."""
-    for condition in where:
-        if condition.column not in columns:
-            raise QueryError(
-                f"filter: no column {condition.column!r} in this store; it has {', '.join(columns)}"
-            )
 
 
 def check_depth(k: int, offset: int) -> None:

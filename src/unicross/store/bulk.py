@@ -20,7 +20,8 @@ from unicross.prefetch import OnProgress
 from unicross.store.archive import EmbeddingArchive
 from unicross.store.base import Row, StoreInfo
 from unicross.store.catalog import read_catalog
-from unicross.store.index import CHUNK, Changes, IndexReport, embed_rows, find_changes
+from unicross.store.changes import Changes, find_changes
+from unicross.store.index import CHUNK, IndexReport, embed_rows
 
 Load = Callable[[], Encoder]
 """Makes the model; called once in every Ray worker, so it must be importable there."""
@@ -138,4 +139,4 @@ def _update(archive: EmbeddingArchive, to_update: Sequence[Row]) -> None:
     new = {row.id: row for row in to_update}
     if new:
         old = [row for rows in archive.replay() for row in rows if row.id in new]
-        archive.append([replace(new[row.id], vector=row.vector) for row in old])
+        archive.append([replace(new[row.id], vector=row.vector, digest=row.digest) for row in old])

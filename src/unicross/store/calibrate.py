@@ -11,7 +11,8 @@ from itertools import islice
 import numpy as np
 
 from unicross.calibration import Calibration, fit_calibration
-from unicross.store.base import Condition, Row, Store, make_id
+from unicross.store.base import Row, Store, make_id
+from unicross.store.filters import Condition
 
 SAMPLE = 500
 """Captions that ask; each is a search of the whole store."""

@@ -24,7 +24,8 @@ from unicross.data.formats.table import captions as captions_of
 from unicross.data.items import ImageSource, as_unicode
 from unicross.embed import Failure, FoundFile, find_pictures
 from unicross.errors import DataError
-from unicross.store.base import RESERVED, Row, Value, check_user_column, make_id
+from unicross.store.base import RESERVED, Row, check_user_column, make_id
+from unicross.store.filters import Value
 
 LONGEST_TEXT = 5_000
 """Characters of a text that are kept."""
@@ -144,16 +145,19 @@ def _text_rows(files: Iterable[FoundFile], by_path: Mapping[str, Sequence[Captio
     return {row.id: row for row in rows}
 
 
-def read_captions(path: Path, *, skip_bad: bool = False) -> list[Caption]:
+def read_captions(
+    path: Path, *, skip_bad: bool = False, reserved: frozenset[str] = RESERVED
+) -> list[Caption]:
     """All captions of a file. Raises DataError, with the line, for what cannot be understood.
 
-    `skip_bad` leaves out bad lines of a table, for a caller who says what they are.
+    `skip_bad` leaves out bad lines of a table, for a caller who says what they are. A column of a table that
+    has one of the `reserved` names is called by that name and `_`.
     """
     if not path.is_file():
         raise DataError(f"captions file not found: {path}")
     suffix = path.suffix.lower()
     if suffix in SUFFIXES or is_text_table(path):
-        return _table(path, skip_bad)
+        return _table(path, skip_bad, reserved)
     if suffix in (".txt", ".token", ""):
         return list(_plain(path))
     raise DataError(f"{path}: captions are read from .csv, .tsv, .jsonl and .txt, not from {suffix!r}")
@@ -172,14 +176,16 @@ def _plain(path: Path) -> Iterator[Caption]:
             yield Caption("", line.strip()[:LONGEST_TEXT])
 
 
-def _table(path: Path, skip_bad: bool) -> list[Caption]:
+def _table(path: Path, skip_bad: bool, reserved: frozenset[str]) -> list[Caption]:
     table = read_table(path)
     if table.problems and not skip_bad:
         raise DataError(f"{table.problems[0]}: correct the line")
     require_columns(path, table.columns, table.names)
     columns_read = table.columns
     user = [name for name in table.names if name not in (*columns_read.images, *columns_read.captions)]
-    columns = {name: _column_name(path, name) for name in user}
+    columns: dict[str, str] = {}
+    for name in user:
+        columns[name] = _column_name(path, name, reserved.union(columns.values()))
     types = {name: _common_type(record.get(name) for _, record in table.lines) for name in user}
     return [
         Caption(
@@ -197,9 +203,10 @@ def _table(path: Path, skip_bad: bool) -> list[Caption]:
     ]
 
 
-def _column_name(path: Path, name: str) -> str:
+def _column_name(path: Path, name: str, taken: frozenset[str]) -> str:
     column = re.sub(r"\W+", "_", name.strip().lower()).strip("_")
-    column = f"{column}_" if column in RESERVED else column
+    while column in taken:
+        column += "_"
     try:
         check_user_column(column)
     except Exception as error:

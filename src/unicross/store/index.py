@@ -1,7 +1,8 @@
 """Keeping a store in step with a folder of pictures.
 
 Rows go in by chunks, each all or nothing, so a killed run leaves whole rows and the next run goes on from
-there: what is in the store with the same size and time is not looked at again.
+there: what is in the store with the same size and time is not looked at again, and what is new or changed is
+not embedded where a picture of the same content was (see `contents.py`).
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from unicross.data.items import ImageSource
 from unicross.embed import Encoder, Failure, embed_images, finite
 from unicross.errors import DataError, StoreError
 from unicross.prefetch import OnProgress
-from unicross.store.archive import EmbeddingArchive, archive_of
+from unicross.store.archive import EmbeddingArchive, archive_of, write_rows
 from unicross.store.base import Row, Store
 from unicross.store.catalog import Catalog, read_catalog
+from unicross.store.changes import find_changes
+from unicross.store.contents import Digested, copy_vectors, digests_of, find_known, source_of
 from unicross.store.gaps import Mended, fill_gaps
-from unicross.store.moved import find_moved, move_rows
+from unicross.store.moved import find_moved, find_renamed, move_rows
 from unicross.store.sources import is_source, read_source
 
 CHUNK = 512
@@ -41,7 +44,9 @@ class IndexReport:
     unchanged: int = 0
     removed: int = 0
     moved: int = 0
-    """Pictures of other folders that lie here now; they were not embedded again."""
+    """Pictures that were elsewhere, or had another name; they were not embedded again."""
+    known: int = 0
+    """Other pictures, new or changed, whose content was embedded before; they were not embedded again."""
     failed: list[Failure] = field(default_factory=list)
     archived: int = 0
     """Rows of the store that the archive had lost or never got; it has them now."""
@@ -50,18 +55,7 @@ class IndexReport:
 
     @property
     def changed(self) -> bool:
-        return bool(self.added or self.updated or self.removed or self.moved)
-
-
-@dataclass(frozen=True)
-class Changes:
-    """What brings a store in step with a catalog."""
-
-    to_embed: Sequence[Row]
-    """New ones, and pictures whose file changed."""
-    to_update: Sequence[Row]
-    """With other captions or columns than are stored; their vectors stay."""
-    unchanged: int
+        return bool(self.added or self.updated or self.removed or self.moved or self.known)
 
 
 def index(
@@ -80,7 +74,8 @@ def index(
     `folder` may also be what one can train on (a table, shards, Parquet ...): see `sources.py`.
     `captions` adds texts and user columns (see `catalog.py`). `prune` removes pictures of this folder that
     are gone, and texts that the captions file has no more. Pictures moved here, from `moved_from` or
-    from wherever (see `moved.py`), keep their vectors. `archive` takes the embeddings as Parquet as well.
+    from wherever (see `moved.py`), keep their vectors. `archive` takes the embeddings as Parquet as well, and
+    is what pictures are known again from by their content.
     Raises DataError for a folder or captions file that cannot be used, StoreError for a store that another
     model filled.
     """
@@ -101,10 +96,16 @@ def index(
     if moved:
         stored, _ = _stored(store, catalog.root)
     changes = find_changes(catalog, stored)
+    renamed, known = _recognise(store, archive, catalog, stored, changes.to_embed)
+    moved += renamed
+    if renamed or known:
+        stored, _ = _stored(store, catalog.root)
+        changes = find_changes(catalog, stored)
     report = IndexReport(
         found=len(catalog.images) + len(catalog.texts or ()),
-        unchanged=changes.unchanged - moved,
+        unchanged=changes.unchanged - moved - known,
         moved=moved,
+        known=known,
         failed=list(catalog.failures),
         archived=mended.rows,
         archive_problems=mended.problems,
@@ -118,35 +119,13 @@ def index(
     return report
 
 
-def find_changes(catalog: Catalog, stored: Mapping[str, Row]) -> Changes:
-    """Compare what should be stored with what is, by id.
-
-    A picture of which the captions file says nothing keeps its caption and columns; one of which it only
-    says columns keeps its caption and its other columns.
-    """
-    to_embed, to_update, unchanged = [], [], 0
-    for row in (*catalog.images.values(), *(catalog.texts or {}).values()):
-        old = stored.get(row.id)
-        if old is not None and row.kind == "image" and row.id not in catalog.captioned:
-            row = replace(row, caption=old.caption, extra=old.extra)
-        elif old is not None and row.kind == "image" and catalog.texts is None:
-            row = replace(row, caption=old.caption, extra={**old.extra, **row.extra})
-        if old is None or (old.size, old.mtime) != (row.size, row.mtime):
-            to_embed.append(row)
-        elif replace(old, vector=None) != row:
-            to_update.append(row)
-        else:
-            unchanged += 1
-    return Changes(to_embed, to_update, unchanged)
-
-
 def embed_rows(
     model: Encoder,
     rows: Sequence[Row],
     on_progress: OnProgress = _silent,
     pictures: Mapping[str, ImageSource] = MappingProxyType({}),
 ) -> tuple[list[Row], list[Failure]]:
-    """The rows with their vectors, and the pictures that cannot be read. Reports after every row.
+    """The rows with vectors and digests, and the pictures that cannot be read. Reports after every row.
 
     `pictures`: where the picture of a path is read from if not from the file of that path.
     """
@@ -154,12 +133,13 @@ def embed_rows(
     failures: list[Failure] = []
     images = [row for row in rows if row.kind == "image"]
     texts = [row for row in rows if row.kind == "text"]
-    sources = [pictures.get(row.path, row.path) for row in images]
-    for row, vector in zip(images, embed_images(model, sources), strict=True):
+    sources = [Digested(source_of(row, pictures)) for row in images]
+    vectors = embed_images(model, sources)
+    for row, source, vector in zip(images, sources, vectors, strict=True):
         if isinstance(vector, DataError):
             failures.append(Failure(row.path, str(vector).removeprefix(f"{row.path}: ")))
         else:
-            embedded.append(replace(row, vector=vector))
+            embedded.append(replace(row, vector=vector, digest=source.digest))
         on_progress(len(embedded) + len(failures), len(rows))
     text_vectors = finite(model.encode_texts([row.caption for row in texts])) if texts else ()
     for row, vector in zip(texts, text_vectors, strict=True):
@@ -200,23 +180,47 @@ def _move(
         )
     new = [row for row in catalog.images.values() if row.id not in stored]
     moved = find_moved(new, elsewhere, Path(catalog.root), moved_from)
-    if moved:
-        move_rows(store, archive, catalog.images, moved, catalog.captioned)
-        left = [Path(row.path) for row in elsewhere if row.id not in {old.id for old in moved.values()}]
-        others = [root for root in store.info.roots if root != catalog.root]
-        empty = [root for root in others if not any(path.is_relative_to(root) for path in left)]
-        store.remember(without=empty)
+    if archive is not None and moved:
+        digests = digests_of(archive, moved.values())
+        moved = {id: replace(old, digest=digests.get(old.id, "")) for id, old in moved.items()}
+    move_rows(store, archive, catalog, moved)
     return len(moved)
+
+
+def _recognise(
+    store: Store,
+    archive: EmbeddingArchive | None,
+    catalog: Catalog,
+    stored: Mapping[str, Row],
+    to_embed: Sequence[Row],
+) -> tuple[int, int]:
+    """Give pictures whose content was embedded before their vectors.
+
+    Returns how many are such that moved, and how many others, which are copies or only have another time.
+    """
+    if archive is None:
+        return 0, 0
+    known = find_known(store, archive, to_embed, catalog.pictures)
+    new = [row for row in to_embed if row.id not in stored]
+    moved = find_renamed(new, known)
+    copies = [(row, known[row.id][0]) for row in to_embed if row.id in known and row.id not in moved]
+    copy_vectors(store, archive, copies)  # first: what is moved leaves its old row
+    move_rows(store, archive, catalog, moved)
+    return len(moved), len(copies)
 
 
 def _update(
     store: Store, archive: EmbeddingArchive | None, to_update: Sequence[Row], report: IndexReport
 ) -> None:
     """New captions and columns for rows whose vectors stay."""
+    digests = digests_of(archive, to_update) if archive is not None and to_update else {}
     for start in range(0, len(to_update), CHUNK):
         chunk = {row.id: row for row in to_update[start : start + CHUNK]}
-        rows = [replace(chunk[old.id], vector=old.vector) for old in store.get(list(chunk))]
-        _write(store, archive, rows)
+        rows = [
+            replace(chunk[old.id], vector=old.vector, digest=digests.get(old.id, ""))
+            for old in store.get(list(chunk))
+        ]
+        write_rows(store, archive, rows)
         report.updated += len(rows)
 
 
@@ -239,19 +243,11 @@ def _embed(
             on_progress(before + done, total)
 
         rows, failures = embed_rows(model, chunk, on_row, catalog.pictures)
-        _write(store, archive, rows)
+        write_rows(store, archive, rows)
         report.failed += failures
         replaced = sum(row.id in stored for row in rows)
         report.updated += replaced
         report.added += len(rows) - replaced
-
-
-def _write(store: Store, archive: EmbeddingArchive | None, rows: Sequence[Row]) -> None:
-    if archive is not None:
-        archive.append(
-            rows
-        )  # first: a kill between the two leaves an archive that has all that the store has
-    store.upsert(rows)
 
 
 def _prune(

@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,24 +27,22 @@ from unicross.files import write_text
 from unicross.reading import read_text
 from unicross.store.base import (
     COLUMNS,
-    ColumnTypes,
     Hit,
     Row,
     StoreInfo,
-    Value,
     Vector,
-    Where,
     check_depth,
     check_vectors,
-    check_where,
     new_user_columns,
     read_info,
 )
 from unicross.store.cached import Cached
+from unicross.store.filters import ColumnTypes, Value, Where, check_where
 
 os.environ.setdefault("LANCEDB_LOG", "error")
 import lancedb
 
+from unicross.store.lance_rows import ARROW, SQL, literal, literals, to_arrow, to_rows
 from unicross.store.lance_text import text_index, text_query
 
 INDEX_FROM = 50_000
@@ -59,14 +56,6 @@ EXPLORED = 128
 
 MAX_STALENESS_S = 2.0
 """How long another process's changes may stay unseen, in seconds."""
-
-_ARROW: Mapping[type, pa.DataType] = {
-    str: pa.string(),
-    int: pa.int64(),
-    float: pa.float64(),
-    bool: pa.bool_(),
-}
-_SQL: Mapping[type, str] = {str: "string", int: "bigint", float: "double", bool: "boolean"}
 
 
 class LanceStore:
@@ -101,7 +90,7 @@ class LanceStore:
         if self._folder.exists() and (not self._folder.is_dir() or _foreign(self._folder)):
             raise StoreError(f"{self.address} is there and is no store: give a new or an empty folder")
         schema = pa.schema(
-            [pa.field(name, _ARROW[kind]) for name, kind in COLUMNS.items()]
+            [pa.field(name, ARROW[kind]) for name, kind in COLUMNS.items()]
             + [pa.field("vector", pa.list_(pa.float32(), info.dim))]
         )
         try:
@@ -123,7 +112,7 @@ class LanceStore:
         return self._columns.get()
 
     def _read_columns(self) -> ColumnTypes:
-        python = {arrow: kind for kind, arrow in _ARROW.items()}
+        python = {arrow: kind for kind, arrow in ARROW.items()}
         return {column.name: python[column.type] for column in self._table.schema if column.name != "vector"}
 
     def remember(
@@ -149,10 +138,10 @@ class LanceStore:
         new = new_user_columns(rows, self.columns, address=self.address)
         with self._errors():
             if new:
-                self._table.add_columns({name: f"cast(NULL as {_SQL[kind]})" for name, kind in new.items()})
+                self._table.add_columns({name: f"cast(NULL as {SQL[kind]})" for name, kind in new.items()})
                 self._columns.expire()
             last = {row.id: row for row in rows}  # within one call too, the last of an id wins
-            table = _to_arrow(list(last.values()), self._table.schema)
+            table = to_arrow(list(last.values()), self._table.schema)
             merge = self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
             merge.execute(table)
         self._changed()
@@ -161,7 +150,7 @@ class LanceStore:
         self._write_lock()
         with self._errors():
             for start in range(0, len(ids), 1000):
-                self._table.delete(f"id IN ({_literals(ids[start : start + 1000])})")
+                self._table.delete(f"id IN ({literals(ids[start : start + 1000])})")
         self._changed()
 
     def search(
@@ -176,7 +165,7 @@ class LanceStore:
                 query = query.where(self._sql(where), prefilter=True)
             matches = query.to_arrow()
             scores = 1.0 - matches["_distance"].to_numpy()
-            rows = _to_rows(matches.drop_columns(["_distance"]))
+            rows = to_rows(matches.drop_columns(["_distance"]))
             hits = [Hit(row, float(score)) for row, score in zip(rows, scores, strict=True)]
         hits.sort(key=lambda hit: (-hit.score, hit.row.id))
         return hits[offset:]
@@ -199,8 +188,8 @@ class LanceStore:
         for start in range(0, len(ids), 1000):
             asked = ids[start : start + 1000]
             with self._errors():
-                query = self._table.search().where(f"id IN ({_literals(asked)})").limit(len(asked))
-                rows |= {row.id: row for row in _to_rows(query.to_arrow())}
+                query = self._table.search().where(f"id IN ({literals(asked)})").limit(len(asked))
+                rows |= {row.id: row for row in to_rows(query.to_arrow())}
         return [rows[id] for id in ids if id in rows]
 
     def count(self, where: Where = ()) -> int:
@@ -218,7 +207,7 @@ class LanceStore:
                 batch = next(batches, None)
             if batch is None:
                 return
-            yield from _to_rows(pa.Table.from_batches([batch]))
+            yield from to_rows(pa.Table.from_batches([batch]))
 
     def values(self, column: str, limit: int, where: Where = ()) -> list[tuple[Value, int]]:
         with self._errors():
@@ -262,9 +251,9 @@ class LanceStore:
         for condition in where:
             column = f"`{condition.column}`"
             if isinstance(condition.value, tuple):
-                parts.append(f"{column} IN ({_literals(condition.value)})")
+                parts.append(f"{column} IN ({literals(condition.value)})")
             else:
-                parts.append(f"{column} {condition.operator} {_literal(condition.value)}")
+                parts.append(f"{column} {condition.operator} {literal(condition.value)}")
         return " AND ".join(parts)
 
     @contextmanager
@@ -301,41 +290,3 @@ def _read(path: Path) -> str:
 def _foreign(folder: Path) -> bool:
     """Whether a folder holds anything that a store cut off while it was made would not."""
     return any(child.name not in {"rows.lance", "lock", "embeddings"} for child in folder.iterdir())
-
-
-def _literals(values: Sequence[Value]) -> str:
-    """Values as SQL, with commas between them."""
-    return ", ".join(map(_literal, values))
-
-
-def _literal(value: Value) -> str:
-    """A value as SQL: 'it''s', 3, TRUE."""
-    match value:
-        case str():
-            return "'" + value.replace("'", "''") + "'"
-        case bool():  # before numbers: a bool is an int
-            return str(value).upper()
-        case _:
-            return repr(value)
-
-
-def _to_arrow(rows: Sequence[Row], schema: Any) -> Any:
-    columns: dict[str, Any] = {}
-    for column in schema:
-        if column.name == "vector":
-            flat = np.concatenate([row.vector for row in rows if row.vector is not None], dtype=np.float32)
-            columns["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(flat), column.type.list_size)
-        elif column.name in COLUMNS:
-            columns[column.name] = pa.array([getattr(row, column.name) for row in rows], column.type)
-        else:
-            columns[column.name] = pa.array([row.extra.get(column.name) for row in rows], column.type)
-    return pa.table(columns, schema=schema)
-
-
-def _to_rows(table: Any) -> list[Row]:
-    if "vector" not in table.schema.names or not len(table):
-        return [Row.from_cells(cells) for cells in table.to_pylist()]
-    column = table["vector"].combine_chunks()
-    vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)  # [N, D]
-    cells = table.drop_columns(["vector"]).to_pylist()
-    return [Row.from_cells(row, vector) for row, vector in zip(cells, vectors, strict=True)]

@@ -22,8 +22,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from unicross.errors import StoreError
-from unicross.store.base import Condition, Hit, Row, StoreInfo, Vector, Where, check_depth, check_where
+from unicross.store.base import Hit, Row, StoreInfo, Vector, check_depth
 from unicross.store.cached import Cached
+from unicross.store.filters import Condition, Where, check_where
 from unicross.store.lance import MAX_STALENESS_S, LanceStore
 
 EXACT_UP_TO = 20_000

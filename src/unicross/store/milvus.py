@@ -24,21 +24,17 @@ from unicross.calibration import Calibration
 from unicross.errors import QueryError, StoreError
 from unicross.store.base import (
     COLUMNS,
-    ColumnTypes,
-    Condition,
     Hit,
     Row,
     StoreInfo,
-    Value,
     Vector,
-    Where,
     check_depth,
     check_vectors,
-    check_where,
     new_user_columns,
     read_info,
 )
 from unicross.store.cached import Cached
+from unicross.store.filters import ColumnTypes, Condition, Value, Where, check_where
 
 try:
     from pymilvus import DataType, MilvusClient, MilvusException

@@ -2,7 +2,8 @@
 
 A row's path is that of the picture's file; of a picture in a shard it is the shard's path and the picture's
 place in it, and size and time are those of the shard. The other columns of a table become user columns; so do
-`item`, `field` and `language` where items have several images, or captions of several kinds.
+`item`, `field` and `language` where items have several images, or captions of several kinds; a table's own
+column `item` or `field` is called `item_` or `field_` then.
 """
 
 from __future__ import annotations
@@ -19,11 +20,15 @@ from unicross.data.load import open_source
 from unicross.data.places import home_of
 from unicross.data.walk import walk
 from unicross.embed import Failure
-from unicross.store.base import Row, Value, make_id
+from unicross.store.base import RESERVED, Row, make_id
 from unicross.store.catalog import LONGEST_TEXT, Catalog, read_captions
+from unicross.store.filters import Value
 
 ITEM = "item"
 """The column that says which item a row is of."""
+
+FIELD = "field"
+"""The column that says of which kind a caption is: a title, a description."""
 
 IN_FOLDERS = (".tar", ".parquet", ".arrow")
 """Files that make a folder without pictures a source."""
@@ -45,13 +50,13 @@ def read_source(place: Path) -> Catalog:
     source = open_source(place)
     loaded = source.items(None, "skip")
     is_table = source.format == "table" and place.is_file() and place.suffix.lower() != ".json"
-    extra = _columns(place) if is_table else {}
+    grouped = bool((loaded.items.image_counts > 1).any()) or bool(loaded.items.kinds)
+    extra = _columns(place, RESERVED | ({ITEM, FIELD} if grouped else set())) if is_table else {}
     images: dict[str, Row] = {}
     texts: dict[str, Row] = {}
     pictures: dict[str, ImageSource] = {}
     problems = [p for p in loaded.problems if p.stops or not is_table]  # a table's columns are read here
     failures = [Failure(p.where, f"{p.kind}: {p.what}") for p in problems]
-    grouped = bool((loaded.items.image_counts > 1).any()) or bool(loaded.items.kinds)
     look = lru_cache(maxsize=None)(lambda file: (os.stat(file), file.parent))  # a shard is looked at once
     folders: set[Path] = set()
     for index in range(len(loaded.items)):
@@ -78,7 +83,7 @@ def read_source(place: Path) -> Catalog:
 
 
 def _kind_columns(kind: CaptionKind) -> dict[str, Value]:
-    columns: dict[str, Value] = {"field": kind.field or "", "language": kind.language or ""}
+    columns: dict[str, Value] = {FIELD: kind.field or "", "language": kind.language or ""}
     return {name: value for name, value in columns.items() if value}
 
 
@@ -91,11 +96,11 @@ def _place(image: ImageSource) -> tuple[str, Path]:
     return f"{shard}/{image.name[len(f'{shard}: ') :]}", shard
 
 
-def _columns(table: Path) -> dict[str, dict[str, Value]]:
+def _columns(table: Path, reserved: frozenset[str]) -> dict[str, dict[str, Value]]:
     """User columns by the path of the picture."""
     folders = image_folders(table.parent)
     columns: dict[str, dict[str, Value]] = {}
-    for caption in read_captions(table, skip_bad=True):
+    for caption in read_captions(table, skip_bad=True, reserved=reserved):
         if caption.image and caption.extra:
             path = str(find_image(caption.image, folders).absolute())
             columns.setdefault(path, {}).update(caption.extra)

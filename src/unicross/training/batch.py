@@ -183,7 +183,7 @@ def _chosen_captions(
         return [first]
     if stage.views.text == "dropout":
         return [first, first]
-    label = {"language": data.language, "field": data.field}.get(stage.views.text)
+    label = data.items.kind if stage.views.text == "kind" else None
     return [first, *data.caption_turns.siblings(first, items, count - 1, rng, label)]
 
 

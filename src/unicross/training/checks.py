@@ -67,22 +67,40 @@ def check_recipe_fits(recipe: Recipe, data: Dataset, val: Dataset | None, model:
             )
 
 
-NO_SIBLINGS = "no item has several images: there is no image-image loss, and each item shows one image"
+def for_items(recipe: Recipe, items: Items) -> tuple[Recipe, list[str]]:
+    """The recipe without what it wants only for items of several images, or of captions of several kinds
+    (`views.image_uni: null`, `views.text: kind`), where there are none; and a sentence for each.
 
-
-def for_items(recipe: Recipe, items: Items) -> Recipe:
-    """The recipe without what asks for several images of an item, where none has them and it says so
-    (`views.image_uni: null`). Raises RecipeError where a stage would have no loss left."""
-    if (items.image_counts > 1).any():
-        return recipe
+    Raises RecipeError where a stage would have no loss left.
+    """
+    images, kinds = not (items.image_counts > 1).any(), not items.has_several_kinds
+    notes = {
+        "no item has several images: there is no image-image loss, and each item shows one image": images
+        and any(_wants_images(stage) for stage in recipe.stages),
+        "no item has captions in several languages or of several fields: there is no text-text loss, and "
+        "each item shows one caption": kinds and any(_wants_kinds(stage) for stage in recipe.stages),
+    }
     for stage in recipe.stages:
-        if stage.views.image_uni is None and stage.losses.image_text == stage.losses.text_text == 0:
+        losses = stage.losses
+        images_go = images and stage.views.image_uni is None
+        kinds_go = kinds and stage.views.text == "kind"
+        left = losses.image_text, losses.image_image * (not images_go), losses.text_text * (not kinds_go)
+        if not any(left):
             raise RecipeError(
-                f"stage {stage.name!r} compares images of an item with each other, and no item has several: "
-                "say which images are of one item (data.item), or how a second view is made (views.image_uni)"
+                f"stage {stage.name!r} compares images, or texts, of an item with each other, and no item "
+                "has several: say which images are of one item (data.item) and in which columns its captions "
+                "are (data.caption), or how second views are made (views.image_uni, views.text)"
             )
-    stages = tuple(stage.without_siblings() for stage in recipe.stages)
-    return recipe.model_copy(update={"stages": stages})
+    stages = tuple(stage.without(images=images, kinds=kinds) for stage in recipe.stages)
+    return recipe.model_copy(update={"stages": stages}), [note for note, is_so in notes.items() if is_so]
+
+
+def _wants_images(stage: Stage) -> bool:
+    return stage.views.image_uni is None and (stage.losses.image_image > 0 or stage.views.images > 1)
+
+
+def _wants_kinds(stage: Stage) -> bool:
+    return stage.views.text == "kind" and (stage.losses.text_text > 0 or stage.views.captions > 1)
 
 
 def check_finite(figures: Mapping[str, float], step: int, stage: str) -> None:

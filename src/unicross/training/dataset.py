@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 
 from unicross.batches import Indices
 from unicross.config import DataConfig, ModelConfig
-from unicross.data.items import CaptionKind, Items
+from unicross.data.items import Items
 from unicross.data.pixels import LazyPixels, PixelCache, PixelSource
 from unicross.data.records import Problem
 from unicross.data.tokens import CaptionTokens
@@ -46,16 +45,6 @@ class Dataset:
     def has_siblings(self) -> bool:
         """Whether an item has several images."""
         return bool((self.items.image_counts > 1).any())
-
-    @cached_property
-    def language(self) -> Indices:
-        """A number for the language of each caption [C]."""
-        return _numbers(self.items, lambda kind: kind.language)
-
-    @cached_property
-    def field(self) -> Indices:
-        """A number for the field of each caption [C]."""
-        return _numbers(self.items, lambda kind: kind.field)
 
     @cached_property
     def pairs(self) -> Indices:
@@ -116,23 +105,21 @@ def make_dataset(
 
 def turning(items: Items, pixels: PixelSource, captions: CaptionTokens, rng: np.random.Generator) -> Dataset:
     """A data set whose items begin their turns with random captions and images."""
-    language = _numbers(items, lambda kind: kind.language)
     return Dataset(
         items,
         pixels,
         captions,
         Turns.draw(items.counts, rng),
-        EvenTurns.draw(items.counts, language, rng),
+        EvenTurns.draw(items.counts, _language(items), rng),
         Turns.draw(items.image_counts, rng),
     )
 
 
-def _numbers(items: Items, of: Callable[[CaptionKind], str | None]) -> Indices:
-    """A number for each caption [C], equal where their kinds have the same of what is asked."""
-    if items.kind is None:
+def _language(items: Items) -> Indices:
+    """A number for the language of each caption [C]."""
+    if items.languages is None:
         return np.zeros(len(items.texts), np.int64)
-    values = [of(kind) or "" for kind in items.kinds]
-    return np.unique(values, return_inverse=True)[1].astype(np.int64)[items.kind]
+    return np.unique(items.languages, return_inverse=True)[1].astype(np.int64)
 
 
 def choose_cache(

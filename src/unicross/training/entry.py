@@ -19,7 +19,7 @@ from unicross.model import TwoTower
 from unicross.model.weights import require_source
 from unicross.run import Listener, RunFolder
 from unicross.streams import stream
-from unicross.training.checks import NO_SIBLINGS, check_recipe_fits, for_items
+from unicross.training.checks import check_recipe_fits, for_items
 from unicross.training.dataset import Dataset, cached_side, choose_cache, make_dataset
 from unicross.training.distributed import broadcast_object, check_same, is_first, joined, size
 from unicross.training.event_log import EventLog
@@ -90,7 +90,8 @@ def _train(
         if isinstance(source, str):
             require_source(source)
     train_items, val_items, problems = read_splits(recipe.data)
-    asked, recipe = recipe, for_items(recipe, train_items)
+    asked = recipe
+    recipe, notes = for_items(asked, train_items)
     if resume:
         broadcast_object(lambda: run.check_data(train=train_items, val=val_items))
         broadcast_object(lambda: run.move_data(asked))
@@ -122,7 +123,7 @@ def _train(
         train_used_words(model, data.captions)
     state = State(model, recipe, len(data.items), several_images=data.has_siblings, asked=asked)
     goes_on = resume and run.last.exists()
-    notes = [NO_SIBLINGS] if recipe != asked and not goes_on else []
+    notes = [] if goes_on else notes
     if goes_on:
         checkpoint, problem = broadcast_object(run.sound_checkpoint)
         state.restore(checkpoint)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,18 +22,31 @@ def mixed(start: Mapping[str, Tensor], tuned: Mapping[str, Tensor], share: float
     return {name: torch.lerp(start[name].float(), tensor.float(), share) for name, tensor in tuned.items()}
 
 
-def best_mix(
-    model: TwoTower, start: Mapping[str, Tensor], tuned: Mapping[str, Tensor], val: Dataset
-) -> tuple[float, Result, dict[str, float]]:
-    """The share whose mix has the best rSum on the validation items. `model` is left with that mix.
+@dataclass(frozen=True)
+class Mix:
+    """Weights on the way from the first ones to the tuned ones, and how good they are."""
 
-    Returns:
-        The share; what it found; the rSum of every share that was tried.
-    """
-    results = {}
+    share: float
+    result: Result
+    """On the validation items."""
+    elsewhere: dict[str, float]
+    """The rSum on other data, by name."""
+
+    @property
+    def total(self) -> float:
+        """The sum of rSum over all of these data: what a tuned model gained and what it kept."""
+        return self.result.metrics["rsum"] + sum(self.elsewhere.values())
+
+
+def mixes(
+    model: TwoTower,
+    start: Mapping[str, Tensor],
+    tuned: Mapping[str, Tensor],
+    val: Dataset,
+    elsewhere: Mapping[str, Dataset],
+) -> Iterator[Mix]:
+    """A mix for each share. `model` holds each while it is looked at, and the last one then."""
     for share in SHARES:
         model.load_state_dict(mixed(start, tuned, share))
-        results[share] = validate(model, val)
-    best = max(results, key=lambda share: results[share].metrics["rsum"])
-    model.load_state_dict(mixed(start, tuned, best))
-    return best, results[best], {f"{share:g}": result.metrics["rsum"] for share, result in results.items()}
+        rsums = {name: validate(model, data).metrics["rsum"] for name, data in elsewhere.items()}
+        yield Mix(share, validate(model, val), rsums)

@@ -32,7 +32,7 @@ from unicross.training.distributed import broadcast_object, size
 from unicross.training.embedding import validate
 from unicross.training.event_log import EventLog
 from unicross.training.head_fitting import fit_heads
-from unicross.training.interpolation import best_mix
+from unicross.training.interpolation import mixed, mixes
 from unicross.training.optim import freeze, schedule_shape, set_rates, warming_up
 from unicross.training.plan import plan_epoch, steps_per_epoch
 from unicross.training.sharding import clip_gradients
@@ -277,20 +277,23 @@ class Loop:
         return True
 
     def _interpolate(self, val: Dataset) -> None:
-        """Let the run's best be a mix of its best weights with the first ones, where validation likes it
-        better."""
+        """Let the run's best be a mix of its best weights with the first ones, where that has more rSum on
+        the validation items and the other data together."""
         model, progress = self.new_model(adapters=False), self.progress
         start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        best = broadcast_object(lambda: TwoTower.load(self.run.best, "cpu").state_dict())
-        tuned = {name: tensor.to(model.device) for name, tensor in best.items()}
-        share, result, rsums = best_mix(model, start, tuned, val)
-        metrics = result.metrics
-        is_better = metrics["rsum"] > progress.best
-        self.emit("interpolation", share=share if is_better else 1.0, rsums=rsums | {"1": progress.best})
+        weights = broadcast_object(lambda: TwoTower.load(self.run.best, "cpu").state_dict())
+        tuned = {name: tensor.to(model.device) for name, tensor in weights.items()}
+        tried = list(mixes(model, start, tuned, val, self.elsewhere))
+        best = max(tried, key=lambda mix: mix.total)
+        is_better = best.total > progress.best + sum(progress.best_elsewhere.values())
+        rsums = {f"{mix.share:g}": mix.result.metrics["rsum"] for mix in tried} | {"1": progress.best}
+        others = {f"{mix.share:g}": mix.elsewhere for mix in tried} | {"1": progress.best_elsewhere}
+        self.emit("interpolation", share=best.share if is_better else 1.0, rsums=rsums, elsewhere=others)
         if is_better:
-            progress.best, progress.best_metrics = metrics["rsum"], metrics
-            progress.best_elsewhere = self._look_elsewhere(model)
-            self.state.publish_mixed(self.run, model.state_dict(), result.calibration)
+            progress.best, progress.best_metrics = best.result.metrics["rsum"], best.result.metrics
+            progress.best_elsewhere = best.elsewhere
+            chosen = mixed(start, tuned, best.share)
+            self.state.publish_mixed(self.run, chosen, best.result.calibration)
 
     def _save(self) -> None:
         now = time.monotonic()

@@ -13,13 +13,13 @@ from unicross.batches import (
     hardness,
     random_batches,
     uni_modal_batches,
-    with_unpaired,
+    with_more,
 )
 from unicross.stage import Stage
 from unicross.streams import draw_seed, stream
 from unicross.training.dataset import Dataset
 from unicross.training.pseudo_pairs import pseudo_pairs
-from unicross.training.rounds import Clusters, Round, new_clusters
+from unicross.training.rounds import Clusters, Round, embed_pairs, new_clusters, wrong_among
 from unicross.training.state import State
 
 
@@ -47,45 +47,56 @@ def plan_epoch(state: State, data: Dataset) -> tuple[Plan, dict[str, float]]:
 def _new_round(state: State, data: Dataset, rng: np.random.Generator) -> tuple[Round, dict[str, float]]:
     """The clusters and the pseudo-pairs that the stage asks for; figures of what was made."""
     batches, figures, began = state.stage.batches, dict[str, float](), time.monotonic()
-    captioned_by, clusters = data.captioned_by, None
+    captioned_by, clusters, suspects = data.captioned_by, None, None
     if batches.pseudo_pairs and data.has_unpaired:
         captioned_by, of_pairs, forwards = pseudo_pairs(state.model, data, rng)
         figures |= of_pairs
         state.progress.count(forwards)
-    if batches.kind == "clustered":
-        clusters, of_clusters, forwards = new_clusters(
-            state.model, data, batches.cluster_size, state.bank, draw_seed(rng)
-        )
-        figures |= of_clusters
+    if batches.drop_suspects or batches.kind == "clustered":
+        image, text, forwards = embed_pairs(state.model, data, state.bank)
         state.progress.count(forwards)
+        pairs = data.pairs
+        if batches.drop_suspects:
+            suspects = wrong_among(pairs, image, text, draw_seed(rng))
+            pairs = np.setdiff1d(pairs, suspects)
+            figures["suspects"] = len(suspects)
+        if batches.kind == "clustered":
+            clusters, of_clusters = new_clusters(pairs, image, text, batches.cluster_size, draw_seed(rng))
+            figures |= of_clusters
     if figures:
         figures["seconds"] = time.monotonic() - began
-    return Round(captioned_by, clusters), figures
+    return Round(captioned_by, clusters, suspects), figures
 
 
 def epoch_plan(
     data: Dataset, stage: Stage, epoch: int, batch_size: int, round_: Round, rng: np.random.Generator
 ) -> Plan:
     """The batches of one epoch (from 0) of a stage."""
-    pairs, batches = data.pairs, stage.batches
+    batches = stage.batches
     if stage.losses.image_text == 0:
-        images = data.images_only if stage.losses.image_image > 0 else pairs[:0]
-        texts = data.texts_only if stage.losses.text_text > 0 else pairs[:0]
-        return uni_modal_batches(pairs, images, texts, batch_size, rng)
-    if round_.clusters is None:
-        plan = random_batches(pairs, batch_size, rng)
-    else:
-        clusters = _groups(pairs, round_.clusters.cluster[pairs])
-        random_share = batches.random_share(epoch, stage.epochs)
-        plan = clustered_batches(clusters, batch_size, rng, random_fraction=random_share)
-    images, texts = data.images_only, data.texts_only
-    matched = images[round_.captioned_by[images] >= 0]
+        images = data.images_only if stage.losses.image_image > 0 else data.pairs[:0]
+        texts = data.texts_only if stage.losses.text_text > 0 else data.pairs[:0]
+        return uni_modal_batches(data.pairs, images, texts, batch_size, rng)
+    pairs, count = round_.pairs(data), steps_per_epoch(data, stage, batch_size)
+    plan: Plan = []
+    while len(plan) < count:  # once, unless pairs were left out: then some are seen twice
+        plan += _pair_batches(pairs, stage, epoch, batch_size, round_, rng)
+    plan = plan[:count]
     if batches.pseudo_pairs and data.has_unpaired:
-        plan = with_unpaired(plan, matched, texts[:0], batches.pseudo_pairs, rng)
-        images, texts = np.setdiff1d(images, matched), np.setdiff1d(texts, round_.captioned_by[matched])
-    if batches.unpaired:
-        plan = with_unpaired(plan, images, texts, batches.unpaired, rng)
+        matched = data.images_only[round_.captioned_by[data.images_only] >= 0]
+        plan = with_more(plan, matched, batches.pseudo_pairs, rng)
     return plan
+
+
+def _pair_batches(
+    pairs: Indices, stage: Stage, epoch: int, batch_size: int, round_: Round, rng: np.random.Generator
+) -> Plan:
+    """Batches in which each of the pairs occurs once at most."""
+    if round_.clusters is None:
+        return random_batches(pairs, batch_size, rng)
+    clusters = _groups(pairs, round_.clusters.cluster[pairs])
+    random_share = stage.batches.random_share(epoch, stage.epochs)
+    return clustered_batches(clusters, batch_size, rng, random_fraction=random_share)
 
 
 def steps_per_epoch(data: Dataset, stage: Stage, batch_size: int) -> int:

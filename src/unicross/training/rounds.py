@@ -1,4 +1,4 @@
-"""A round: embeddings of the pairs, clusters of them, and captions for images that have none.
+"""A round: embeddings of the pairs, which of them look wrong, clusters, and captions for images without.
 
 The embeddings of a round come from the training steps themselves where they have them: every step computes
 the shared-space features of its batch, and a bank keeps the last ones of each item. What the bank lacks is
@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from unicross.batches import Indices, false_negatives
 from unicross.clustering import balanced_clusters
 from unicross.model import TwoTower
+from unicross.suspects import wrong_pairs
 from unicross.training.dataset import Dataset
 from unicross.training.distributed import broadcast_object
 from unicross.training.embedding import embed_item_captions, embed_item_images
@@ -48,18 +49,26 @@ class Round:
     captioned_by: Indices
     """[N] the item whose captions go with each item's image: see `Dataset.captioned_by`."""
     clusters: Clusters | None = None
+    suspects: Indices | None = None
+    """Pairs that look wrong and are left out; None: none were looked for."""
+
+    def pairs(self, data: Dataset) -> Indices:
+        """The pairs that batches are drawn from."""
+        return data.pairs if self.suspects is None else np.setdiff1d(data.pairs, self.suspects)
 
     def state_dict(self) -> dict[str, Tensor]:
         arrays = {"captioned_by": self.captioned_by}
         if self.clusters is not None:
             arrays |= vars(self.clusters)
+        if self.suspects is not None:
+            arrays["suspects"] = self.suspects
         return {name: torch.from_numpy(values) for name, values in arrays.items()}
 
     @classmethod
     def from_state_dict(cls, tensors: Mapping[str, Tensor]) -> Round:
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-        captioned_by = arrays.pop("captioned_by")
-        return cls(captioned_by, Clusters(**arrays) if arrays else None)
+        captioned_by, suspects = arrays.pop("captioned_by"), arrays.pop("suspects", None)
+        return cls(captioned_by, Clusters(**arrays) if arrays else None, suspects)
 
 
 class FeatureBank:
@@ -92,32 +101,36 @@ class FeatureBank:
         self.text.copy_(tensors["text"])
 
 
-def new_clusters(
-    model: TwoTower, data: Dataset, cluster_size: int, bank: FeatureBank, seed: int
-) -> tuple[Clusters, dict[str, float], dict[str, int]]:
-    """Embed what the bank lacks, cluster, and say how the clusters are.
+def embed_pairs(model: TwoTower, data: Dataset, bank: FeatureBank) -> tuple[Half, Half, dict[str, int]]:
+    """Embeddings of images [N, D] and texts [N, D] by item index: those of the bank, what it lacks made anew.
 
     Returns:
-        The clusters; figures for the log; forwards spent ({"image": ..., "text": ...}).
+        Images; texts; forwards spent ({"image": ..., "text": ...}).
     """
-    pairs = data.pairs
     image, text = bank.image.cpu().numpy().copy(), bank.text.cpu().numpy().copy()  # steps change the bank
-    no_image, no_text = (pairs[~rows[pairs].any(axis=1)] for rows in (image, text))
+    no_image, no_text = (data.pairs[~rows[data.pairs].any(axis=1)] for rows in (image, text))
     image[no_image], images = embed_item_images(model, data, no_image)
     text[no_text], captions = embed_item_captions(model, data, no_text)
+    return image, text, {"image": images, "text": captions}
+
+
+def wrong_among(pairs: Indices, image: Half, text: Half, seed: int) -> Indices:
+    """Those of some pairs [P] that look wrong by embeddings [N, D]."""
+    return pairs[broadcast_object(lambda: wrong_pairs(image[pairs], text[pairs], seed=seed))]
+
+
+def new_clusters(
+    pairs: Indices, image: Half, text: Half, cluster_size: int, seed: int
+) -> tuple[Clusters, dict[str, float]]:
+    """Cluster pairs [P] by embeddings [N, D], and say how the clusters are: figures for the log."""
     joint = np.concatenate([image[pairs], text[pairs]], axis=1)  # both at unit length: [P, 2 * D]
     groups = broadcast_object(lambda: balanced_clusters(joint, cluster_size, seed=seed))
-    cluster = np.full(len(data.items), -1, dtype=np.int64)
+    cluster = np.full(len(image), -1, dtype=np.int64)
     for number, group in enumerate(groups):
         cluster[pairs[group]] = number
     sizes = [len(group) for group in groups]
-    figures: dict[str, float] = {
+    return Clusters(image, text, cluster), {
         "clusters": len(groups),
         "size_min": min(sizes),
         "size_max": max(sizes),
     }
-    return (
-        Clusters(image, text, cluster),
-        figures,
-        {"image": images, "text": captions},
-    )

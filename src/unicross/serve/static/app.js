@@ -2,6 +2,7 @@
 
 import { ask, shrink, thumbnail } from "./api.js";
 import { startPicking } from "./picking.js";
+import { startSaved } from "./saved.js";
 import { isSelected, select, startSelection } from "./selection.js";
 import { address, emptyState, filterCount, isByWords, readAddress, request } from "./state.js";
 import { LANGUAGES, language, t, translate } from "./texts.js";
@@ -57,7 +58,7 @@ async function load() {
   const control = (loading = new AbortController());
   const first = hits.length === 0;
   try {
-    const answer = await ask(request(state, picture, hits.length, PAGE), { body: picture ?? undefined, signal: control.signal });
+    const answer = await ask(request(state, picture, hasItems(), hits.length, PAGE), { body: picture ?? undefined, signal: control.signal });
     show(answer, first);
   } catch (error) {
     if (error.name === "AbortError") return;
@@ -82,6 +83,10 @@ function show(answer, first) {
   viewer.update();
 }
 
+const hasItems = () => Boolean(info?.columns.item);
+// A picture from outside is not in the address, so a search with it cannot be saved.
+const saveable = () => (picture || address({ ...state, item: "" })[0] !== "?" ? null : state);
+const updateSaved = startSaved({ current: saveable, onChoose: go });
 const resting = () => !picture && !state.q.trim() && !state.like;
 
 function describe(answer) {
@@ -159,8 +164,9 @@ for (const name of ["minus", "after", "before", "mode"]) $(name).onchange = () =
 $("likely").oninput = () => ($("likely-said").value = percent(Number($("likely").value)));
 $("likely").onchange = () => refine({ likely: Number($("likely").value) });
 $("fold").onchange = () => refine({ fold: $("fold").checked });
+$("items").onchange = () => refine({ apart: !$("items").checked });
 $("weight").onchange = () => refine({ weight: Number($("weight").value) });
-const clearFilters = () => refine({ where: {}, minus: "", after: "", before: "", kind: "image", mode: "vector", likely: 0, fold: false });
+const clearFilters = () => refine({ where: {}, minus: "", after: "", before: "", kind: "image", mode: "vector", likely: 0, fold: false, apart: false });
 $("clear").onclick = clearFilters;
 $("filters-toggle").onclick = () => {
   $("filters").hidden = !$("filters").hidden;
@@ -172,6 +178,8 @@ function fill() {
   $("words").value = state.q;
   for (const name of ["minus", "after", "before", "weight", "mode", "likely"]) $(name).value = state[name];
   $("fold").checked = state.fold;
+  $("items").checked = !state.apart;
+  $("items-field").hidden = !hasItems();
   $("likely-field").hidden = !info?.likelihood;
   $("likely-said").value = percent(state.likely);
   document.querySelector(`[name=kind][value=${state.kind}]`).checked = true;
@@ -179,6 +187,7 @@ function fill() {
   $("filters-count").textContent = count || "";
   $("filters-count").hidden = !count;
   document.title = state.q ? `${state.q} · unicross` : "unicross";
+  updateSaved();
   if (!picture) showChip(state.like && thumbnail(state.like, 160));
   if (info) {
     const chosen = (column, value) => {

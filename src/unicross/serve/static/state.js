@@ -1,6 +1,6 @@
 // What is asked for, and its place in the address, so that every search can be shared.
 
-export const emptyState = () => ({ q: "", like: "", kind: "image", minus: "", where: {}, after: "", before: "", weight: 0.5, mode: "vector", likely: 0, fold: false, item: "" });
+export const emptyState = () => ({ q: "", like: "", kind: "image", minus: "", where: {}, after: "", before: "", weight: 0.5, mode: "vector", likely: 0, fold: false, apart: false, item: "" });
 
 export function readAddress(search = location.search) {
   const given = new URLSearchParams(search);
@@ -12,7 +12,7 @@ export function readAddress(search = location.search) {
   if (["text", "hybrid"].includes(given.get("mode"))) state.mode = given.get("mode");
   const likely = parseFloat(given.get("likely"));
   if (likely >= 0 && likely <= 1) state.likely = likely;
-  state.fold = given.get("fold") === "1";
+  for (const name of ["fold", "apart"]) state[name] = given.get(name) === "1";
   for (const condition of given.getAll("where")) {
     const [, column, value] = condition.match(/^([A-Za-z_]\w*)=(.*)$/s) ?? [];
     if (column) state.where[column] = value;
@@ -26,16 +26,18 @@ export function address(state) {
   if (state.kind === "text") given.set("kind", "text");
   if (state.mode !== "vector") given.set("mode", state.mode);
   if (state.likely) given.set("likely", state.likely);
-  if (state.fold) given.set("fold", "1");
+  for (const name of ["fold", "apart"]) if (state[name]) given.set(name, "1");
   for (const [column, value] of Object.entries(state.where)) given.append("where", `${column}=${value}`);
   if (state.item) given.set("item", state.item);
   const text = given.toString();
   return text ? `?${text}` : location.pathname;
 }
 
-// The request for one page of results; `picture` says whether a picture is sent with it.
-export function request(state, picture, offset, k) {
+// The request for one page of results; `picture` says whether a picture is sent with it, `items` whether the
+// store knows items: then pictures come one an item.
+export function request(state, picture, items, offset, k) {
   const given = new URLSearchParams({ kind: state.kind, offset, k });
+  if (items && state.kind === "image" && !state.apart) given.set("by", "item");
   for (const [column, value] of Object.entries(state.where)) given.append("where", `${column}=${value}`);
   if (state.after) given.append("where", `mtime>=${state.after}`);
   if (state.before) given.append("where", `mtime<=${state.before}T23:59:59`);
@@ -51,7 +53,7 @@ export function request(state, picture, offset, k) {
 }
 
 export const filterCount = (state) =>
-  Object.keys(state.where).length + Boolean(state.minus.trim()) + Boolean(state.after) + Boolean(state.before) + (state.kind === "text") + (state.mode !== "vector") + Boolean(state.likely) + state.fold;
+  Object.keys(state.where).length + Boolean(state.minus.trim()) + Boolean(state.after) + Boolean(state.before) + (state.kind === "text") + (state.mode !== "vector") + Boolean(state.likely) + state.fold + state.apart;
 
 // Whether pictures are looked for by words and nothing else: of these one knows how likely they are a match.
 export const isByWords = (state, picture) => state.kind === "image" && !picture && !state.like && !state.minus.trim() && Boolean(state.q.trim());

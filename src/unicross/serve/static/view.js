@@ -17,6 +17,9 @@ const fileName = (item) => item.path.split("/").pop();
 export const titleOf = (item) => item.caption || fileName(item) || t("wordless");
 export const altOf = (item) => item.caption || t("picture", { name: fileName(item) });
 
+// What stands behind a hit: the other pictures of its item, or near-duplicates.
+export const groupName = (item) => t(item.columns.item !== undefined && item.others.every((other) => other.columns.item === item.columns.item) ? "ofItem" : "duplicates");
+
 export const percent = (share) => share.toLocaleString(language, { style: "percent", maximumFractionDigits: 0 });
 const told = (item) => (item.likelihood === null || item.likelihood === undefined ? item.score.toFixed(3) : percent(item.likelihood));
 
@@ -29,7 +32,7 @@ export function cell(item, place, best, selected, onSelect) {
 
 function tile(item, place, best) {
   const image = item.picture && el("img", { alt: item.kind === "image" ? altOf(item) : "", loading: place < 12 ? "eager" : "lazy", decoding: "async", className: "waiting" });
-  const more = item.others?.length ? el("span", { className: "more", title: t("duplicates") }, `+${item.others.length}`) : null;
+  const more = item.others?.length ? el("span", { className: "more", title: groupName(item) }, `+${item.others.length}`, el("span", { className: "sr" }, ` ${groupName(item)}: `)) : null;
   const frame = el("span", { className: "frame" }, image, more);
   const caption = el("span", { className: item.caption ? "caption" : "caption name" }, titleOf(item));
   const score = item.score === null ? null : el("span", { className: "score", title: t(item.likelihood === null ? "score" : "likelihood") }, told(item));

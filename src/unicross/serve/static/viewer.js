@@ -3,13 +3,13 @@
 import { ask, original, thumbnail } from "./api.js";
 import { Crop } from "./crop.js";
 import { t } from "./texts.js";
-import { $, altOf, el, facts, titleOf } from "./view.js";
+import { $, altOf, el, facts, groupName, titleOf } from "./view.js";
 
 export class Viewer {
   // `hits()` gives the results, `onMove(item)` is told what is shown (null: closed), `onLike(id)` and
   // `onWords(text)` start searches, `onPart(blob)` searches with a part of the picture, `onEnd()` loads more results.
   constructor({ hits, onMove, onLike, onWords, onPart, onEnd }) {
-    Object.assign(this, { hits, onMove, onLike, onWords, onEnd, item: null });
+    Object.assign(this, { hits, onMove, onLike, onWords, onEnd, item: null, head: null });
     this.crop = new Crop({ onCut: (blob) => this.leave(() => onPart(blob)), onEnd: () => $("viewer-part").focus() });
     $("viewer-part").onclick = () => (this.crop.on ? this.crop.stop() : this.crop.start($("viewer-image")));
     this.dialog = $("viewer");
@@ -39,11 +39,12 @@ export class Viewer {
   }
 
   place() {
-    return this.hits().findIndex((hit) => hit.id === this.item?.id);
+    return this.hits().findIndex((hit) => hit.id === this.head?.id);
   }
 
-  async show(item) {
-    this.item = item;
+  // `head`: the hit that it stands behind.
+  async show(item, head = item) {
+    Object.assign(this, { item, head });
     this.crop.stop();
     const image = $("viewer-image");
     image.hidden = !item.picture;
@@ -57,7 +58,7 @@ export class Viewer {
     $("viewer-link").textContent = t("link");
     $("viewer-near").hidden = true;
     $("viewer-part").hidden = !item.picture;
-    this.others(item);
+    this.group();
     this.update();
     if (!this.dialog.open) this.dialog.showModal();
     this.onMove(item);
@@ -71,15 +72,25 @@ export class Viewer {
     whole.src = original(id);
   }
 
-  // What was folded into this hit.
-  others(item) {
-    $("viewer-others").hidden = !item.others?.length;
-    const pictures = (item.others ?? []).map((other) => {
-      const image = el("img", { alt: altOf(other), loading: "lazy" });
-      if (other.picture) image.src = thumbnail(other.picture, 160);
-      return el("button", { type: "button", title: other.path, onclick: () => this.show(other) }, image);
+  // The hit and what stands behind it.
+  group() {
+    const { head } = this;
+    $("viewer-others").hidden = !head.others?.length;
+    if (!head.others?.length) return;
+    $("viewer-group").textContent = groupName(head);
+    const pictures = [head, ...head.others].map((one) => {
+      const image = el("img", { alt: altOf(one), loading: "lazy" });
+      if (one.picture) image.src = thumbnail(one.picture, 160);
+      const button = el("button", { type: "button", title: one.path, onclick: () => this.choose(one) }, image);
+      if (one.id === this.item.id) button.setAttribute("aria-current", "true");
+      return button;
     });
     $("viewer-duplicates").replaceChildren(...pictures);
+  }
+
+  choose(one) {
+    this.show(one, this.head);
+    $("viewer-duplicates").querySelector("[aria-current]")?.focus(); // the buttons are new
   }
 
   async near(item) {
@@ -127,7 +138,7 @@ export class Viewer {
   closed() {
     const place = this.place();
     this.crop.stop();
-    this.item = null;
+    this.item = this.head = null;
     if (this.leaving) this.leaving = false;
     else this.onMove(null, place);
   }
