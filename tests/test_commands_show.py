@@ -6,7 +6,7 @@ import time
 import pytest
 from rich.console import Console
 
-from unicross.commands.show import Bars
+from unicross.commands.show import Bars, Listening
 from unicross.progress import progress_shown_by, track
 
 
@@ -57,3 +57,10 @@ def test_a_terminal_gets_a_bar_that_goes_and_no_colour_where_none_is_wanted(monk
     assert "3/10" in said.getvalue()
     assert "\x1b[3" not in said.getvalue()
     assert said.getvalue().endswith(("\x1b[2K", "\x1b[?25h"))  # the bar is wiped away
+
+
+def test_a_round_tells_how_many_pairs_it_left_out():
+    said = io.StringIO()
+    with Listening(Console(file=said, width=200)) as listening:
+        listening({"kind": "round", "suspects": 3, "seconds": 0.1})
+    assert said.getvalue() == "  3 pairs left out that look wrong\n"

@@ -85,7 +85,7 @@ def test_an_unknown_caption_column_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no column 'name' \(data\.caption\)"):
         load_items(file, options=ReadOptions(captions=("name",)))
     result = CliRunner().invoke(app, ["data", str(file), "data.caption=productDisplayName", "data.item=id"])
-    assert "1 pairs" in result.output
+    assert "1 pair of a picture" in result.output
     assert "data.caption=productDisplayName" in result.output.splitlines()[-1]
 
 
@@ -155,14 +155,14 @@ def test_tables_below_the_root_are_named(tmp_path: Path) -> None:
     write(tmp_path / "a" / "words.csv", "image,caption", "1.jpg,one")
     assert unread(tmp_path) == ["1 file: 1 .csv (a/words.csv)"]
     result = CliRunner().invoke(app, ["data", str(tmp_path)])
-    assert "NO PAIRS of a picture and its words: 1 pictures without words" in result.output
+    assert "NO PAIRS of a picture and its words: 1 picture without words" in result.output
 
 
 def test_texts_that_go_with_no_picture_are_explained(tmp_path: Path) -> None:
     picture(tmp_path / "a.jpg")
     write(tmp_path / "b.txt", "one")
     (what,) = unread(tmp_path)
-    assert what.startswith("no text goes with a picture: 1 pictures and 1 texts are alone")
+    assert what.startswith("no text goes with a picture: 1 picture and 1 text are alone")
 
 
 def test_two_annotation_files_of_one_split(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_files import flickr, ids, picture
+from shard_files import png, write_parquet
 from unicross.data.items import ImageFile, Item
 from unicross.data.load import load_items, set_aside
 from unicross.errors import DataError
@@ -70,3 +71,31 @@ def test_set_aside_must_leave_something_on_both_sides(amount: float) -> None:
     items = [Item(str(index), (ImageFile(Path("a.jpg")),), ("x",)) for index in range(3)]
     with pytest.raises(DataError, match="cannot set aside"):
         set_aside(items, amount, 0)
+
+
+@pytest.mark.parametrize("place", [".", "../photos", "./"])
+def test_what_was_read_is_known_however_the_folder_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    for name in "ab":
+        picture(tmp_path / "photos" / f"{name}.png")
+        (tmp_path / "photos" / f"{name}.txt").write_text("a thing", encoding="utf-8")
+    monkeypatch.chdir(tmp_path / "photos")
+    loaded = load_items(place)
+    assert (len(loaded.items), loaded.problems) == (2, [])
+    (tmp_path / "photos" / "notes.docx").write_bytes(b"?")
+    assert [problem.what for problem in load_items(place).problems] == ["1 file: 1 .docx (notes.docx)"]
+
+
+def test_tables_that_were_read_are_known_however_their_folder_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "ab":
+        write_parquet(
+            tmp_path / f"{name}.parquet",
+            image=[{"bytes": png(ord(name)), "path": f"{name}.png"}],
+            caption=["a thing"],
+        )
+    monkeypatch.chdir(tmp_path)
+    loaded = load_items(".")
+    assert (len(loaded.items), loaded.problems) == (2, [])

@@ -247,6 +247,7 @@ def test_rows_of_an_items_pictures_that_say_the_same_are_one_caption(tmp_path: P
         "a.png,a red boat,boat,1",
         "b.png,a red boat,harbour,1",
         "c.png,a red boat,a red boat,2",
+        "c.png,a red boat,a red boat,2",
     )
     one, two = read(tmp_path, caption=["title", "tags"], item="sku")
     title, tags = CaptionKind("title"), CaptionKind("tags")
@@ -255,4 +256,4 @@ def test_rows_of_an_items_pictures_that_say_the_same_are_one_caption(tmp_path: P
         ("boat", tags),
         ("harbour", tags),
     ]
-    assert sorted(two.kinds, key=str) == [tags, title]  # of two kinds: said twice
+    assert sorted(two.kinds, key=str) == [tags, tags, title, title]  # of one image: as its rows say it

@@ -89,7 +89,7 @@ def test_captions_become_texts_and_user_columns(model: FakeModel, store: Store, 
     assert report.added == 6 + 3
     (failure,) = report.failed
     assert failure.path == str(table)
-    assert failure.reason.startswith("captions of 1 pictures that are not in the folder")
+    assert failure.reason.startswith("captions of 1 picture not in the folder")
     assert failure.reason.endswith("missing.png")
     assert row_of(store, "red.png").caption == "a red square"
     assert row_of(store, "red.png").extra == {"photographer": "ann", "year": 2020}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-SHIPPED = Path(__file__).parent.parent / "recipes"
 RUNS = ("runs/*/recipe.yaml", "runs/*/*/recipe.yaml", "demo/runs/*/recipe.yaml")
 """Where runs lie unless told otherwise, of `train`, `compare` and `demo`."""
 
 
 def recipes(begun: str) -> list[str]:
     """Names of shipped recipes that begin so."""
+    from unicross.recipe import SHIPPED
+
     return [name for name in sorted(path.stem for path in SHIPPED.glob("*.yaml")) if name.startswith(begun)]
 
 

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from unicross.progress import progress_shown_by
+from unicross.wording import counted
 
 if TYPE_CHECKING:
     from unicross.run import Event
@@ -170,6 +171,8 @@ def _round_line(event: Event) -> str:
     parts = []
     if "matched" in event:
         parts.append(f"{event['matched']} pseudo-pairs of {event['unpaired']}")
+    if "suspects" in event:
+        parts.append(f"{counted(event['suspects'], 'pair')} left out that look wrong")
     if "clusters" in event:
         parts.append(f"{event['clusters']} clusters of {event['size_min']}-{event['size_max']}")
     if "hardness" in event:

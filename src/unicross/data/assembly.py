@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from unicross.batches import Indices
 from unicross.data.images import check_header
-from unicross.data.items import Files, Items, Mask
+from unicross.data.items import Files, Items, Mask, text_numbers
 from unicross.data.records import Problem, Records, number_ids
 
 CHECK_CHUNK = 64
@@ -41,6 +41,11 @@ def assemble(records: Records, asked: set[str] | None) -> tuple[Items, list[Prob
     item, heads = np.cumsum(starts) - 1, order[starts]  # the item of each record [K]; its first record [N]
     images, of_image, has_other = _images(records, order, item, heads, problems)
     texts, owner, kind = _captions(records, order, item, has_other, problems)
+    several = np.bincount(of_image, minlength=len(heads)) > 1
+    if several.any():
+        first = _first_said(texts, owner, kind, several)
+        texts, owner = texts.filter(pa.array(first)), owner[first]
+        kind = None if kind is None else kind[first]
     counts = np.bincount(owner, minlength=len(heads))
     bad = _bad_images(records, images, of_image, heads, problems)
     sound = np.bincount(of_image[~bad], minlength=len(heads))
@@ -120,8 +125,7 @@ def _captions(
 ) -> tuple[Any, Indices, Indices | None]:
     """The captions [C] item by item, trimmed, the item of each [C], and its kind; empty ones are problems.
 
-    Captions of records with another picture (`has_other`) are left out: they may not be of this one. Rows of
-    one item for each of its pictures say the same of them all: that is one caption.
+    Captions of records with another picture (`has_other`) are left out: they may not be of this one.
     """
     lists = records.captions.take(pa.array(order))
     texts = pc.utf8_trim_whitespace(pc.fill_null(pc.list_flatten(lists), ""))
@@ -135,13 +139,19 @@ def _captions(
     kind = None
     if records.kind is not None:
         kind = np.asarray(pc.list_flatten(records.kind.take(pa.array(order))), dtype=np.int64)
-    if records.several:
-        number = np.asarray(texts.dictionary_encode().indices)
-        said = np.stack([item[record], number, np.zeros_like(number) if kind is None else kind], axis=1)
-        is_first = np.zeros(len(said), dtype=bool)
-        is_first[np.unique(said, axis=0, return_index=True)[1]] = True
-        good &= is_first
     return texts.filter(pa.array(good)), item[record[good]], None if kind is None else kind[good]
+
+
+def _first_said(texts: Any, item: Indices, kind: Indices | None, several: Mask) -> Mask:
+    """Which captions [C] their item does not have already, of the same kind.
+
+    Only among items of `several` images [N], whose rows repeat what they say for each image.
+    """
+    kinds = np.zeros_like(item) if kind is None else kind
+    said = np.stack([item, text_numbers(texts), kinds], axis=1)
+    first = ~several[item]
+    first[np.unique(said, axis=0, return_index=True)[1]] = True
+    return first
 
 
 def _bad_images(

@@ -106,17 +106,17 @@ def open_source(root: Path | str, format: str | None = None, options: ReadOption
 def _unread_files(root: Path, records: Records) -> list[Problem]:
     """What lies in a folder and was not read: one problem that counts it by suffix; none where all was."""
     rows = records.picture[records.picture >= 0]
-    used = {*records.read_from, *(os.path.normpath(path) for path in records.pictures.files(rows))}
+    used = {os.path.normpath(path) for path in (*records.read_from, *records.pictures.files(rows))}
     counts: Counter[str] = Counter()
     examples: dict[str, str] = {}
     for entry in walk(root, lambda *_: None):
-        if entry.path not in used and not COMPANIONS.match(entry.name):
+        if os.path.normpath(entry.path) not in used and not COMPANIONS.match(entry.name):
             suffix = Path(entry.name).suffix.lower() or "without a suffix"
             counts[suffix] += 1
             examples.setdefault(suffix, os.path.relpath(entry.path, root))
     if not counts:
         return []
-    broken = [path for path in json_files(root) if str(path) not in used]
+    broken = [path for path in json_files(root) if os.path.normpath(path) not in used]
     reasons = [Problem("not read", str(path), why) for path in broken if (why := _why_no_json(path))]
     listed = ", ".join(f"{count} {suffix} ({examples[suffix]})" for suffix, count in counts.most_common(12))
     more = f" and {len(counts) - 12} more kinds" if len(counts) > 12 else ""
@@ -176,7 +176,7 @@ def set_aside(items: Sequence[Item], amount: int | float, seed: int) -> tuple[It
     count = round(amount * pairs) if amount < 1 else int(amount)
     if not 0 < count < pairs:
         raise DataError(
-            f"cannot set aside {amount} of {pairs} pairs: give a smaller count, or a share below 1"
+            f"cannot set aside {amount} of {counted(pairs, 'pair')}: give a smaller count, or a share below 1"
         )
 
     digests = (hashlib.sha256(f"{seed}:{id.as_py()}".encode()).digest()[:8] for id in items.ids)

@@ -25,6 +25,8 @@ from unicross.files import write_bytes, write_text
 from unicross.reading import read_bytes, read_text
 from unicross.store.base import COLUMNS, Row, Store, StoreInfo, check_vectors, read_info
 
+CHUNK = 512
+"""Rows that are put in between two commits to a store."""
 LARGEST_PART = 2**31
 """Bytes of a part; those that are written have some megabytes."""
 MEND = (

@@ -17,11 +17,11 @@ from typing import Any
 from unicross.embed import Encoder, Failure
 from unicross.errors import StoreError
 from unicross.prefetch import OnProgress
-from unicross.store.archive import EmbeddingArchive
+from unicross.store.archive import CHUNK, EmbeddingArchive
 from unicross.store.base import Row, StoreInfo
 from unicross.store.catalog import read_catalog
 from unicross.store.changes import Changes, find_changes
-from unicross.store.index import CHUNK, IndexReport, embed_rows
+from unicross.store.index import IndexReport, embed_rows
 
 Load = Callable[[], Encoder]
 """Makes the model; called once in every Ray worker, so it must be importable there."""

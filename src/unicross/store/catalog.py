@@ -26,6 +26,7 @@ from unicross.embed import Failure, FoundFile, find_pictures
 from unicross.errors import DataError
 from unicross.store.base import RESERVED, Row, check_user_column, make_id
 from unicross.store.filters import Value
+from unicross.wording import counted
 
 LONGEST_TEXT = 5_000
 """Characters of a text that are kept."""
@@ -113,7 +114,7 @@ def _unmatched(captions_file: Path | None, names: Sequence[str]) -> list[Failure
         return []
     some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
     reason = (
-        f"captions of {len(names)} pictures that are not in the folder, or whose name several have: {some}"
+        f"captions of {counted(len(names), 'picture')} not in the folder, or whose name several have: {some}"
     )
     return [Failure(str(captions_file), reason)]
 

@@ -15,11 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from unicross.data.items import ImageFile, ImageSource
-from unicross.store.archive import EmbeddingArchive, write_rows
+from unicross.store.archive import CHUNK, EmbeddingArchive, write_rows
 from unicross.store.base import Row, Store
-
-CHUNK = 512
-"""Rows that are written at once."""
 
 
 class Digested:

@@ -16,7 +16,7 @@ from unicross.data.items import ImageSource
 from unicross.embed import Encoder, Failure, embed_images, finite
 from unicross.errors import DataError, StoreError
 from unicross.prefetch import OnProgress
-from unicross.store.archive import EmbeddingArchive, archive_of, write_rows
+from unicross.store.archive import CHUNK, EmbeddingArchive, archive_of, write_rows
 from unicross.store.base import Row, Store
 from unicross.store.catalog import Catalog, read_catalog
 from unicross.store.changes import find_changes
@@ -24,9 +24,6 @@ from unicross.store.contents import Digested, copy_vectors, digests_of, find_kno
 from unicross.store.gaps import Mended, fill_gaps
 from unicross.store.moved import find_moved, find_renamed, move_rows
 from unicross.store.sources import is_source, read_source
-
-CHUNK = 512
-"""Rows that are embedded between two commits to the store."""
 
 
 def _silent(done: int, total: int, /) -> None:

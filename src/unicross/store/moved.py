@@ -13,12 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from unicross.store.archive import EmbeddingArchive, write_rows
+from unicross.store.archive import CHUNK, EmbeddingArchive, write_rows
 from unicross.store.base import Row, Store, make_id
 from unicross.store.catalog import Catalog
-
-CHUNK = 512
-"""Rows that are moved between two commits to the store."""
 
 
 def forget_root(store: Store, archive: EmbeddingArchive | None, root: Path) -> int:

@@ -17,6 +17,7 @@ from unicross.model import TwoTower
 from unicross.stage import Losses, Stage
 from unicross.training.dataset import Dataset
 from unicross.training.sharding import reshard
+from unicross.wording import counted
 
 NO_LEARNING = 0.02
 """Mean image-text loss this near chance, ln(1 + negatives), after an epoch: nothing was learned."""
@@ -163,7 +164,7 @@ def _can_drop_patches(model: TwoTower) -> bool:
 
 def _holdings(data: Dataset) -> str:
     pairs, images, texts = len(data.pairs), len(data.images_only), len(data.texts_only)
-    there = f"{pairs} pairs, {images} images only, {texts} texts only"
+    there = f"{counted(pairs, 'pair')}, {images} images only, {texts} texts only"
     if pairs == texts == 0:
         there += f"; a table's captions are looked for in a column called {', '.join(CAPTION_COLUMNS)}"
     if pairs == images == 0:

@@ -25,6 +25,7 @@ from unicross.data.languages import kind_of
 from unicross.data.records import Problem, ReadOptions, Record, Records
 from unicross.data.walk import walk
 from unicross.errors import DataError
+from unicross.wording import counted
 
 TEXT_SUFFIXES = (".txt", ".caption", ".captions")
 """Files of captions, those that count first at the front. After them comes `.json`."""
@@ -173,8 +174,9 @@ def _offer(root: Path, alone: list[Path], *, alone_texts: int, pairs: int) -> li
         what = f"captions inside the pictures ({places}): data.format=photos reads them"
         problems.append(Problem("not read", str(root), what))
     if not pairs and alone and alone_texts:
+        counts = f"{counted(len(alone), 'picture')} and {counted(alone_texts, 'text')}"
         what = (
-            f"no text goes with a picture: {len(alone)} pictures and {alone_texts} texts are alone. "
+            f"no text goes with a picture: {counts} are alone. "
             f"The captions of {alone[0].name} would be in {alone[0].stem}.txt or {alone[0].name}.txt, "
             "or in a folder captions/ beside images/"
         )
