@@ -127,6 +127,21 @@ def test_encoding_leaves_the_mode_as_it_was_and_ignores_dropout():
     assert not model.training
 
 
+def test_a_model_at_rest_is_not_switched_at_each_query(monkeypatch):
+    model = tiny.model(TEXTS, dropout=0.5).eval()
+    switched = []
+    monkeypatch.setattr(torch.nn.Module, "train", lambda module, mode=True: switched.append(mode) or module)
+    model.encode_texts(TEXTS)
+    assert not switched
+
+
+def test_dropout_is_off_where_only_a_tower_trains():
+    model = tiny.model(TEXTS, dropout=0.5).eval()
+    model.text.train()
+    first, second = model.encode_texts(TEXTS), model.encode_texts(TEXTS)
+    assert (first == second).all()
+
+
 @pytest.mark.parametrize("dropout", [None, 0.0, 0.4])
 def test_dropout_of_the_text_tower_is_what_the_recipe_says(dropout):
     model = tiny.model(TEXTS, dropout=dropout)
