@@ -8,6 +8,9 @@
 * `a2000.jsonl`: the same with 2,000 of the training items only, a quick stand-in for regime A at its end.
 * `noisy20.jsonl`, `noisy40.jsonl`, `noisy60.jsonl` (G): those 2,000 items, of which so many percent have the
   captions of another (`is_wrong`), and the held-out items.
+* `languages.jsonl` (F), with `--languages FOLDER`: those 2,000 items and 500 held-out ones, each with its
+  English captions and the Chinese ones of `FOLDER/Flickr8k.zh.token.txt`; read with
+  `data.caption=[en.caption,zh.caption]`.
 
 Each image path is absolute, so the tables serve only on the machine that wrote them.
 """
@@ -24,7 +27,7 @@ import numpy as np
 from unicross.data.items import ImageFile, Item
 from unicross.data.load import load_items
 
-FEW, POOL, SOME, SEED = 600, 1000, 2000, 2023
+FEW, POOL, SOME, HELD, SEED = 600, 1000, 2000, 500, 2023
 NOISE = (20, 40, 60)
 """Percent."""
 
@@ -33,6 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("flickr8k", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--languages", type=Path)
     arguments = parser.parse_args()
     train, dev = (load_items(str(arguments.flickr8k), split).items for split in ("train", "dev"))
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -53,6 +57,10 @@ def main() -> None:
     _write(arguments.out / "a2000.jsonl", rest[:SOME] + pool + held)
     for percent in NOISE:
         _write(arguments.out / f"noisy{percent}.jsonl", _with_noise(rest[:SOME], percent) + held)
+    if arguments.languages:
+        chinese = _captions(arguments.languages / "Flickr8k.zh.token.txt")
+        both = [_in_two_languages(record, chinese) for record in rest[:SOME] + held[:HELD]]
+        _write(arguments.out / "languages.jsonl", both)
 
 
 def _with_noise(records: list[dict[str, Any]], percent: int) -> list[dict[str, Any]]:
@@ -65,6 +73,22 @@ def _with_noise(records: list[dict[str, Any]], percent: int) -> list[dict[str, A
         record | {"caption": captions.get(number, record["caption"]), "is_wrong": number in captions}
         for number, record in enumerate(records)
     ]
+
+
+def _captions(path: Path) -> dict[str, list[str]]:
+    """Captions by the name of their picture, from lines of `name.jpg#k<TAB>caption`."""
+    captions: dict[str, list[str]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        name, caption = line.split("\t")
+        captions.setdefault(name.split("#")[0], []).append(caption)
+    return captions
+
+
+def _in_two_languages(record: dict[str, Any], chinese: dict[str, list[str]]) -> dict[str, Any]:
+    captions = {"en": record["caption"], "zh": chinese[Path(record["image"]).name]}
+    return {key: record[key] for key in ("image", "split")} | {
+        language: {"caption": texts} for language, texts in captions.items()
+    }
 
 
 def _record(item: Item, split: str) -> dict[str, Any]:

@@ -49,9 +49,9 @@ def forget(
     target = open_store(store)
     count = forget_root(target, archive_of(store), root)
     if not count:
-        raise StoreError(
-            f"{store} has no pictures of {root}, only those of {', '.join(target.info.roots) or 'no folder'}"
-        )
+        roots = target.info.roots
+        others = f"only those of {', '.join(roots)}" if roots else "nor of any other folder"
+        raise StoreError(f"{store} has no pictures of {root}, {others}")
     typer.echo(f"{store}: {counted(count, 'row')} removed; {counted(target.count(), 'row')} left")
     target.close()
 
