@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unicross.config import Recipe
-from unicross.data.items import ImageFile
+from unicross.data.image_source import ImageFile
 from unicross.data.load import load_items
 from unicross.recipe import make_recipe
 

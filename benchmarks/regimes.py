@@ -24,7 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from unicross.data.items import ImageFile, Item
+from unicross.data.image_source import ImageFile
+from unicross.data.items import Item
 from unicross.data.load import load_items
 
 FEW, POOL, SOME, HELD, SEED = 600, 1000, 2000, 500, 2023

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from unicross.data.items import ImageFile, Item
+from unicross.data.image_source import ImageFile
+from unicross.data.items import Item
 
 
 def picture(path: Path) -> Path:

@@ -12,7 +12,8 @@ from fake_model import COLOURS, INFO, FakeModel, paint
 from unicross.calibration import Calibration, fit_calibration
 from unicross.errors import CheckpointError, QueryError
 from unicross.evaluation import evaluate_embeddings
-from unicross.run import calibration_of, write_calibration
+from unicross.model_folder import write_calibration
+from unicross.run import calibration_of
 from unicross.search import Query, Searcher
 from unicross.store import Store, open_store
 from unicross.store.calibrate import calibrate

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_files import ids, image_path, picture, write
-from unicross.data.items import ImageFile, Item
+from unicross.data.image_source import ImageFile
+from unicross.data.items import Item
 from unicross.data.load import load_items
 from unicross.errors import DataError
 

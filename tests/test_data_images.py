@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unicross.data import images
+from unicross.data.image_source import ImageFile
 from unicross.data.images import (
     ImageError,
     check_header,
@@ -26,7 +27,6 @@ from unicross.data.images import (
     thumbnail,
     to_square,
 )
-from unicross.data.items import ImageFile
 from unicross.errors import DataError
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data" / "flickr8k"

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from data_files import picture
 from shard_files import png, write_parquet
-from unicross.data.items import Files, ImageFile, Item, Items, strings
+from unicross.data.image_source import Files, ImageFile
+from unicross.data.items import Item, Items, strings
 from unicross.data.load import load_items
 
 TEXTS = st.lists(st.text(max_size=5), max_size=3).map(tuple)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from data_files import flickr, ids, picture
 from shard_files import png, write_parquet
-from unicross.data.items import ImageFile, Item
+from unicross.data.image_source import ImageFile
+from unicross.data.items import Item
 from unicross.data.load import load_items, set_aside
 from unicross.errors import DataError
 

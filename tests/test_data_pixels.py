@@ -11,8 +11,9 @@ from PIL import Image
 from data_files import write
 from unicross import files
 from unicross.data import pixels as pixels_module
+from unicross.data.image_source import ImageFile
 from unicross.data.images import load_square
-from unicross.data.items import ImageFile, Item
+from unicross.data.items import Item
 from unicross.data.pixels import LazyPixels, PixelCache
 from unicross.errors import DataError
 

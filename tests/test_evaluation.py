@@ -9,7 +9,8 @@ from PIL import Image
 
 from unicross import evaluation
 from unicross.clustering import normalise
-from unicross.data.items import ImageFile, Item
+from unicross.data.image_source import ImageFile
+from unicross.data.items import Item
 from unicross.errors import DataError
 from unicross.evaluation import evaluate, evaluate_embeddings
 from unicross.result import Result

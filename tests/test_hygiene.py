@@ -15,7 +15,8 @@ from fake_model import COLOURS, FakeModel, paint
 from shard_files import png, write_tar
 from unicross.cli import app
 from unicross.config import DataConfig
-from unicross.data.items import ImageFile, strings
+from unicross.data.image_source import ImageFile
+from unicross.data.items import strings
 from unicross.data.load import load_items, survey
 from unicross.data.records import ReadOptions
 from unicross.errors import DataError

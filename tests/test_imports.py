@@ -23,6 +23,7 @@ FLOORS = (
     },  # plain data and mathematics
     {"config", "result"},
     {"recipe"},
+    {"model_folder"},
     {"data"},
     {"run"},
     {"model"},
@@ -41,7 +42,8 @@ FLOORS = (
 
 WITHIN = {
     "data": (
-        {"bombs", "items", "places", "preparation", "walk"},
+        {"bombs", "image_source", "places", "preparation", "walk"},
+        {"items"},
         {"images", "records"},
         {"languages", "turns", "tokens", "views", "pixels", "assembly"},
         {"formats"},

@@ -5,8 +5,9 @@ import yaml
 
 import tiny
 from unicross.errors import RecipeError
+from unicross.model_folder import write_recipe
 from unicross.recipe import load_recipe, make_recipe
-from unicross.run import RunFolder, write_recipe
+from unicross.run import RunFolder
 
 
 @pytest.fixture

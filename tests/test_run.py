@@ -9,7 +9,8 @@ import pytest
 import tiny
 from training_parts import Killed
 from unicross.errors import CheckpointError, DataError, RecipeError
-from unicross.run import RunFolder, Summary, checkpoint_at, recipe_of, write_recipe
+from unicross.model_folder import recipe_of, write_recipe
+from unicross.run import RunFolder, Summary, checkpoint_at
 from unicross.training.event_log import EventLog
 
 

@@ -6,7 +6,8 @@ import pytest
 
 import tiny
 from unicross.errors import RecipeError
-from unicross.run import RECIPE, RunFolder, located, with_root, write_recipe
+from unicross.model_folder import RECIPE, located, with_root, write_recipe
+from unicross.run import RunFolder
 from unicross.training import dataset
 
 

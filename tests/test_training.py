@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 
 import tiny
 from training_parts import ALL, CPU, PLAIN, batch_of, dataset_of, prepared
-from unicross.data.items import ImageFile, Item
+from unicross.data.image_source import ImageFile
+from unicross.data.items import Item
 from unicross.data.load import read_splits
 from unicross.errors import CheckpointError
 from unicross.evaluation import evaluate

@@ -13,9 +13,9 @@
     RUN/summary.json         what came of the run; written when it is done
     RUN/evaluation.json      what every query of the evaluation found
 
-No other module knows these names. A checkpoint is written to a folder beside its own and renamed when all of
-it is on disk; then the link is replaced. Both are atomic, so that a kill at any moment leaves the checkpoint
-before or the one after.
+No other module knows these names but those in every model's folder (`model_folder.py`). A checkpoint is
+written to a folder beside its own and renamed when all of it is on disk; then the link is replaced. Both
+are atomic, so that a kill at any moment leaves the checkpoint before or the one after.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ from unicross.config import Recipe
 from unicross.data.items import Items
 from unicross.errors import CheckpointError, DataError, RecipeError
 from unicross.files import damage, folder_beside, replace_link, write_manifest, write_text
+from unicross.model_folder import CALIBRATION, RECIPE, recipe_of, with_root, write_recipe
 from unicross.reading import LARGEST_TEXT, read_bytes, read_text
-from unicross.recipe import differences, dump_recipe, load_recipe
+from unicross.recipe import differences
 
 Event = Mapping[str, Any]
 """A flat mapping with a `kind`: `step` (losses, learning rate), `epoch` (speed), `heads` (fitted before a
@@ -52,11 +53,7 @@ Listener = Callable[[Event], None]
 OF_STEPS_TO_COME = ("heads", "round")
 """Kinds that speak of the steps to come: a run that resumes at their step tells them again."""
 
-RECIPE, METRICS, DATA, LOCK = "recipe.yaml", "metrics.jsonl", "data.json", ".lock"
-CALIBRATION = "calibration.json"
-"""In a best checkpoint: how likely a score is a match, fitted on validation."""
-DATA_ROOT = "data_root.txt"
-"""Beside every recipe whose `data.root` is a relative path: that path from the root of the file system."""
+METRICS, DATA, LOCK = "metrics.jsonl", "data.json", ".lock"
 
 
 class Summary(BaseModel):
@@ -303,36 +300,6 @@ class RunFolder:
         return any(Path(os.readlink(link)).name == name for link in links)
 
 
-def recipe_of(folder: Path) -> Recipe:
-    """The recipe in a run or checkpoint folder. Raises CheckpointError where it cannot be read."""
-    try:
-        return load_recipe(folder / RECIPE)
-    except RecipeError as error:
-        raise CheckpointError(
-            f"{error}. This recipe is damaged or of another version of unicross: its model can still be used "
-            f"(index, search, serve, train.start_from={folder}); to go on with the run, use that version"
-        ) from error
-
-
-def has_recipe(folder: Path) -> bool:
-    """Whether a recipe lies in a folder, as in those of runs and of their checkpoints."""
-    return (folder / RECIPE).is_file()
-
-
-def write_recipe(folder: Path, recipe: Recipe) -> None:
-    """Write a recipe into a run or checkpoint folder, and where its data are if it says that relatively."""
-    write_text(folder / RECIPE, dump_recipe(recipe))
-    if not Path(recipe.data.root).is_absolute() and "://" not in recipe.data.root:
-        write_text(folder / DATA_ROOT, str(Path(recipe.data.root).resolve()))
-    else:
-        (folder / DATA_ROOT).unlink(missing_ok=True)
-
-
-def write_calibration(folder: Path, calibration: Calibration) -> None:
-    """Write into a checkpoint how likely its scores are matches."""
-    write_text(folder / CALIBRATION, calibration.model_dump_json(indent=1))
-
-
 def calibration_of(model: Path) -> Calibration | None:
     """How likely the scores of a model are matches; None for one that was not validated in training.
 
@@ -347,30 +314,10 @@ def calibration_of(model: Path) -> Calibration | None:
         raise CheckpointError(f"{path}: cannot be read: remove it, and no likelihoods are told") from error
 
 
-def with_root(recipe: Recipe, root: str) -> Recipe:
-    """The recipe with its data elsewhere."""
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": root})})
-
-
-def located(folder: Path, recipe: Recipe) -> Recipe:
-    """The recipe of a folder with the place where its data were, from whichever folder one looks."""
-    try:
-        noted = read_text(folder / DATA_ROOT)
-    except (OSError, UnicodeDecodeError):
-        return recipe
-    is_here = str(Path(recipe.data.root).resolve()) == noted
-    return recipe if is_here or Path(recipe.data.root).is_absolute() else with_root(recipe, noted)
-
-
 def checkpoint_at(folder: Path) -> Path:
     """The checkpoint that a folder is, or of a run folder its best one."""
     best = RunFolder(folder).best
     return best if best.is_dir() else folder
-
-
-def model_address(path: Path) -> str:
-    """How a model is named for who looks for it later, from elsewhere: its whole path, or its hub name."""
-    return str(path.resolve()) if path.exists() else str(path)
 
 
 def _is_before(event: Event, step: int) -> bool:

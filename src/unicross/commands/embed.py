@@ -46,7 +46,7 @@ def embed(
     from unicross.commands.index import print_failures, print_preparation
     from unicross.commands.show import Bars
     from unicross.model import TwoTower
-    from unicross.run import model_address
+    from unicross.model_folder import model_address
     from unicross.store import StoreInfo
     from unicross.store.bulk import embed_folder, embed_folder_ray
 

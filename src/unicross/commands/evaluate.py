@@ -76,8 +76,9 @@ def evaluate(
 def evaluation_items(checkpoint: Path, overrides: list[str]) -> Items:
     """What to evaluate on: the data of the checkpoint's recipe, or, of an untrained pair, those given."""
     from unicross.data.load import read_untrained, read_validation, seen_in_training
+    from unicross.model_folder import has_recipe, located, recipe_of
     from unicross.recipe import data_config, with_overrides
-    from unicross.run import checkpoint_at, has_recipe, located, recipe_of
+    from unicross.run import checkpoint_at
 
     for text in overrides:
         if not text.startswith(DATA_KEYS):

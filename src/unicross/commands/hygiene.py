@@ -57,7 +57,8 @@ def show_suspects(run: Path, html: Path) -> None:
     from unicross.hygiene.sheet import SHOWN as AT_LEAST
     from unicross.hygiene.sheet import render_suspects
     from unicross.model import TwoTower
-    from unicross.run import checkpoint_at, has_recipe, located, recipe_of
+    from unicross.model_folder import has_recipe, located, recipe_of
+    from unicross.run import checkpoint_at
     from unicross.suspects import suspects_of
 
     folder = run if has_recipe(run) else checkpoint_at(run)

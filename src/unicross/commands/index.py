@@ -78,7 +78,8 @@ def index(
     from unicross.embed import shortened
     from unicross.errors import DataError
     from unicross.model import TwoTower
-    from unicross.run import calibration_of, model_address
+    from unicross.model_folder import model_address
+    from unicross.run import calibration_of
     from unicross.store import StoreInfo, open_store
     from unicross.store.archive import EmbeddingArchive, archive_of
     from unicross.store.calibrate import calibrate

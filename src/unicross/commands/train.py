@@ -31,8 +31,9 @@ def train(
     """Train RECIPE, for instance `unicross train clip data.root=photos data.split.val=0.1`."""
     from unicross.commands.show import Listening
     from unicross.errors import TrainingStopped
+    from unicross.model_folder import located, with_root
     from unicross.recipe import load_recipe
-    from unicross.run import RunFolder, located, with_root
+    from unicross.run import RunFolder
     from unicross.training import train as run
     from unicross.training.distributed import is_first
 

@@ -18,9 +18,10 @@ import numpy as np
 from unicross.compare.intervals import Ranks, ranks_of
 from unicross.config import Recipe
 from unicross.errors import CheckpointError, TrainingStopped, UnicrossError
+from unicross.model_folder import has_recipe, recipe_of
 from unicross.recipe import dump_recipe
 from unicross.result import Result
-from unicross.run import RunFolder, Summary, has_recipe, recipe_of
+from unicross.run import RunFolder, Summary
 
 SAME_COMPUTE = 0.02
 """A recipe within this share of the dearest one's compute counts as equal."""

@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from unicross.batches import Indices
+from unicross.data.image_source import Files
 from unicross.data.images import check_header
-from unicross.data.items import Files, Items, Mask, text_numbers
+from unicross.data.items import Items, Mask, text_numbers
 from unicross.data.records import Problem, Records, number_ids
 
 CHECK_CHUNK = 64

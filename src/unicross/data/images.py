@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from unicross.data.bombs import slow_start, slow_to_decode, slow_to_open
-from unicross.data.items import ImageFile, ImageSource
+from unicross.data.image_source import ImageFile, ImageSource
 from unicross.data.preparation import ExactResize, Resize
 from unicross.errors import DataError
 from unicross.prefetch import prefetch

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from unicross.data.formats import FORMATS, detect
 from unicross.data.formats.shards import ShardImage, ShardRows, file_stamp
-from unicross.data.items import ImageSource
+from unicross.data.image_source import ImageSource
 from unicross.data.records import BY_NAME
 from unicross.errors import DataError
 

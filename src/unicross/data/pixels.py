@@ -21,8 +21,9 @@ import numpy as np
 from filelock import FileLock
 
 from unicross.batches import Indices
+from unicross.data.image_source import ImageSource
 from unicross.data.images import Pixels, load_square
-from unicross.data.items import ImageSource, Item, Items, Selection
+from unicross.data.items import Item, Items, Selection
 from unicross.data.preparation import Resize
 from unicross.data.records import Problem, problems_error
 from unicross.errors import DataError

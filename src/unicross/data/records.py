@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 
 from unicross.batches import Indices
-from unicross.data.items import PLAIN_KIND, CaptionKind, Files, Mask, Pictures, strings
+from unicross.data.image_source import Files, Pictures
+from unicross.data.items import PLAIN_KIND, CaptionKind, Mask, strings
 from unicross.errors import DataError
 from unicross.wording import counted
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from unicross.errors import CheckpointError
 from unicross.model import TwoTower
+from unicross.model_folder import has_recipe, recipe_of
 from unicross.recipe import dump_recipe
 from unicross.result import Result
-from unicross.run import RunFolder, checkpoint_at, has_recipe, recipe_of
+from unicross.run import RunFolder, checkpoint_at
 
 LOADED = {
     "hf": """from PIL import Image

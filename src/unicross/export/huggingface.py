@@ -124,7 +124,7 @@ def _dual(model: TwoTower) -> PreTrainedModel:
         if tower.pool not in ("pooler", "cls") or not _can_pool(tower):
             raise CheckpointError(
                 f"the {name} tower ({kind}) pools by {tower.pool!r}, which no pair of transformers does: "
-                f"train with model.{name}_pool=cls to export it"
+                f"write it with --to onnx, or train with model.{name}_pool=cls"
             )
     image, text = (copy.deepcopy(tower.backbone).cpu() for tower in (model.image, model.text))
     config = VisionTextDualEncoderConfig.from_vision_text_configs(

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from unicross.data.items import PLAIN_KIND, ImageFile, Items
+from unicross.data.image_source import ImageFile
+from unicross.data.items import PLAIN_KIND, Items
 from unicross.data.load import NO_SPLITS
 from unicross.data.records import Problem
 from unicross.errors import DataError

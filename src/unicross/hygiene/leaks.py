@@ -11,7 +11,8 @@ import os
 import numpy as np
 
 from unicross.config import DataConfig
-from unicross.data.items import Files, Items
+from unicross.data.image_source import Files
+from unicross.data.items import Items
 from unicross.data.load import open_source, read_options
 from unicross.hygiene.fingerprints import content_digest
 from unicross.reading import LARGEST_PICTURE, read_bytes

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from unicross import __version__
-from unicross.data.items import ImageSource
+from unicross.data.image_source import ImageSource
 from unicross.embed import Encoder
 from unicross.errors import DataError, StoreError
 from unicross.folding import cell

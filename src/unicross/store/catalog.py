@@ -21,7 +21,8 @@ from typing import Any
 from unicross.data.formats.rows import read_lines, require_columns
 from unicross.data.formats.table import SUFFIXES, image_names, is_text_table, read_table
 from unicross.data.formats.table import captions as captions_of
-from unicross.data.items import ImageSource, as_unicode
+from unicross.data.image_source import ImageSource
+from unicross.data.items import as_unicode
 from unicross.embed import Failure, FoundFile, find_pictures
 from unicross.errors import DataError
 from unicross.store.base import RESERVED, Row, check_user_column, make_id

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from unicross.data.items import ImageFile, ImageSource
+from unicross.data.image_source import ImageFile, ImageSource
 from unicross.store.archive import CHUNK, EmbeddingArchive, write_rows
 from unicross.store.base import Row, Store
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from unicross.data.items import ImageSource
+from unicross.data.image_source import ImageSource
 from unicross.embed import Encoder, Failure, embed_images, finite
 from unicross.errors import DataError, StoreError
 from unicross.prefetch import OnProgress

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from unicross.data.formats.rows import find_image, image_folders
 from unicross.data.formats.shards import ShardImage
+from unicross.data.image_source import ImageFile, ImageSource
 from unicross.data.images import IMAGE_SUFFIXES
-from unicross.data.items import CaptionKind, ImageFile, ImageSource
+from unicross.data.items import CaptionKind
 from unicross.data.load import open_source
 from unicross.data.places import home_of
 from unicross.data.walk import walk

@@ -17,7 +17,8 @@ from unicross.data.items import Items
 from unicross.errors import CheckpointError
 from unicross.model import TwoTower
 from unicross.model.kernels import compile_layers, prefer_fast_kernels
-from unicross.run import RunFolder, write_calibration, write_recipe
+from unicross.model_folder import write_calibration, write_recipe
+from unicross.run import RunFolder
 from unicross.stage import Stage
 from unicross.training.checkpoint import load_training, optimizer_tensors, save_training
 from unicross.training.distributed import broadcast_weights, is_first, size

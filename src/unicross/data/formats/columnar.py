@@ -41,7 +41,8 @@ from unicross.data.formats.shards import (
     same_split,
     split_of,
 )
-from unicross.data.items import PLAIN_KIND, CaptionKind, Files, Mask
+from unicross.data.image_source import Files
+from unicross.data.items import PLAIN_KIND, CaptionKind, Mask
 from unicross.data.languages import language_of
 from unicross.data.records import KINDS, LISTS, Problem, ReadOptions, Records, as_lists
 from unicross.errors import DataError

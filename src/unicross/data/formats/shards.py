@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 
 from unicross.batches import Indices
 from unicross.data.formats.rows import CAPTION_COLUMNS, SPLIT_NAMES, is_picture_name
-from unicross.data.items import PLAIN_KIND, CaptionKind, ImageFile, Mask, Pictures, as_unicode
+from unicross.data.image_source import ImageFile, Pictures
+from unicross.data.items import PLAIN_KIND, CaptionKind, Mask, as_unicode
 from unicross.data.records import KINDS, LISTS, Records, number_ids
 from unicross.data.walk import walk
 
