@@ -74,7 +74,7 @@ WITHIN = {
         {"entry"},
     ),
     "store": (
-        {"cached", "filters", "lance_text"},
+        {"cached", "filters", "lance_text", "lance_torn"},
         {"base"},
         {"archive", "catalog", "lance_rows", "milvus"},
         {"lance"},

@@ -44,6 +44,7 @@ import lancedb
 
 from unicross.store.lance_rows import ARROW, SQL, literal, literals, to_arrow, to_rows
 from unicross.store.lance_text import text_index, text_query
+from unicross.store.lance_torn import files_of, mend, torn
 
 INDEX_FROM = 50_000
 """Rows from which an approximate index is built; below, exact search takes milliseconds."""
@@ -136,7 +137,7 @@ class LanceStore:
             return
         self._write_lock()
         new = new_user_columns(rows, self.columns, address=self.address)
-        with self._errors():
+        with self._whole():
             if new:
                 self._table.add_columns({name: f"cast(NULL as {SQL[kind]})" for name, kind in new.items()})
                 self._columns.expire()
@@ -148,7 +149,7 @@ class LanceStore:
 
     def delete(self, ids: Sequence[str]) -> None:
         self._write_lock()
-        with self._errors():
+        with self._whole():
             for start in range(0, len(ids), 1000):
                 self._table.delete(f"id IN ({literals(ids[start : start + 1000])})")
         self._changed()
@@ -222,7 +223,7 @@ class LanceStore:
 
     def optimize(self) -> None:
         self._write_lock()
-        with self._errors():
+        with self._whole():
             indexed = {index.name for index in self._table.list_indices()}
             if self._table.count_rows() >= INDEX_FROM:
                 configs = {
@@ -266,6 +267,21 @@ class LanceStore:
                 f"`unicross store rebuild {self.address}/embeddings NEW`"
             ) from error
 
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Around each change: all of it is kept, or StoreError is raised and nothing is."""
+        folder = self._folder / "rows.lance"
+        before = files_of(folder)
+        with self._errors():
+            try:
+                yield
+            finally:
+                if cut := torn(files_of(folder) - before):
+                    mend(self._table, cut)
+                    self._columns.expire()
+            if cut:
+                raise OSError(f"{cut[0]} was cut short; is the disk full?")
+
     def _write_lock(self) -> None:
         """Only one process writes at a time; the lock goes with `close` or with the process."""
         if not self._lock.is_locked:
@@ -277,6 +293,8 @@ class LanceStore:
                 ) from None
             with self._errors():
                 self._table.checkout_latest()  # the one who held the lock before may just have written
+                if cut := torn(files_of(self._folder / "rows.lance")):
+                    mend(self._table, cut)
             self._columns.expire()
 
 
