@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check docs format soak wheel lowest image-steps licences clean
+.PHONY: demo test check docs format soak wheel lowest image-steps notebooks licences clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -50,6 +50,10 @@ lowest: .venv-lowest/.installed
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/pip install --quiet --constraint constraints-lowest.txt --editable '.[fast,photos,check,s3,gcs,lora,onnx,serve,milvus,tensorboard,report]' milvus-lite pytest hypothesis httpx2
 	touch $@
+
+# Both notebooks, executed; `python tests/notebooks.py --write` keeps their outputs.
+notebooks: $(VENV)/.installed
+	$(BIN)/python tests/notebooks.py
 
 # The licence of every installed package, as the packages say it.
 licences: $(VENV)/.installed

@@ -32,8 +32,15 @@ def test_what_is_tracked_is_told_to_who_listens_and_comes_through_whole():
     assert len(told) == 4
 
 
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
 @pytest.mark.usefixtures("clock")
-def test_a_pipe_gets_plain_lines_with_the_time_left_now_and_then():
+def test_a_pipe_gets_plain_lines_with_the_time_left_now_and_then(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as notebooks and CI do; NO_COLOR goes before it
+    monkeypatch.setenv("NO_COLOR", "1")
     said = io.StringIO()
     with Bars(Console(file=said, width=200)) as bars:
         for _ in track("embedding", range(10), 10):
@@ -48,7 +55,7 @@ def test_a_pipe_gets_plain_lines_with_the_time_left_now_and_then():
 
 def test_a_terminal_gets_a_bar_that_goes_and_no_colour_where_none_is_wanted(monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
-    said = io.StringIO()
+    said = Terminal()
     console = Console(file=said, width=100, force_terminal=True)
     with Bars(console) as bars:
         bars.show("embedding", 3, 10)

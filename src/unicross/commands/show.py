@@ -27,7 +27,7 @@ LINE_EVERY_S = 10
 def output(*, stderr: bool = False) -> Console:
     """Where results are printed; wide where it is a file or a pipe, so that nothing in it is folded."""
     console = Console(stderr=stderr, highlight=False)
-    if not console.is_terminal:
+    if not console.file.isatty():
         console.width = 200
     return console
 
@@ -67,7 +67,7 @@ class Bars:
 
     def show(self, what: str, done: int, total: int, figures: str = "") -> None:
         """`done` of `total` parts of something are done; it is forgotten when all are."""
-        if self.console.is_terminal:
+        if self.console.file.isatty():  # rich takes a pipe for a terminal where FORCE_COLOR is set
             self._bar(what, done, total, figures)
         else:
             self._line(what, done, total, figures)
@@ -99,7 +99,7 @@ class Bars:
         self._line_at = now
         left = timedelta(seconds=round((now - began) / (done - before) * (total - done)))
         told = f"; {figures}" if figures else ""
-        self.console.print(f"{what}: {done} of {total}, {left} left{told}", markup=False)
+        self.console.print(f"{what}: {done} of {total}, {left} left{told}", markup=False, highlight=False)
 
 
 class Listening(Bars):
