@@ -26,6 +26,7 @@ import numpy as np
 from embeddings import Remembered, embed_split
 from experiments import keep
 from unicross.embed import Encoder, embed_images
+from unicross.fusion import unquoted
 from unicross.hybrid import Mode
 from unicross.model import TwoTower
 from unicross.search import Query, Searcher
@@ -52,7 +53,8 @@ def flickr8k(model: TwoTower, root: Path) -> tuple[dict[str, np.ndarray], list[T
     texts: dict[str, list[str]] = {path: [] for path in dev.pictures}
     for caption, owner in zip(dev.captions, dev.owner, strict=True):
         texts[dev.pictures[owner]].append(caption)
-    queries = [(own[0], {path}) for path, own in texts.items()]
+    # without their quotes, as what stands in quotes must match word for word
+    queries = [(unquoted(own[0]), {path}) for path, own in texts.items()]
     stored = {path: own[1:] for path, own in texts.items()}
     return dict(zip(dev.pictures, dev.images, strict=True)), [Task("captions", stored, queries)]
 
