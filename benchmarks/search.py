@@ -7,7 +7,8 @@ Vectors lie around a 32-dimensional sheet in 256 dimensions, in loose groups, as
 queries are drawn as the vectors are. All engines of a size are built in one process and asked each query in
 turn, so that other work on the machine weighs on all of them alike. Columns: time to put the vectors in and
 build the index; bytes on disk; resident memory that the engine added; p50 and p99 of single queries (k =
-10); queries a second from 1 and from 16 clients; recall@10 against exact search. `memory` is the store that
+10); queries a second from 1 and from 16 clients, and the processor's time for each of the latter, which other
+work on the machine lengthens little; recall@10 against exact search. `memory` is the store that
 `lance` built, as `unicross serve` opens it, so it comes after `lance`.
 """
 
@@ -153,12 +154,16 @@ def measure(names: Sequence[str], count: int, home: Path) -> Iterator[dict[str, 
             times[name].append(time.perf_counter() - started)
             found[name] += len(set(ids) & set(best))
     for name, search in searches.items():
+        alone, before = throughput(search, queries, 1), time.process_time()
+        together = throughput(search, queries, CLIENTS)
+        busy = time.process_time() - before
         yield {
             **rows[name],
             "p50_ms": 1e3 * float(np.percentile(times[name], 50)),
             "p99_ms": 1e3 * float(np.percentile(times[name], 99)),
-            "qps_1": throughput(search, queries, 1),
-            "qps_16": throughput(search, queries, CLIENTS),
+            "qps_1": alone,
+            "qps_16": together,
+            "cpu_ms_16": 1e3 * busy / (together * SECONDS),
             "recall@10": found[name] / (K * QUERIES),
         }
 
