@@ -4,12 +4,14 @@ processor."""
 from __future__ import annotations
 
 import gzip
+import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import CLIPTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
@@ -64,8 +66,6 @@ def word_tokenizer(**more: Any) -> PreTrainedTokenizerFast:
 
 
 def _merges(bpe: Tokenizer) -> list[list[str]]:
-    import json
-
     merges: list[list[str]] = json.loads(bpe.to_str())["model"]["merges"]
     return merges
 
@@ -167,8 +167,121 @@ FAMILIES = {
 """By name: the model for a tokenizer, the tokenizer, the class of the picture processor, its settings."""
 
 
+OPEN_CLIP_SIGLIP = {
+    "embed_dim": 48,
+    "init_logit_bias": -10,
+    "custom_text": True,
+    "vision_cfg": {
+        "image_size": 32,
+        "timm_model_name": "vit_base_patch16_siglip_224",
+        "timm_model_pretrained": False,
+        "timm_pool": "map",
+        "timm_proj": "none",
+    },
+    "text_cfg": {
+        "context_length": 20,
+        "vocab_size": 200,
+        "hf_tokenizer_name": "timm/ViT-B-16-SigLIP",
+        "tokenizer_kwargs": {"clean": "canonicalize"},
+        "width": 48,
+        "heads": 2,
+        "layers": 2,
+        "mlp_ratio": 1.3334,
+        "no_causal_mask": True,
+        "proj_bias": True,
+        "pool_type": "last",
+        "norm_kwargs": {"eps": 1e-6},
+    },
+}
+"""As open_clip's ViT-B-16-SigLIP says it; of its ViT, timm's name fixes 12 heads and GELU without tanh."""
+SIGLIP_PREPARED = {
+    "size": 32,
+    "mode": "RGB",
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.5, 0.5, 0.5],
+    "interpolation": "bicubic",
+    "resize_mode": "squash",
+}
+
+
+def open_clip_siglip() -> transformers.SiglipModel:
+    """A SiglipModel of transformers with the shape of OPEN_CLIP_SIGLIP."""
+    torch.manual_seed(0)
+    both = HALF | {"hidden_size": 48, "hidden_act": "gelu"}
+    text = both | {"vocab_size": 200, "max_position_embeddings": 20}
+    text |= {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    vision = both | {"num_attention_heads": 12, "image_size": 32, "patch_size": 8}
+    made = transformers.SiglipModel(transformers.SiglipConfig(text_config=text, vision_config=vision)).eval()
+    with torch.no_grad():
+        for parameter in made.parameters():  # that no norm or bias passes for another
+            parameter.add_(torch.randn_like(parameter), alpha=0.05)
+        made.logit_scale.fill_(4.77)
+        made.logit_bias.fill_(-12.9)
+    return made
+
+
+def by_open_clips_names(model: transformers.SiglipModel) -> dict[str, torch.Tensor]:
+    """The weights of a SiglipModel as open_clip and timm name them."""
+    held = dict(model.state_dict())
+    made = {name: held.pop(name).reshape(()) for name in ("logit_scale", "logit_bias")}
+
+    def move(new: str, old: str) -> None:
+        for kind in ("weight", "bias"):
+            made[f"{new}.{kind}"] = held.pop(f"{old}.{kind}")
+
+    def fuse(new: str, layer: str) -> None:
+        for kind in ("weight", "bias"):
+            made[new + kind] = torch.cat([held.pop(f"{layer}.self_attn.{p}_proj.{kind}") for p in "qkv"])
+
+    trunk, vision, pool = "visual.trunk", "vision_model", "visual.trunk.attn_pool"
+    move(f"{trunk}.patch_embed.proj", f"{vision}.embeddings.patch_embedding")
+    made[f"{trunk}.pos_embed"] = held.pop(f"{vision}.embeddings.position_embedding.weight")[None]
+    move(f"{trunk}.norm", f"{vision}.post_layernorm")
+    made[f"{pool}.latent"] = held.pop(f"{vision}.head.probe")
+    for kind in ("weight", "bias"):
+        q, k, v = held.pop(f"{vision}.head.attention.in_proj_{kind}").chunk(3)
+        made |= {f"{pool}.q.{kind}": q.clone(), f"{pool}.kv.{kind}": torch.cat([k, v])}
+    move(f"{pool}.proj", f"{vision}.head.attention.out_proj")
+    move(f"{pool}.norm", f"{vision}.head.layernorm")
+    for part in ("mlp.fc1", "mlp.fc2"):
+        move(f"{pool}.{part}", f"{vision}.head.{part}")
+    made["text.token_embedding.weight"] = held.pop("text_model.embeddings.token_embedding.weight")
+    made["text.positional_embedding"] = held.pop("text_model.embeddings.position_embedding.weight")
+    move("text.ln_final", "text_model.final_layer_norm")
+    move("text.text_projection", "text_model.head")
+    for layer in range(SMALL["num_hidden_layers"]):
+        ours, block = f"{vision}.encoder.layers.{layer}", f"{trunk}.blocks.{layer}"
+        fuse(f"{block}.attn.qkv.", ours)
+        move(f"{block}.attn.proj", f"{ours}.self_attn.out_proj")
+        for new, old in (("norm1", "layer_norm1"), ("norm2", "layer_norm2")):
+            move(f"{block}.{new}", f"{ours}.{old}")
+        for part in ("mlp.fc1", "mlp.fc2"):
+            move(f"{block}.{part}", f"{ours}.{part}")
+        ours, block = f"text_model.encoder.layers.{layer}", f"text.transformer.resblocks.{layer}"
+        fuse(f"{block}.attn.in_proj_", ours)
+        move(f"{block}.attn.out_proj", f"{ours}.self_attn.out_proj")
+        for new, old in (("ln_1", "layer_norm1"), ("ln_2", "layer_norm2")):
+            move(f"{block}.{new}", f"{ours}.{old}")
+        for new, old in (("mlp.c_fc", "mlp.fc1"), ("mlp.c_proj", "mlp.fc2")):
+            move(f"{block}.{new}", f"{ours}.{old}")
+    assert not held
+    return made
+
+
+def make_open_clip_siglip(folder: Path) -> Path:
+    """The same model as an open_clip folder, as the hub lays it out."""
+    folder.mkdir()
+    config = {"model_cfg": OPEN_CLIP_SIGLIP, "preprocess_cfg": SIGLIP_PREPARED}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    save_file(by_open_clips_names(open_clip_siglip()), folder / "open_clip_model.safetensors")
+    word_tokenizer().save_pretrained(folder)
+    return folder
+
+
 def make_pair(family: str, folder: Path) -> Path:
     """A pair of random weights with its processors, as `save_pretrained` writes it."""
+    if family == "siglip-open_clip":
+        return make_open_clip_siglip(folder)
     make_model, make_tokenizer, processor, settings = FAMILIES[family]
     torch.manual_seed(0)
     tokenizer = make_tokenizer()
@@ -178,6 +291,10 @@ def make_pair(family: str, folder: Path) -> Path:
     module = getattr(transformers, processor)
     module(**settings).save_pretrained(folder)
     return folder
+
+
+ALL = (*FAMILIES, "siglip-open_clip")
+"""What `make_pair` makes."""
 
 
 def into_cache(folder: Path, cache: Path, name: str) -> None:

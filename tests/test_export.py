@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor
 
 import tiny
-from pretrained import FAMILIES, SQUASH, TEXTS, _clip, clip_tokenizer, make_pair
+from pretrained import ALL, SQUASH, TEXTS, _clip, clip_tokenizer, make_pair
 from unicross.errors import CheckpointError
 from unicross.export import export
-from unicross.model import TwoTower
+from unicross.model import TwoTower, open_clip_siglip
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*BlipModel")
 
@@ -31,13 +32,14 @@ def pictures(tmp_path_factory):
     return paths
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ALL)
 def test_a_pair_comes_back_as_what_it_was(family, tmp_path, pictures):
     source = make_pair(family, tmp_path / "pair")
     model = TwoTower.load(source)
     export(model, source, tmp_path / "out", "hf")
-    was, now = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("pair", "out"))
-    assert now["architectures"] == was["architectures"]
+    now = json.loads((tmp_path / "out" / "config.json").read_text())["architectures"]
+    was = source / "config.json"
+    assert now == (json.loads(was.read_text())["architectures"] if was.exists() else ["SiglipModel"])
     again = TwoTower.load(tmp_path / "out")
     np.testing.assert_allclose(again.encode_images(pictures), model.encode_images(pictures), atol=1e-5)
     np.testing.assert_allclose(again.encode_texts(TEXTS), model.encode_texts(TEXTS), atol=1e-5)
@@ -62,7 +64,7 @@ def test_transformers_makes_the_same_of_an_exported_run(tmp_path, pictures):
     np.testing.assert_allclose(made.image_embeds.numpy(), model.encode_images(pictures), atol=1e-4)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ALL)
 @pytest.mark.filterwarnings("ignore")
 def test_sentence_transformers_makes_the_same(family, tmp_path, pictures):
     library = pytest.importorskip("sentence_transformers")
@@ -95,14 +97,32 @@ def test_a_clip_goes_to_open_clip_and_comes_back(tmp_path, pictures):
     np.testing.assert_allclose(again.encode_texts(TEXTS), model.encode_texts(TEXTS), atol=1e-6)
 
 
+def test_a_siglip_goes_to_open_clip_and_comes_back(tmp_path, pictures, monkeypatch):
+    monkeypatch.setitem(open_clip_siglip.SIZES, "base", (48, 2, 12, 64))
+    monkeypatch.setitem(open_clip_siglip.VITS, "vit_base_patch8_siglip_32", "gelu")
+    source = make_pair("siglip-open_clip", tmp_path / "pair")
+    model = TwoTower.load(source)
+    export(model, source, tmp_path / "out", "open_clip")
+    was, now = (load_file(folder / "open_clip_model.safetensors") for folder in (source, tmp_path / "out"))
+    assert was.keys() == now.keys()
+    for name, tensor in was.items():
+        torch.testing.assert_close(now[name], tensor, rtol=1e-6, atol=0)
+    again = TwoTower.load(tmp_path / "out")
+    np.testing.assert_allclose(again.encode_images(pictures), model.encode_images(pictures), atol=1e-6)
+    np.testing.assert_allclose(again.encode_texts(TEXTS), model.encode_texts(TEXTS), atol=1e-6)
+
+
 def test_what_a_format_cannot_hold_is_refused(tmp_path):
     model = tiny.model(TEXTS)
     with pytest.raises(CheckpointError, match=r"pools by 'mean', which no pair of transformers does"):
         export(model, tmp_path, tmp_path / "out", "hf")
     assert not (tmp_path / "out").exists()
     siglip = TwoTower.load(make_pair("siglip", tmp_path / "pair"))
-    with pytest.raises(CheckpointError, match=r"holds pairs of CLIP's shape"):
+    with pytest.raises(CheckpointError, match=r"no ViT of timm computes what this SigLIP does.*--to hf"):
         export(siglip, tmp_path / "pair", tmp_path / "out", "open_clip")
+    blip = TwoTower.load(make_pair("blip", tmp_path / "blip"))
+    with pytest.raises(CheckpointError, match=r"pairs of CLIP's and SigLIP's shape, and this is a BlipModel"):
+        export(blip, tmp_path / "blip", tmp_path / "out", "open_clip")
     with pytest.raises(CheckpointError, match="is there already"):
         export(siglip, tmp_path / "pair", tmp_path / "pair", "hf")
 

@@ -10,7 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import tiny
-from pretrained import FAMILIES, TEXTS, make_pair
+from pretrained import ALL, TEXTS, make_pair
 from unicross.cli import app
 from unicross.data.images import load_square
 from unicross.data.load import load_items
@@ -58,7 +58,7 @@ def card_scores(folder, picture, monkeypatch):
     return names["scores"]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ALL)
 def test_onnxruntime_makes_the_same_of_every_family(family, tmp_path, monkeypatch):
     source = make_pair(family, tmp_path / "pair")
     model = TwoTower.load(source)

@@ -73,6 +73,15 @@ def test_what_is_exported_is_uploaded_as_it_is(hub, tmp_path):
     assert {"README.md", "model.safetensors", "tokenizer.json"} <= server.files.keys()
 
 
+def test_of_an_open_clip_folder_the_tokenizer_is_found_on_the_hub(hub, tmp_path):
+    server = hub("of-ann")
+    config = {"model_cfg": {"text_cfg": {"hf_tokenizer_name": ".", "width": 8}}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    push(tmp_path, NAME)
+    sent = json.loads(server.files["open_clip_config.json"])
+    assert sent["model_cfg"]["text_cfg"] == {"hf_tokenizer_name": NAME, "width": 8}
+
+
 def test_who_is_not_logged_in_is_told(hub, tmp_path):
     hub("of-bob")
     (tmp_path / "README.md").write_text("a card")

@@ -14,7 +14,7 @@ from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, BertConfi
 
 import pretrained
 import tiny
-from pretrained import FAMILIES, TEXTS, into_cache, make_pair
+from pretrained import ALL, FAMILIES, TEXTS, into_cache, make_pair
 from unicross.config import ModelConfig
 from unicross.data.images import load_square
 from unicross.data.preparation import ExactResize
@@ -156,7 +156,7 @@ def test_a_pair_trains_and_its_run_is_a_model(pairs, photos, tmp_path):
     assert "shorter edge" in start["preparation"][0]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ALL)
 def test_every_family_trains(family, pairs, photos, tmp_path):
     from unicross.training import train
 

@@ -1,4 +1,4 @@
-"""A model of CLIP's shape as an open_clip folder: the names of transformers' CLIP turned back."""
+"""A model of CLIP's or SigLIP's shape as an open_clip folder: the names of transformers turned back."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import CLIPModel
+from transformers import CLIPModel, PreTrainedModel, SiglipModel
 
 from unicross.data.preparation import ExactResize
 from unicross.errors import CheckpointError
 from unicross.export.huggingface import as_pair, write_processors
 from unicross.model import TwoTower
 from unicross.model.open_clip import CONFIG, FILES
+from unicross.model.open_clip_siglip import EXACT, TANH, timm_name, to_open_clip
 
 RENAMED = (
     (r"^vision_model\.embeddings\.patch_embedding\.", "visual.conv1."),
@@ -36,22 +37,69 @@ RENAMED = (
     (r"\.mlp\.fc2\.", ".mlp.c_proj."),
 )
 PROJECTIONS = {"visual_projection.weight": "visual.proj", "text_projection.weight": "text_projection"}
+THIS_FOLDER = "."
+"""Where the tokenizer is. open_clip looks into the folder itself, but for one on the hub by the name here."""
 HEAD_WIDTH = 64
 """Of open_clip's vision towers where they do not say."""
 
 
 def write_open_clip(model: TwoTower, folder: Path) -> None:
-    """Fill a folder. Raises CheckpointError for a model that is no CLIP."""
+    """Fill a folder. Raises CheckpointError for a model that is no CLIP and no SigLIP, or of no shape that
+    open_clip's configuration can say."""
     pair = as_pair(model)
+    model_cfg, weights = _siglip(pair) if isinstance(pair, SiglipModel) else _clip(pair)
+    config = {"model_cfg": model_cfg, "preprocess_cfg": _preprocess_cfg(model)}
+    (folder / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
+    save_file(weights, folder / FILES[0])
+    write_processors(model, folder)
+
+
+def _clip(pair: PreTrainedModel) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not isinstance(pair, CLIPModel):
         raise CheckpointError(
-            f"an open_clip folder holds pairs of CLIP's shape, and this is a {type(pair).__name__}: export "
-            f"it --to hf"
+            f"an open_clip folder holds pairs of CLIP's and SigLIP's shape, and this is a "
+            f"{type(pair).__name__}: export it --to hf"
         )
-    config = {"model_cfg": _model_cfg(pair), "preprocess_cfg": _preprocess_cfg(model)}
-    (folder / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
-    save_file(renamed(pair.state_dict()), folder / FILES[0])
-    write_processors(model, folder)
+    return _model_cfg(pair), renamed(pair.state_dict())
+
+
+def _siglip(pair: SiglipModel) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    vision, text = pair.config.vision_config, pair.config.text_config
+    name = timm_name(vision)
+    if name is None or text.hidden_act not in (EXACT, TANH):
+        raise CheckpointError(
+            "no ViT of timm computes what this SigLIP does, and open_clip knows its image towers by timm's "
+            f"names only ({vision.num_hidden_layers} layers of width {vision.hidden_size}, patches of "
+            f"{vision.patch_size} in pictures of {vision.image_size} px, activation {vision.hidden_act}): "
+            "export it --to hf"
+        )
+    model_cfg = {
+        "embed_dim": text.projection_size,
+        "init_logit_bias": pair.logit_bias.item(),
+        "custom_text": True,
+        "vision_cfg": {
+            "image_size": vision.image_size,
+            "timm_model_name": name,
+            "timm_model_pretrained": False,
+            "timm_pool": "map",
+            "timm_proj": "none",
+        },
+        "text_cfg": {
+            "context_length": text.max_position_embeddings,
+            "vocab_size": text.vocab_size,
+            "hf_tokenizer_name": THIS_FOLDER,
+            "width": text.hidden_size,
+            "heads": text.num_attention_heads,
+            "layers": text.num_hidden_layers,
+            "mlp_ratio": (text.intermediate_size + 0.5) / text.hidden_size,  # what is cut to an integer there
+            "no_causal_mask": True,
+            "proj_bias": True,
+            "pool_type": "last",
+            "norm_kwargs": {"eps": text.layer_norm_eps},
+            "act_kwargs": {"approximate": "tanh" if text.hidden_act == TANH else "none"},
+        },
+    }
+    return model_cfg, to_open_clip(pair.state_dict())
 
 
 def renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:

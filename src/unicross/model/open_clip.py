@@ -1,7 +1,8 @@
-"""open_clip folders as pairs: ViTs and text transformers of CLIP's shape, renamed onto transformers' CLIP.
+"""open_clip folders as pairs: models of CLIP's and SigLIP's shape, renamed onto transformers' classes.
 
 Both libraries compute the same of the same weights; only names differ, and query, key and value lie in one
-matrix in open_clip. Its other kinds (ResNet, timm, CoCa, towers of Hugging Face) are refused.
+matrix in open_clip. Its other kinds (ResNet, other ViTs of timm, CoCa, towers of Hugging Face) are refused.
+SigLIP's names are in `open_clip_siglip`.
 """
 
 from __future__ import annotations
@@ -13,11 +14,19 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import CLIPConfig, CLIPModel
+from transformers import CLIPConfig, CLIPModel, PreTrainedModel, SiglipModel
 
 from unicross.data.preparation import ExactResize, PictureRules
 from unicross.errors import CheckpointError
-from unicross.model.limits import check_weights
+from unicross.model.cleaning import with_cleaning
+from unicross.model.limits import check_config, check_fits, check_weights
+from unicross.model.open_clip_siglip import (
+    cleaning,
+    from_open_clip,
+    is_siglip,
+    siglip_config,
+    what_differs,
+)
 from unicross.model.pairs import Pair, pair_of
 from unicross.model.tokenizer import load_tokenizer
 from unicross.model.weights import find_file, first_line, read_json
@@ -59,30 +68,54 @@ def load_open_clip(source: str) -> Pair:
     assert path is not None
     raw = read_json(path)
     model_cfg = raw.get("model_cfg", {})
-    config = _config(source, model_cfg)
-    weights = _renamed(_weights(source))
-    model = CLIPModel(config).eval()
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
+    siglip = is_siglip(model_cfg)
+    if strange := what_differs(model_cfg) if siglip else _strange(model_cfg):
         raise CheckpointError(
-            f"{source}: its weights do not fit {CONFIG}: {' '.join(str(error).split())[:300]}"
-        ) from error
-    return pair_of(source, model, load_tokenizer(source), _pictures(source, raw, config))
+            f"{source}: an open_clip model of a kind that is not supported ({', '.join(strange)}); only ViTs "
+            "of CLIP's and SigLIP's shape are. Many models have a twin for transformers on the hub: take "
+            "that one"
+        )
+    held = _weights(source)
+    tokenizer = load_tokenizer(source)
+    model: PreTrainedModel
+    try:
+        if siglip:
+            config, weights = siglip_config(model_cfg, held), from_open_clip(held)
+            text = config.text_config
+            tokenizer = with_cleaning(
+                tokenizer, cleaning(model_cfg), text.max_position_embeddings, text.vocab_size
+            )
+        else:
+            config, weights = _clip_config(model_cfg), _renamed(held)
+        kind = SiglipModel if siglip else CLIPModel
+        check_config(source, config)
+        check_fits(source, lambda: kind(config), {name: tuple(t.shape) for name, t in held.items()})
+        model = kind(config).eval()
+        model.load_state_dict(weights)
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{source}: its weights do not fit {CONFIG}: {what}") from error
+    return pair_of(
+        source,
+        model,
+        tokenizer,
+        _pictures(source, raw, config.vision_config.image_size),
+        pad_left=siglip and tokenizer.padding_side == "left",
+    )
 
 
-def _config(source: str, model: Mapping[str, Any]) -> CLIPConfig:
+def _strange(model: Mapping[str, Any]) -> list[str]:
+    """What in open_clip's configuration makes another model than a CLIP of it."""
     vision, text = model.get("vision_cfg", {}), model.get("text_cfg", {})
     strange = [f"vision_cfg.{key}" for key in vision if key not in PLAIN_VISION]
     strange += [f"text_cfg.{key}" for key in text if key not in PLAIN_TEXT]
     if not isinstance(vision.get("layers"), int):
         strange.append(f"vision_cfg.layers={vision.get('layers')!r}")
-    if strange:
-        raise CheckpointError(
-            f"{source}: an open_clip model of a kind that is not supported ({', '.join(strange)}); only "
-            f"ViTs of "
-            "CLIP's shape are. Many models have a twin for transformers on the hub: take that one"
-        )
+    return strange
+
+
+def _clip_config(model: Mapping[str, Any]) -> CLIPConfig:
+    vision, text = model["vision_cfg"], model["text_cfg"]
     activation = "quick_gelu" if model.get("quick_gelu") else "gelu"
     width = vision["width"]
     return CLIPConfig(
@@ -116,7 +149,7 @@ def _weights(source: str) -> dict[str, Tensor]:
         if path := find_file(source, name):
             try:
                 check_weights(path)
-                return load_file(path)
+                return {name: tensor.float() for name, tensor in load_file(path).items()}
             except (OSError, SafetensorError) as error:
                 raise CheckpointError(
                     f"{path}: damaged or only partly there ({first_line(error)}): fetch it again"
@@ -129,7 +162,6 @@ def _weights(source: str) -> dict[str, Tensor]:
 def _renamed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     result: dict[str, Tensor] = {}
     for name, tensor in weights.items():
-        tensor = tensor.float()
         if name in PROJECTIONS:
             result[PROJECTIONS[name]] = tensor.T.contiguous()
             continue
@@ -143,10 +175,9 @@ def _renamed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def _pictures(source: str, raw: Mapping[str, Any], config: CLIPConfig) -> PictureRules:
+def _pictures(source: str, raw: Mapping[str, Any], side: int) -> PictureRules:
     """What open_clip's own transform does: torchvision's resize and centre crop of a PIL image."""
     prepared = raw.get("preprocess_cfg", {})
-    side = int(config.vision_config.image_size)
     mode = prepared.get("resize_mode") or "shortest"
     filter_: Any = prepared.get("interpolation") or "bicubic"
     if mode not in ("shortest", "squash") or filter_ not in ("bicubic", "bilinear"):
