@@ -10,10 +10,10 @@ for a model that `losses.dims` trained: the first numbers say most. `first 128` 
 turned, as of a model that was not trained for it.
 
 Forms: float32; the first numbers of it, made to length 1 again; int8 (faiss's 8-bit quantiser); signs, one
-bit a number, compared by Hamming distance. All vectors are compared, or with "cells" those of some of the
-lists of faiss's IVF index, as the store in memory does it. The first candidates by the small vectors, a
-multiple of k, are scored again by the full ones, which lie on the disk. Recall is that of the 10 best by full
-vectors, of all.
+bit a number after a random turn, compared by Hamming distance. All vectors are compared, or with "cells"
+those of some of the lists of faiss's IVF index, as the store in memory does it. The first candidates by the
+small vectors, a multiple of k, are scored again by the full ones, which lie on the disk. Recall is that of
+the 10 best by full vectors, of all.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,17 @@ def forms(vectors: Vectors, whole: Vectors | None) -> Iterator[tuple[str, int, A
         yield f"{name}, {fewer} numbers, cells", fewer, index
 
 
+@cache
+def rotation(size: int) -> Vectors:
+    """A random turn [D, D]: in principal axes, most numbers would have one sign nearly always."""
+    return np.linalg.qr(np.random.default_rng(0).standard_normal((size, size)))[0].astype(np.float32)
+
+
+def signs(vectors: Vectors) -> np.ndarray:
+    """A bit for each number: [N, D] -> uint8 [N, D / 8]."""
+    return np.packbits(vectors @ rotation(vectors.shape[1]) > 0, axis=1)
+
+
 def fill(index: Any, vectors: Vectors, numbers: int) -> None:
     rng = np.random.default_rng(0)
     if not index.is_trained:
@@ -96,7 +108,7 @@ def fill(index: Any, vectors: Vectors, numbers: int) -> None:
         index.train(unit(vectors[np.sort(sample), :numbers]))
     for start in range(0, len(vectors), BLOCK):
         some = unit(vectors[start : start + BLOCK, :numbers])
-        index.add(np.packbits(some > 0, axis=1) if isinstance(index, faiss.IndexBinaryFlat) else some)
+        index.add(signs(some) if isinstance(index, faiss.IndexBinaryFlat) else some)
 
 
 def measure(
@@ -108,7 +120,7 @@ def measure(
         started = time.perf_counter()
         short = unit(query[np.newaxis, :numbers])
         if isinstance(index, faiss.IndexBinaryFlat):
-            short = np.packbits(short > 0, axis=1)
+            short = signs(short)
         ids = index.search(short, AGAIN[-1] * K)[1][0]
         scores = vectors[ids] @ query  # [n, D] @ [D] -> [n]
         first = ids[np.argsort(-scores)[:K]]
