@@ -216,14 +216,16 @@ class Kills:
         for name, command in self.commands.items():
             home = self._home(command)
             started = time.monotonic()
-            self._run(command.arguments(home), home, None)
-            usual[name] = (time.monotonic() - started, self._look(name, home))
+            code = self._run(command.arguments(home), home, None)
+            usual[name] = (time.monotonic() - started, code, self._look(name, home))
         while self.kills.total() < kills:
             for name, command in self.commands.items():
                 self._kill_and_go_on(name, command, *usual[name])
         return {"kills": dict(self.kills), "total": self.kills.total(), "faults": self.faults}
 
-    def _kill_and_go_on(self, name: str, command: Command, seconds: float, expected: Any) -> None:
+    def _kill_and_go_on(
+        self, name: str, command: Command, seconds: float, usual: int | None, expected: Any
+    ) -> None:
         home = self._home(command)
         for _ in range(3):
             if self._run(command.arguments(home), home, self.rng.random() * seconds) != -signal.SIGKILL:
@@ -233,7 +235,7 @@ class Kills:
                 self.faults.append(f"{name}: half of it after a kill, in {home}")
         if self._look(name, home) != expected:
             code = self._run(command.arguments(home), home, None)
-            if code:
+            if code != usual:
                 self.faults.append(
                     f"{name}: exit code {code} when run again: {(home / 'said').read_text()[-400:]}"
                 )

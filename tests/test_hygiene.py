@@ -204,6 +204,7 @@ def command(*arguments: object) -> tuple[int, str]:
 def test_the_command_checks(twin_set: Path) -> None:
     page = twin_set / "sheet.html"
     code, said = command(twin_set / "c.csv", "--check", "--html", page, "--write", twin_set / "clean.csv")
+    assert f"data.root={twin_set / 'clean.csv'}" in said
     assert code == 1
     assert "error: 1 × leak\n  2.png (train): nearly the same picture as 6.jpg, which is in test" in said
     assert "1 × exact duplicate" in said

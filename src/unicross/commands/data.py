@@ -86,7 +86,10 @@ def data(
     problems = [problem for problem in found.problems if problem.stops]
     unread = [f"{problem.where}: {problem.what}" for problem in found.problems if not problem.stops]
     leaks = 0
-    command = _command(root, format, overrides or (), found, bool(problems))
+    if write is None:
+        command = _command(root, format, overrides or (), found, bool(problems))
+    else:
+        command = _command(str(write), None, (), found, bad=False)
     if json:
         about = {"format": found.format, "path": str(found.path), "splits": figures}
         about |= {"problems": [str(problem) for problem in problems], "not read": unread, "train": command}
