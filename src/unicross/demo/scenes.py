@@ -39,6 +39,8 @@ PLACES = {
 """Centre (x, y) of a single group."""
 RELATIONS = {"left of": ((0.26, 0.5), (0.74, 0.5)), "above": ((0.5, 0.26), (0.5, 0.74))}
 """Centres of the first and the second of two groups."""
+MADE_OF = ".demo.json"
+"""Says what a set was made of; hidden, as it is no data."""
 FAMILY = 6
 """Scenes in a family: a base and its edits."""
 
@@ -120,7 +122,7 @@ def write_demo_set(root: Path, n_train: int, n_val: int, seed: int, side: int = 
                 draw(scenes[index], side).save(partial / "images" / name, quality=92, subsampling=0)
                 split = "train" if index < n_train else "val"
                 writer.writerows([name, caption, split] for caption in captions(scenes[index], rng))
-        (partial / "demo.json").write_text(json.dumps(made_of) + "\n", encoding="utf-8")
+        (partial / MADE_OF).write_text(json.dumps(made_of) + "\n", encoding="utf-8")
 
 
 def captions(scene: Scene, rng: np.random.Generator) -> list[str]:
@@ -260,6 +262,6 @@ def _arrangement(count: int, rng: np.random.Generator) -> Points:
 
 def _made_of(root: Path) -> object:
     try:
-        return json.loads((root / "demo.json").read_text(encoding="utf-8"))
+        return json.loads((root / MADE_OF).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
