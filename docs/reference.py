@@ -1,4 +1,4 @@
-"""The reference, made from the code when the site is built: commands, recipe keys and the Python API.
+"""Pages that are made when the site is built: the reference, from the code, and the notebooks.
 
 mkdocs calls `on_config` and `on_files`, as `hooks` in mkdocs.yml says. Nothing made here is committed.
 """
@@ -11,8 +11,10 @@ import json
 import re
 import textwrap
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import import_module
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -22,6 +24,7 @@ import unicross
 from unicross.cli import app
 from unicross.config import Recipe
 
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 MODULES = ("unicross.losses", "unicross.metrics")
 """Modules of pure functions, public as a whole besides what `import unicross` gives."""
 
@@ -241,8 +244,35 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     )
 
 
+def notebook_page(name: str) -> str:
+    """A notebook with its outputs; pictures are inside the page."""
+    notebook = json.loads((NOTEBOOKS / f"{name}.ipynb").read_text(encoding="utf-8"))
+    parts = []
+    for cell in notebook["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(source)
+        elif source.startswith("%%bash\n"):
+            parts.append(f"```bash\n{source.removeprefix('%%bash').strip()}\n```")
+        else:
+            parts.append(f"```python\n{source}\n```")
+        parts += map(_shown, cell.get("outputs", ()))
+    title, _, rest = "\n\n".join(parts).partition("\n")
+    return f"{title}\n\nThis is `notebooks/{name}.ipynb` of the repository, with its output.\n{rest}"
+
+
+def _shown(output: dict[str, Any]) -> str:
+    """What a cell gave, as Markdown."""
+    data = output.get("data", {})
+    if "image/png" in data:
+        return f"![What the cell draws](data:image/png;base64,{data['image/png'].replace(chr(10), '')})"
+    return f"```text\n{''.join(output.get('text') or data['text/plain']).rstrip()}\n```"
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "reference/commands.md": commands_page,
     "reference/recipes.md": recipes_page,
     "reference/python.md": python_page,
+    "notebooks/find_pictures.md": partial(notebook_page, "find_pictures"),
+    "notebooks/does_it_help.md": partial(notebook_page, "does_it_help"),
 }
