@@ -124,14 +124,15 @@ def test_how_a_pair_prepares_is_told(pairs):
     assert "all padded to 20 tokens" in TwoTower.load(pairs("siglip")).preparation()[1]
 
 
-def test_a_name_in_the_hubs_cache_works_offline(pairs, tmp_path, monkeypatch):
-    into_cache(pairs("clip"), tmp_path, "openai/some-clip")
+@pytest.mark.parametrize("family", ["clip", "siglip-open_clip"])
+def test_a_name_in_the_hubs_cache_works_offline(family, pairs, tmp_path, monkeypatch):
+    into_cache(pairs(family), tmp_path, "openai/some-clip")
     for module in ("huggingface_hub.constants", "transformers.utils.hub", "huggingface_hub.file_download"):
         for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
             monkeypatch.setattr(f"{module}.{name}", str(tmp_path), raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     model = TwoTower.load("openai/some-clip")
-    assert model.fingerprint() == TwoTower.load(pairs("clip")).fingerprint()
+    assert model.fingerprint() == TwoTower.load(pairs(family)).fingerprint()
     assert str(model.config.pair) == "openai/some-clip"
     with pytest.raises(CheckpointError, match=r"openai/other: no such folder, not in the Hugging Face cache"):
         TwoTower.load("openai/other")

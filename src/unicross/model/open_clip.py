@@ -33,6 +33,10 @@ from unicross.model.weights import find_file, first_line, read_json
 
 CONFIG = "open_clip_config.json"
 FILES = ("open_clip_model.safetensors", "model.safetensors")
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "merges.txt", "spiece.model"),
+)
 PLAIN_VISION = frozenset({"image_size", "layers", "width", "patch_size", "head_width", "mlp_ratio"})
 PLAIN_TEXT = frozenset({"context_length", "vocab_size", "width", "heads", "layers"})
 """What a tower of CLIP's shape says of itself; anything else makes it another."""
@@ -76,7 +80,9 @@ def load_open_clip(source: str) -> Pair:
             "that one"
         )
     held = _weights(source)
-    tokenizer = load_tokenizer(source)
+    for name in TOKENIZER_FILES:
+        find_file(source, name)  # into the cache: transformers would ask the hub for a config.json too
+    tokenizer = load_tokenizer(path.parent)
     model: PreTrainedModel
     try:
         if siglip:

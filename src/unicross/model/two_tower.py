@@ -33,10 +33,8 @@ from unicross.errors import NOT_FINITE, CheckpointError, DataError, RecipeError
 from unicross.losses import Objective
 from unicross.model.kernels import inference_attention
 from unicross.model.parts import SETTINGS, WEIGHTS, Parts, from_checkpoint, from_config
+from unicross.model.weights import CONFIGS
 from unicross.run import checkpoint_at
-
-OF_A_PAIR = ("config.json", "open_clip_config.json", "modules.json")
-"""Files one of which lies in the folder of a pretrained pair."""
 
 Floats = NDArray[np.float32]
 
@@ -145,11 +143,11 @@ class TwoTower(nn.Module):
 
     @classmethod
     def _load_pair(cls, path: Path | str, max_tokens: int | None) -> Self:
-        if Path(path).is_dir() and not any((Path(path) / name).is_file() for name in OF_A_PAIR):
+        if Path(path).is_dir() and not any((Path(path) / name).is_file() for name in CONFIGS):
             raise CheckpointError(
                 f"{path}: not a checkpoint (no {SETTINGS} in it), nor a run folder with a best one, nor a "
                 f"pretrained "
-                f"pair (no {' or '.join(OF_A_PAIR)})"
+                f"pair (no {' or '.join(CONFIGS)})"
             )
         return cls.create(ModelConfig(pair=str(path), uni_heads="shared"), max_tokens=max_tokens)
 

@@ -39,6 +39,8 @@ CHOOSES_CODE = frozenset(
 )
 """What a configuration may not decide: which kernels run (a hub name would fetch one), and in what
 precision."""
+CONFIGS = ("config.json", "open_clip_config.json", "modules.json")
+"""Files one of which lies in the folder of a model."""
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "open_clip_pytorch_model.bin")
 """Weights that are never read: unpickling runs code."""
 CONVERT = (
@@ -61,7 +63,7 @@ def require_source(source: str) -> None:
     if source.startswith(("/", "./", "../", "~")):
         raise CheckpointError(f"{source}: no such folder: give one with a Hugging Face model, or a hub name")
     try:
-        if not isinstance(try_to_load_from_cache(source, "config.json"), str):
+        if not any(isinstance(try_to_load_from_cache(source, name), str) for name in CONFIGS):
             HfApi().model_info(source, timeout=10)
     except (HfHubHTTPError, HFValidationError):
         return  # the hub answers: loading says what is wrong
