@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import string
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,13 @@ def word_tokenizer(**more: Any) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=bpe, **names | {"model_max_length": 64} | more)
 
 
+def siglip2_tokenizer() -> PreTrainedTokenizerFast:
+    """Of letters, of the class that transformers has for SigLIP 2: it writes small."""
+    words = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "\u2581", *string.ascii_lowercase, ","]
+    vocabulary = {word: number for number, word in enumerate(words)}
+    return transformers.Siglip2Tokenizer(vocab=vocabulary, merges=[], padding_side="right")
+
+
 def _merges(bpe: Tokenizer) -> list[list[str]]:
     merges: list[list[str]] = json.loads(bpe.to_str())["model"]["merges"]
     return merges
@@ -123,6 +131,13 @@ def _align(tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
         "initializer_range": 0.3,
     }
     return _model("align", text_config=text, vision_config=vision, projection_dim=8)
+
+
+def _naflex(tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+    text = HALF | {"vocab_size": len(tokenizer), "max_position_embeddings": 20, "projection_size": 32}
+    text |= {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    vision = HALF | {"patch_size": 8, "num_patches": 16}
+    return _model("siglip2", text_config=text, vision_config=vision)
 
 
 def _model(kind: str, **config: Any) -> PreTrainedModel:
@@ -278,11 +293,15 @@ def make_open_clip_siglip(folder: Path) -> Path:
     return folder
 
 
+NAFLEX = (_naflex, siglip2_tokenizer, "Siglip2ImageProcessorPil", {"patch_size": 8, "max_num_patches": 19})
+"""Of SigLIP 2, which is used untrained only."""
+
+
 def make_pair(family: str, folder: Path) -> Path:
     """A pair of random weights with its processors, as `save_pretrained` writes it."""
     if family == "siglip-open_clip":
         return make_open_clip_siglip(folder)
-    make_model, make_tokenizer, processor, settings = FAMILIES[family]
+    make_model, make_tokenizer, processor, settings = NAFLEX if family == "naflex" else FAMILIES[family]
     torch.manual_seed(0)
     tokenizer = make_tokenizer()
     model = make_model(tokenizer).eval()

@@ -60,7 +60,7 @@ def test_a_pair_indexes_and_its_store_is_searched(pair, photos, tmp_path):
     assert json.loads(again.stdout) == by_words
 
 
-@pytest.mark.parametrize("family", ALL)
+@pytest.mark.parametrize("family", [*ALL, "naflex"])
 @pytest.mark.filterwarnings("ignore:.*BlipModel")
 def test_every_family_evaluates_untrained_is_indexed_and_served(family, photos, tmp_path):
     TestClient = pytest.importorskip("fastapi.testclient").TestClient

@@ -32,7 +32,7 @@ def pictures(tmp_path_factory):
     return paths
 
 
-@pytest.mark.parametrize("family", ALL)
+@pytest.mark.parametrize("family", [*ALL, "naflex"])
 def test_a_pair_comes_back_as_what_it_was(family, tmp_path, pictures):
     source = make_pair(family, tmp_path / "pair")
     model = TwoTower.load(source)
@@ -123,6 +123,12 @@ def test_what_a_format_cannot_hold_is_refused(tmp_path):
     blip = TwoTower.load(make_pair("blip", tmp_path / "blip"))
     with pytest.raises(CheckpointError, match=r"pairs of CLIP's and SigLIP's shape, and this is a BlipModel"):
         export(blip, tmp_path / "blip", tmp_path / "out", "open_clip")
+    naflex = TwoTower.load(make_pair("naflex", tmp_path / "naflex"))
+    for target in ("onnx", "sentence-transformers"):
+        with pytest.raises(CheckpointError, match=rf"\(NaFlex\) are not written for {target}"):
+            export(naflex, tmp_path / "naflex", tmp_path / "out", target)
+    with pytest.raises(CheckpointError, match=r"and this is a Siglip2Model"):
+        export(naflex, tmp_path / "naflex", tmp_path / "out", "open_clip")
     with pytest.raises(CheckpointError, match="is there already"):
         export(siglip, tmp_path / "pair", tmp_path / "pair", "hf")
 

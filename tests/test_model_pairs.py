@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, BertConfig, BertModel
 
-import pretrained
 import tiny
 from pretrained import ALL, FAMILIES, TEXTS, into_cache, make_pair
 from unicross.config import ModelConfig
@@ -93,6 +92,45 @@ def test_a_pair_is_equal_to_its_source(family, pairs, pictures, tmp_path, monkey
     assert (again.encode_texts(TEXTS) == found[1]).all()
     assert (again.encode_images(pictures) == found[0]).all()
     assert (again.scale, again.bias, again.max_scale) == (model.scale, model.bias, model.max_scale)
+
+
+@torch.no_grad()
+def test_a_naflex_pair_is_equal_to_its_source(pairs, pictures, tmp_path, monkeypatch):
+    """Pictures in their own proportions, up to a strip of as many patches as there may be."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    shown = [Image.open(path) for path in pictures]
+    shown += [shown[0].resize(size) for size in ((400, 9), (3, 200), (1, 1))]
+    inputs = AutoImageProcessor.from_pretrained(pairs("naflex"), backend="pil")(shown, return_tensors="pt")
+    assert {19, 4} < {*inputs["spatial_shapes"].flatten().tolist()}
+    source = AutoModel.from_pretrained(pairs("naflex")).eval()
+    images = torch.nn.functional.normalize(source.get_image_features(**inputs).pooler_output).numpy()
+    tokenizer = AutoTokenizer.from_pretrained(pairs("naflex"))
+    cut = {"padding": "max_length", "max_length": 20, "truncation": True, "return_tensors": "pt"}
+    ids = tokenizer(list(TEXTS), **cut)["input_ids"]
+    texts = torch.nn.functional.normalize(source.get_text_features(input_ids=ids).pooler_output).numpy()
+    model = TwoTower.load(pairs("naflex"))
+    np.testing.assert_allclose(model.encode_images(shown), images, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(model.encode_texts(TEXTS), texts, rtol=0, atol=1e-5)
+    alone = np.concatenate([model.encode_images([picture]) for picture in shown])
+    np.testing.assert_allclose(alone, images, rtol=0, atol=1e-5)
+    assert (model.scale.item(), model.bias.item()) == pytest.approx(
+        (source.logit_scale.exp().item(), source.logit_bias.item())
+    )
+    assert "at most 19 patches of 8 px (bilinear)" in model.preparation()[0]
+    model.save(tmp_path)
+    again = TwoTower.load(tmp_path)
+    assert again.fingerprint() == model.fingerprint()
+    assert (again.encode_images(shown) == model.encode_images(shown)).all()
+
+
+def test_a_naflex_pair_is_not_tuned(pairs, photos, tmp_path):
+    from unicross.training import train
+
+    raw = tiny.raw_recipe(photos, tiny.ALIGN)
+    raw["model"] = {"pair": str(pairs("naflex"))}
+    raw["data"] = {"root": str(photos)}
+    with pytest.raises(RecipeError, match=r"own proportions \(NaFlex\) and is used untrained only"):
+        train(tiny.make_recipe(raw), tmp_path / "run")
 
 
 def test_a_sigmoid_pair_keeps_its_bias_and_temperature_beyond_clips_bound(pairs):
@@ -242,13 +280,6 @@ def test_pickled_weights_alone_say_how_to_convert(copied):
 def test_pairs_without_processor_files(copied):
     (copied / "preprocessor_config.json").unlink()
     assert "nobody knows how its pictures are prepared" in refused(copied)
-
-
-def test_a_naflex_pair_is_told_what_to_take(tmp_path):
-    half = tiny.SMALL
-    model = pretrained._model("siglip2", text_config=half | {"vocab_size": 60}, vision_config=half)
-    model.save_pretrained(tmp_path)
-    assert "NaFlex" in refused(tmp_path)
 
 
 def test_a_folder_of_nothing(tmp_path):

@@ -21,7 +21,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from unicross.data.bombs import slow_start, slow_to_decode, slow_to_open
 from unicross.data.image_source import ImageFile, ImageSource
-from unicross.data.preparation import ExactResize, Resize
+from unicross.data.preparation import Resize
 from unicross.errors import DataError
 from unicross.prefetch import prefetch
 from unicross.reading import LARGEST_PICTURE, open_file
@@ -186,7 +186,7 @@ def as_jpeg(image: Image.Image) -> bytes:
 
 def to_square(image: Image.Image, side: int, resize: Resize) -> Pixels:
     """An RGB picture as uint8 [S, S, 3], see `Resize`."""
-    if isinstance(resize, ExactResize):
+    if not isinstance(resize, str):
         return resize.square(image, side)
     width, height = image.size
     box = None
@@ -261,7 +261,7 @@ def _read(source: ImageSource, side: int, resize: Resize) -> Image.Image:
         data = source.read()
     except OSError as error:
         raise DataError(f"{source.name}: cannot be read: {error.strerror or error}") from error
-    at_least = None if isinstance(resize, ExactResize) else GAP * side
+    at_least = GAP * side if isinstance(resize, str) else None
     return decode(data, source.name, at_least, fast=True)
 
 

@@ -5,6 +5,7 @@ A pretrained pair brings its own rules, which are followed to the pixel and the 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -62,7 +63,61 @@ class ExactResize:
         return spare // 2 if self.centre == "floor" or spare < 0 else round(spare / 2)
 
 
-Resize = Literal["squash", "crop"] | ExactResize
+@dataclass(frozen=True, slots=True)
+class PatchCanvas:
+    """What SigLIP 2's NaFlex does to a picture: resized in its proportions to whole patches, `most` at most.
+
+    They lie row by row on a square of tiles, so that pictures of all shapes have one size. The tile after the
+    last holds the shape.
+    """
+
+    patch: int
+    """Side in pixels."""
+    most: int
+    """Patches of a picture."""
+    filter: Filter = "bilinear"
+
+    def __str__(self) -> str:
+        size = f"at most {self.most} patches of {self.patch} px ({self.filter})"
+        return f"resized in their proportions to {size}"
+
+    @property
+    def tiles(self) -> int:
+        """Of an edge of the square, so many that one is spare."""
+        return math.isqrt(self.most) + 1
+
+    @property
+    def side(self) -> int:
+        """Of the square, in pixels."""
+        return self.tiles * self.patch
+
+    def square(self, image: Image.Image, side: int) -> NDArray[np.uint8]:
+        """An RGB picture as uint8 [S, S, 3]. Raises ValueError for another side than its own."""
+        from transformers.models.siglip2.image_processing_pil_siglip2 import (
+            get_image_size_for_max_num_patches,
+        )
+
+        if side != self.side:
+            raise ValueError(f"a canvas of {self.side} px shows no pictures of {side} px")
+        patch = self.patch
+        height, width = get_image_size_for_max_num_patches(image.height, image.width, patch, self.most)
+        shape = rows, columns = height // patch, width // patch
+        image = image.resize((width, height), Image.Resampling[self.filter.upper()])
+        tiles = np.zeros((self.tiles**2, patch, patch, 3), np.uint8)
+        cut = np.asarray(image).reshape(rows, patch, columns, patch, 3).swapaxes(1, 2)
+        tiles[: rows * columns] = cut.reshape(-1, patch, patch, 3)
+        tiles[self.most].reshape(-1)[:4] = np.array(shape, "<u2").view(np.uint8)
+        square = tiles.reshape(self.tiles, self.tiles, patch, patch, 3).swapaxes(1, 2)
+        return square.reshape(side, side, 3)
+
+    def shapes(self, squares: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Rows and columns [B, 2] of the patches on squares [B, S, S, 3]."""
+        row, column = (self.patch * place for place in divmod(self.most, self.tiles))
+        spare = squares[:, row : row + self.patch, column : column + self.patch].reshape(len(squares), -1)
+        return np.ascontiguousarray(spare[:, :4]).view("<u2").astype(np.int64)
+
+
+Resize = Literal["squash", "crop"] | ExactResize | PatchCanvas
 """How a picture becomes a square: all of it (`squash`) or its centre in proportion (`crop`), quickly; or as a
 pretrained pair has it, exactly."""
 
@@ -80,7 +135,7 @@ class PictureRules:
 
     def __str__(self) -> str:
         how = {"squash": "squashed to a square", "crop": "their middle square"}
-        resize = str(self.resize) if isinstance(self.resize, ExactResize) else how[self.resize]
+        resize = how[self.resize] if isinstance(self.resize, str) else str(self.resize)
         mean, std = (" ".join(f"{value:.4g}" for value in values) for values in (self.mean, self.std))
         return f"{self.side} px, {resize}, mean {mean}, deviation {std}"
 

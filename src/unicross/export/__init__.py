@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from unicross.data.items import Item
+from unicross.data.preparation import PatchCanvas
 from unicross.errors import CheckpointError
 from unicross.export.card import write_card
 from unicross.export.huggingface import write_huggingface
@@ -26,6 +27,9 @@ TARGETS: dict[str, Callable[[TwoTower, Path], None]] = {
     "open_clip": write_open_clip,
 }
 """By name: what fills a folder with a model, or raises CheckpointError where the format cannot hold it."""
+
+ONE_SIZE = frozenset({"onnx", "sentence-transformers"})
+"""Formats for pictures of one size."""
 
 
 def export(
@@ -44,6 +48,11 @@ def export(
     """
     if out.exists():
         raise CheckpointError(f"{out}: is there already: give a new folder")
+    if target in ONE_SIZE and isinstance(model.picture_rules.resize, PatchCanvas):
+        raise CheckpointError(
+            f"pairs that see pictures in their own proportions (NaFlex) are not written for {target}: export "
+            "it --to hf"
+        )
     try:
         with folder_beside(out) as folder:
             TARGETS[target](model, folder)

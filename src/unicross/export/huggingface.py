@@ -19,11 +19,12 @@ from transformers import (
     CLIPImageProcessorPil,
     PreTrainedConfig,
     PreTrainedModel,
+    Siglip2ImageProcessorPil,
     VisionTextDualEncoderConfig,
     VisionTextDualEncoderModel,
 )
 
-from unicross.data.preparation import ExactResize, PictureRules
+from unicross.data.preparation import ExactResize, PatchCanvas, PictureRules
 from unicross.errors import CheckpointError
 from unicross.model import TwoTower
 from unicross.model.pairs import SEES_PADDING
@@ -56,6 +57,14 @@ def write_processors(model: TwoTower, folder: Path) -> None:
 def picture_processor(rules: PictureRules) -> Any:
     """The processor of transformers that prepares pictures by these rules."""
     resize, square = rules.resize, {"height": rules.side, "width": rules.side}
+    if isinstance(resize, PatchCanvas):
+        return Siglip2ImageProcessorPil(
+            patch_size=resize.patch,
+            max_num_patches=resize.most,
+            resample=Image.Resampling[resize.filter.upper()],
+            image_mean=list(rules.mean),
+            image_std=list(rules.std),
+        )
     if not isinstance(resize, ExactResize):
         resize = ExactResize(rules.side, rules.side, resize == "crop")
     both = {"height": resize.first, "width": resize.first}

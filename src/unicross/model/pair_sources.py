@@ -55,13 +55,6 @@ def load_pair(name: str) -> Pair:
             "model.image or model.text, or take a pair (CLIP, SigLIP, ...)"
         )
     _check_modules(name, modules)
-    half = getattr(config, "vision_config", None)
-    if half is not None and half.model_type == "siglip2_vision_model":
-        raise CheckpointError(
-            f"{name}: this SigLIP 2 sees pictures in their own proportions (NaFlex), which is not "
-            f"supported: take "
-            "one of a fixed size, such as google/siglip2-base-patch16-224"
-        )
     model = load(source, config).eval()
     return pair_of(name, model, load_tokenizer(source), picture_rules(source), pad_left=_pads_left(source))
 

@@ -11,14 +11,17 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from unicross.config import Pooling
-from unicross.data.preparation import PictureRules, TextRules
+from unicross.data.preparation import PatchCanvas, PictureRules, TextRules
 from unicross.errors import CheckpointError
 from unicross.model.pooling import FIRST_TOKEN
+from unicross.model.processors import in_patches
 from unicross.model.tokenizer import check_vocabulary
 
 SEES_PADDING = frozenset({"siglip_text_model", "siglip2_text_model"})
@@ -95,21 +98,23 @@ def pair_of(
 def _check_equal(name: str, model: Any, pair: Pair) -> None:
     """Raise CheckpointError unless the towers make what the pair's own functions make, of one probe each."""
     side = pair.pictures.side
-    pixels = torch.linspace(-1, 1, 3 * side * side).reshape(1, 3, side, side)
+    seen = {"pixel_values": torch.linspace(-1, 1, 3 * side * side).reshape(1, 3, side, side)}
+    if isinstance(canvas := pair.pictures.resize, PatchCanvas):
+        seen = canvas_inputs(canvas, seen["pixel_values"], np.array([[1, canvas.most]]))
     ids = torch.tensor([pair.tokenizer("a photo of a cat")["input_ids"]])
     pad = pair.tokenizer.pad_token_id
     if pair.texts.pad_to is not None:
         ids = nn.functional.pad(ids, (0, pair.texts.pad_to - ids.shape[1]), value=pad)
     try:
         theirs = (
-            _features(model.get_image_features(pixel_values=pixels)),
+            _features(model.get_image_features(**seen)),
             _features(model.get_text_features(input_ids=ids)),
         )
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{name}: its weights, picture size ({side} px) and tokenizer do not fit each other: {error}"
         ) from error
-    image, text = pair.image(pixel_values=pixels), pair.text(input_ids=ids)
+    image, text = pair.image(**seen), pair.text(input_ids=ids)
     text_pooled = text.pooler_output if pair.text_pool == "pooler" else text.last_hidden_state[:, 0]
     ours = pair.image_head(image.pooler_output.flatten(1)), pair.text_head(text_pooled)
     if ours[0].shape != ours[1].shape:
@@ -128,6 +133,16 @@ def _check_equal(name: str, model: Any, pair: Pair) -> None:
                 f"are "
                 "not those of their halves"
             )
+
+
+def canvas_inputs(canvas: PatchCanvas, shown: Tensor, shapes: NDArray[np.int64]) -> dict[str, Tensor]:
+    """What NaFlex's tower takes: canvases [B, 3, S, S] of pictures with so many rows and columns [B, 2]."""
+    seen = np.arange(canvas.most) < shapes.prod(axis=1)[:, None]
+    return {
+        "pixel_values": in_patches(shown, canvas),
+        "pixel_attention_mask": torch.from_numpy(seen).to(shown.device, torch.int64),
+        "spatial_shapes": torch.from_numpy(shapes),
+    }
 
 
 def _features(output: Any) -> Tensor:

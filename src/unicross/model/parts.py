@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from unicross.config import ModelConfig
-from unicross.data.preparation import ExactResize, PictureRules, TextRules
+from unicross.data.preparation import ExactResize, PatchCanvas, PictureRules, TextRules
 from unicross.errors import CheckpointError, RecipeError
 from unicross.losses import Objective
 from unicross.model.backbones import backbone_from_folder, image_backbone, text_backbone
@@ -244,7 +244,8 @@ def _pictures(settings: Mapping[str, Any], config: ModelConfig) -> PictureRules:
     mean, std = tuple(settings["mean"]), tuple(settings["std"])
     if config.pair is None:
         return PictureRules(config.image_size, config.resize, config.mean or mean, config.std or std)
-    return PictureRules(settings["side"], ExactResize(**settings["resize"]), mean, std)
+    kind = PatchCanvas if "most" in settings["resize"] else ExactResize
+    return PictureRules(settings["side"], kind(**settings["resize"]), mean, std)
 
 
 def _check_fits(folder: Path, saved: ModelConfig, config: ModelConfig) -> None:

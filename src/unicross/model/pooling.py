@@ -18,6 +18,8 @@ from unicross.model.weights import first_line
 
 HALVES = ("_text_model", "_vision_model")
 """How model types of the halves of pairs end: these pool as they were trained to."""
+NAFLEX = "siglip2_vision_model"
+"""Sees patches of pictures in their own proportions, on a `PatchCanvas`."""
 FIRST_TOKEN = frozenset({"chinese_clip_text_model", "align_text_model"})
 """Halves whose pair takes their first token, though there is a pooler."""
 
@@ -38,6 +40,10 @@ def fit_image(backbone: PreTrainedModel, pool: Pooling | None, side: int) -> Fit
     kind, patch = backbone.config.model_type, getattr(backbone.config, "patch_size", None)
     if backbone.main_input_name != "pixel_values":
         raise RecipeError(f"model_type {kind!r} cannot be an image tower: it takes no pictures")
+    if kind == NAFLEX:
+        if pool not in (None, "pooler"):
+            raise RecipeError(f"image_pool={pool} makes no sense of {kind!r}: leave it out")
+        return Fit("pooler", backbone.config.hidden_size, None)
     own = getattr(backbone.config, "image_size", None)  # others are interpolated
     side = own if isinstance(own, int) else side
     try:

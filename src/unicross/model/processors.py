@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 from transformers import AutoImageProcessor
 
-from unicross.data.preparation import ExactResize, PictureRules
+from unicross.data.preparation import ExactResize, PatchCanvas, PictureRules
 from unicross.errors import CheckpointError
 from unicross.model.weights import find_file, first_line, quiet_transformers, read_json
 
@@ -61,7 +62,17 @@ def normalised(square: NDArray[np.uint8], rules: PictureRules) -> NDArray[np.flo
     return values.transpose(2, 0, 1)
 
 
-def _resize(source: str, processor: Any) -> ExactResize:
+def in_patches(shown: Tensor, canvas: PatchCanvas) -> Tensor:
+    """Canvases [B, 3, S, S] -> their patches [B, N, 3 P P], a pixel's channels together, N `canvas.most`."""
+    tiles, patch = canvas.tiles, canvas.patch
+    cut = shown.unflatten(3, (tiles, patch)).unflatten(2, (tiles, patch))  # [B, 3, T, P, T, P]
+    return cut.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)[:, : canvas.most]
+
+
+def _resize(source: str, processor: Any) -> ExactResize | PatchCanvas:
+    filter_: Any = Image.Resampling(processor.resample).name.lower()
+    if hasattr(processor, "max_num_patches"):
+        return PatchCanvas(processor.patch_size, processor.max_num_patches, filter_)
     size = dict(processor.size)
     size = {edge: value for edge, value in size.items() if value}
     cut = dict(processor.crop_size or {}) if getattr(processor, "do_center_crop", False) else {}
@@ -78,7 +89,7 @@ def _resize(source: str, processor: Any) -> ExactResize:
         side=side,
         first=size["shortest_edge"] if keeps else sides.pop(),
         keeps_proportions=keeps,
-        filter=Image.Resampling(processor.resample).name.lower(),  # type: ignore[arg-type]
+        filter=filter_,
     )
 
 
@@ -101,11 +112,15 @@ def _mean_std(processor: Any, side: int) -> tuple[tuple[float, ...], tuple[float
 def _check_equal(source: str, processor: Any, rules: PictureRules) -> None:
     """Raise CheckpointError unless ours and theirs make the same of two pictures of noise."""
     noise = np.random.default_rng(0)
-    assert isinstance(rules.resize, ExactResize)
+    assert not isinstance(rules.resize, str)
     for height, width in ((rules.side + 7, 2 * rules.side - 1), (rules.side // 2 + 3, rules.side // 3 + 1)):
         image = Image.fromarray(noise.integers(0, 256, (height, width, 3), dtype=np.uint8))
-        ours = normalised(rules.resize.square(image, rules.side), rules)
-        theirs = _processed(processor, image)
+        square = rules.resize.square(image, rules.side)
+        ours, theirs = normalised(square, rules), _processed(processor, image)
+        if isinstance(rules.resize, PatchCanvas):
+            rows, columns = rules.resize.shapes(square[None])[0]
+            ours = in_patches(torch.from_numpy(ours[None]), rules.resize)[0, : rows * columns].numpy()
+            theirs = theirs[: rows * columns]  # and padding
         if theirs.shape != ours.shape or not np.allclose(ours, theirs, rtol=0, atol=TOLERANCE):
             raise CheckpointError(
                 f"{source}: its {type(processor).__name__} prepares pictures in a way that is not supported"

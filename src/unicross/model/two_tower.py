@@ -27,11 +27,13 @@ from torch.nn import functional as F
 from unicross.config import ModelConfig
 from unicross.data.images import IMAGES_AT_ONCE, AnyImage, Pixels, decode_batches
 from unicross.data.items import strings
+from unicross.data.preparation import PatchCanvas
 from unicross.data.tokens import TEXTS_AT_ONCE, TokenizedTexts
 from unicross.device import autocast, pick_device
 from unicross.errors import NOT_FINITE, CheckpointError, DataError, RecipeError
 from unicross.losses import Objective
 from unicross.model.kernels import inference_attention
+from unicross.model.pairs import canvas_inputs
 from unicross.model.parts import SETTINGS, WEIGHTS, Parts, from_checkpoint, from_config
 from unicross.model.weights import CONFIGS
 from unicross.run import checkpoint_at
@@ -235,6 +237,9 @@ class TwoTower(nn.Module):
     def _pooled_pixels(self, pixels: NDArray[np.uint8]) -> Tensor:
         whole = torch.from_numpy(np.require(pixels, requirements="W")).to(self.device)
         shown = self.normalise(whole.permute(0, 3, 1, 2).float() / 255)
+        canvas = self.picture_rules.resize
+        if isinstance(canvas, PatchCanvas):
+            return self.image(**canvas_inputs(canvas, shown, canvas.shapes(pixels)))
         pooled: Tensor = self.image(pixel_values=shown)
         return pooled
 

@@ -11,6 +11,7 @@ import torch
 from unicross.config import Recipe
 from unicross.data.formats.rows import CAPTION_COLUMNS, IMAGE_COLUMNS
 from unicross.data.items import Items
+from unicross.data.preparation import PatchCanvas
 from unicross.data.tokens import CaptionTokens
 from unicross.errors import DataError, RecipeError, TrainingError
 from unicross.model import TwoTower
@@ -25,6 +26,15 @@ MANY_CUT = 0.01
 """Share of captions that may be cut without a word."""
 LOOKED_AT = 10
 """Steps at the end of an epoch over which that mean is taken, at most; fewer than three say nothing."""
+
+
+def check_trains(model: TwoTower) -> None:
+    """Raise RecipeError for a pair whose pictures cannot be shown in views."""
+    if isinstance(model.picture_rules.resize, PatchCanvas):
+        raise RecipeError(
+            f"{model.config.pair}: this SigLIP 2 sees pictures in their own proportions (NaFlex) and is used "
+            "untrained only: tune one of a fixed size, such as google/siglip2-base-patch16-224"
+        )
 
 
 def check_recipe_fits(recipe: Recipe, data: Dataset, val: Dataset | None, model: TwoTower) -> None:

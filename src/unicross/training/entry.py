@@ -19,7 +19,7 @@ from unicross.model import TwoTower
 from unicross.model.weights import require_source
 from unicross.run import Listener, RunFolder
 from unicross.streams import stream
-from unicross.training.checks import check_recipe_fits, for_items
+from unicross.training.checks import check_recipe_fits, check_trains, for_items
 from unicross.training.dataset import Dataset, cached_side, choose_cache, make_dataset
 from unicross.training.distributed import broadcast_object, check_same, is_first, joined, size
 from unicross.training.event_log import EventLog
@@ -96,6 +96,7 @@ def _train(
         broadcast_object(lambda: run.check_data(train=train_items, val=val_items))
         broadcast_object(lambda: run.move_data(asked))
     model = make_model(recipe, train_items, device)
+    check_trains(model)
 
     def on_progress(done: int, total: int) -> None:
         if listener is not None:
