@@ -6,7 +6,9 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from fake_model import INFO, FakeModel, paint
@@ -18,6 +20,8 @@ pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 from fastapi.testclient import TestClient
 
 from unicross.contact_sheet import render
+from unicross.data.images import load_square
+from unicross.data.preparation import ExactResize, PictureRules
 from unicross.serve.app import create_app
 from unicross.serve.pictures import stored_picture
 from unicross.serve.service import Settings
@@ -118,6 +122,27 @@ def test_a_shard_outside_the_indexed_folders_is_not_read(tmp_path: Path) -> None
     assert stored_picture(path, [str(tmp_path / "data")]) is not None
     assert stored_picture(path, [str(tmp_path / "other")]) is None
     assert stored_picture(f"{path}x", [str(tmp_path / "data")]) is None
+
+
+class Exact(FakeModel):
+    """Prepares pictures as a pretrained pair does, and keeps those that it sees."""
+
+    picture_rules = PictureRules(16, ExactResize(16, 16, keeps_proportions=False), (0.5,) * 3, (0.5,) * 3)
+
+    def encode_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.seen = pixels
+        return super().encode_pixels(pixels)
+
+
+def test_an_upload_is_prepared_as_the_same_picture_was_for_the_index(store: Store, tmp_path: Path) -> None:
+    """Where a pair has a way of its own, a picture that was reduced before would have other pixels."""
+    path = tmp_path / "large.png"
+    noise = np.random.default_rng(0).integers(0, 256, (300, 410, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    model = Exact()
+    with TestClient(create_app(model, store), base_url="http://localhost") as client:
+        assert client.post("/search", content=path.read_bytes()).status_code == 200
+    np.testing.assert_array_equal(model.seen[0], load_square(path, 16, model.picture_rules.resize))
 
 
 def test_a_wrong_upload_gets_a_sentence(store: Store) -> None:

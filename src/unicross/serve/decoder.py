@@ -58,7 +58,8 @@ def limit_memory(size: int) -> None:
 def _upload(data: bytes, wanted: dict[str, Any]) -> Answer:
     side = wanted["at_least"]
     image = decode(data, "the upload", side, kinds=tuple(MEDIA_TYPES), max_pixels=wanted["max_pixels"])
-    image = reduced(image, side)
+    if side is not None:
+        image = reduced(image, side)
     return {"size": image.size}, image.tobytes()
 
 

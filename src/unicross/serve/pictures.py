@@ -60,8 +60,9 @@ class Uploads:
         self._max_pixels, self._wait_s = max_pixels, wait_s
         self.decoders = Decoders(seconds=seconds, max_pixels=max_pixels)
 
-    def read(self, data: bytes, *, at_least: int) -> Image.Image:
-        """An uploaded picture, upright and RGB, large ones reduced to no less than `at_least` pixels a side.
+    def read(self, data: bytes, *, at_least: int | None) -> Image.Image:
+        """An uploaded picture, upright and RGB, large ones reduced to no less than `at_least` pixels a side;
+        None: not at all.
 
         Raises PictureError: 415 for what is no picture of a known kind, 413 for what is too large or takes
         too long, 422 for damage, 503 where it would have to wait too long.

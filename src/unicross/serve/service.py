@@ -207,10 +207,12 @@ class Service:
         }
 
     def _query(self, parameters: SearchParameters, upload: bytes | None) -> Query:
-        side = 2 * self.searcher.model.picture_rules.side
+        rules = self.searcher.model.picture_rules
+        # What a pretrained pair does to a picture is exact only with every pixel.
+        enough = 2 * rules.side if isinstance(rules.resize, str) else None
         return Query(
             parameters.q or None,
-            image=None if upload is None else self.uploads.read(upload, at_least=side),
+            image=None if upload is None else self.uploads.read(upload, at_least=enough),
             like=parameters.like or None,
             minus=parameters.minus,
             where=parse_where(parameters.where, self.store.columns),
