@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from unicross.data.load import load_items
 from unicross.demo.scenes import PLACES, Group, Scene, captions, draw, make_scenes, write_demo_set
 from unicross.errors import DataError
+from unicross.progress import progress_shown_by
 
 
 def changes(a: Scene, b: Scene) -> int:
@@ -166,3 +167,10 @@ def test_remains_of_a_killed_run_do_no_harm(tmp_path: Path) -> None:
     write_demo_set(tmp_path / "demo", 6, 6, seed=0, side=32)
     assert len(list((tmp_path / "demo" / "images").iterdir())) == 12
     assert not (tmp_path / ".demo.1.partial").exists()
+
+
+def test_drawing_tells_how_far_it_has_come(tmp_path: Path) -> None:
+    told = []
+    with progress_shown_by(lambda *progress: told.append(progress)):
+        write_demo_set(tmp_path / "demo", 2, 1, seed=0, side=32)
+    assert told == [("drawing", done, 3) for done in range(4)]

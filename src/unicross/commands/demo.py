@@ -44,7 +44,8 @@ def demo(
     console = output()
     data, store = out / "data", out / "store"
     console.print(f"[bold]1. Drawing {items} pictures to train on and {TESTED} to test on[/], in {data}")
-    write_demo_set(data, items, TESTED, seed)
+    with Bars(console):
+        write_demo_set(data, items, TESTED, seed)
     if items < ENOUGH:
         console.print(f"[yellow]note:[/] {items} pictures teach little: --items 10000 teaches more")
 

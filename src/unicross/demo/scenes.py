@@ -23,6 +23,7 @@ from PIL import Image
 from unicross.demo.drawing import BACKGROUNDS, COLOURS, OUTLINES, Points, draw_background, draw_objects
 from unicross.errors import DataError
 from unicross.files import folder_beside
+from unicross.progress import track
 
 T = TypeVar("T")
 
@@ -117,7 +118,7 @@ def write_demo_set(root: Path, n_train: int, n_val: int, seed: int, side: int = 
         with (partial / "captions.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["image", "caption", "split"])
-            for index in rng.permutation(len(scenes)):
+            for index in track("drawing", rng.permutation(len(scenes)), len(scenes)):
                 name = f"{index:06d}.jpg"
                 draw(scenes[index], side).save(partial / "images" / name, quality=92, subsampling=0)
                 split = "train" if index < n_train else "val"
