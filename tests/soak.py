@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,8 @@ def index_once(photos: str, address: str, started: Any, largest_file: int | None
     except Exception as error:
         if largest_file is None:
             raise
-        print(f"full disk: {type(error).__name__}: {str(error)[:150]}", file=sys.stderr)
+        with suppress(OSError):  # a log in a file is limited too
+            print(f"full disk: {type(error).__name__}: {str(error)[:150]}", file=sys.stderr, flush=True)
         sys.exit(3)
 
 
