@@ -19,7 +19,8 @@ from unicross.cli import app
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 LARGEST = 300_000
 """Bytes of a notebook with its figures."""
-MACHINE = re.compile(r"(?:/home/|/tmp/|/root/|/work/|/Users/|\x1b\[)")
+MACHINE = re.compile(r"(?<![\w~.:/<-])/[A-Za-z][\w.-]*/|\x1b\[")
+"""A path from the root of a file system, or a colour of a terminal."""
 
 
 def name(path: Path) -> str:
