@@ -13,8 +13,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: $(VENV)/.installed
 	$(BIN)/unicross demo
 
+# A worker for each core, so one thread each. `pytest tests/test_x.py` runs a file by itself.
 test: $(VENV)/.installed
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=auto --dist=loadgroup
 
 check: $(VENV)/.installed
 	$(BIN)/ruff format --check .

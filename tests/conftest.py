@@ -16,6 +16,13 @@ if find_spec("playwright") and find_spec("fastapi"):
     pytest_plugins.append("browsing")
 
 
+def pytest_collection_modifyitems(items):
+    """Workers take a file at a time, since its tests share fixtures; one takes all of the Milvus server."""
+    for item in items:
+        server = "milvus_server" in item.name
+        item.add_marker(pytest.mark.xdist_group("milvus_server" if server else item.path.name))
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
