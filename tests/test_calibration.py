@@ -116,6 +116,7 @@ def test_unlikely_hits_are_left_out(store: Store) -> None:
         ({"words": "red", "kind": "text", "min_score": 0.5}, "by words alone"),
         ({"words": "red", "minus": ["blue"], "min_score": 0.5}, "by words alone"),
         ({"like": "x", "min_score": 0.5}, "by words alone"),
+        ({"words": "red", "mode": "text", "min_score": 0.5}, "mode text finds what has the words in it"),
     ],
 )
 def test_a_threshold_needs_words(query: dict[str, object], message: str) -> None:

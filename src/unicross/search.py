@@ -17,7 +17,7 @@ from unicross.embed import Encoder, embed_images, shortened
 from unicross.errors import NOT_FINITE, CheckpointError, DataError, QueryError, StoreError, UnknownIdError
 from unicross.folding import cell, fold, near_duplicates, same_value
 from unicross.fusion import unquoted
-from unicross.hybrid import CANDIDATES, Mode, hybrid_hits
+from unicross.hybrid import CANDIDATES, Mode, hybrid_hits, pictures_word_for_word
 from unicross.store import Condition, Hit, Kind, Row, Store, Where, open_store
 from unicross.store.base import MAX_DEPTH, Vector, check_depth
 
@@ -71,7 +71,8 @@ class Query:
     offset: int = 0
     """Hits to leave out at the top, for paging."""
     min_score: float = 0.0
-    """Hits that are less likely a match are left out, in [0, 1]; pictures found by words only."""
+    """Pictures that are less likely a match are left out, in [0, 1]. In mode `hybrid` those stay that have a
+    text with every word of the query in it, or with what it quotes."""
 
     def __post_init__(self) -> None:
         if self.like is not None and (self.words is not None or self.image is not None):
@@ -96,6 +97,11 @@ class Query:
             raise QueryError(
                 "min_score: how likely a match is can be told of pictures that are found by words alone, "
                 "without minus: leave it out"
+            )
+        if self.min_score and self.mode == "text":
+            raise QueryError(
+                "min_score: mode text finds what has the words in it, however likely a match it is by its "
+                "looks: leave it out, or search with mode hybrid"
             )
         check_depth(self.k, self.offset)
 
@@ -222,7 +228,12 @@ class Searcher:
                 f"min_score: {self.store.address} does not know how likely a score is a match: index with "
                 "captions, or with a model whose training had a validation split"
             )
-        return [hit for hit in self._told(query, hits) if (hit.likelihood or 0) >= query.min_score]
+        told = self._told(query, hits)
+        if not query.min_score:
+            return told
+        words = query.words if query.mode == "hybrid" else None
+        stays = pictures_word_for_word(self.store, words) if words else set()
+        return [hit for hit in told if (hit.likelihood or 0) >= query.min_score or hit.row.id in stays]
 
     def _told(self, query: Query, hits: list[Hit]) -> list[Hit]:
         """The hits with how likely each is a match, where that is known."""

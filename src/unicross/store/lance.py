@@ -171,11 +171,13 @@ class LanceStore:
         hits.sort(key=lambda hit: (-hit.score, hit.row.id))
         return hits[offset:]
 
-    def match(self, words: str, k: int, *, phrases: Sequence[str] = ()) -> list[Hit]:
+    def match(
+        self, words: str, k: int, *, phrases: Sequence[str] = (), every_word: bool = False
+    ) -> list[Hit]:
         check_depth(k, 0)
         names = self._text_columns()
         with self._errors():
-            query = self._table.search(text_query(words, phrases, names), query_type="fts")
+            query = self._table.search(text_query(words, phrases, names, every_word), query_type="fts")
             matches = query.select([*self.columns, "_score"]).limit(k).to_arrow().to_pylist()
         hits = [Hit(score=cells.pop("_score"), row=Row.from_cells(cells)) for cells in matches]
         return sorted(hits, key=lambda hit: (-hit.score, hit.row.id))
