@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -15,11 +16,12 @@ import numpy as np
 from unicross.data.images import AnyImage
 from unicross.embed import Encoder, embed_images, shortened
 from unicross.errors import NOT_FINITE, CheckpointError, DataError, QueryError, StoreError, UnknownIdError
-from unicross.folding import cell, fold, near_duplicates, same_value
+from unicross.folding import cell, fold, near_duplicates, near_in, same_value
 from unicross.fusion import unquoted
 from unicross.hybrid import CANDIDATES, Mode, hybrid_hits, pictures_word_for_word
 from unicross.store import Condition, Hit, Kind, Row, Store, Where, open_store
 from unicross.store.base import MAX_DEPTH, Vector, check_depth
+from unicross.store.cached import Cached
 
 MINUS_WEIGHT = 0.5
 """How much of an unwanted text's vector is taken away from the query's."""
@@ -30,6 +32,9 @@ MIN_LENGTH = 1e-6
 
 FOLDED_PER_HIT = 3
 """Hits that are looked at first for each one that is shown, where some are folded."""
+
+NEAR_AGE_S = 600.0
+"""How long a store's threshold for near-duplicates is taken from its last sample, in seconds."""
 
 OTHERS = 99
 """Other rows of its group that are looked for to stand behind a hit, on average."""
@@ -63,6 +68,9 @@ class Query:
     and what is asked for with `like`, is always compared as a vector."""
     fold: bool = False
     """Whether near-duplicates become one hit, with the others in its `others`."""
+    near: float | None = None
+    """The cosine from which two hits are near-duplicates; by default by how near the store's rows lie to each
+    other (`folding.near_in`)."""
     by: str | None = None
     """A column: all rows with the same value become one hit, such as the pictures of one `item`; those that
     are no hits themselves are in its `others` too."""
@@ -91,6 +99,10 @@ class Query:
             raise QueryError(f"mode must be one of {', '.join(get_args(Mode))}, got {self.mode!r}")
         if self.mode != "vector" and self.words is None:
             raise QueryError(f"mode {self.mode}: there are no words in the query that texts could match")
+        if self.near is not None and not self.fold:
+            raise QueryError("near says from which cosine near-duplicates are folded: ask for fold too")
+        if self.near is not None and not 0 < self.near <= 1:
+            raise QueryError(f"near is a cosine above 0 and up to 1, got {self.near}")
         if not 0 <= self.min_score <= 1:
             raise QueryError(f"min_score is how likely a match is, between 0 and 1, got {self.min_score}")
         if self.min_score and not self.is_by_words:
@@ -133,6 +145,7 @@ class Searcher:
         store.info.check(model.fingerprint(), address=store.address)
         self.model = model
         self.store = store
+        self._near = {kind: Cached(partial(near_in, store, kind), NEAR_AGE_S) for kind in get_args(Kind)}
 
     def find(self, query: Query, *, rerank: Rerank | None = None) -> list[Hit]:
         """What is nearest to a query, best first.
@@ -180,7 +193,8 @@ class Searcher:
             is_all = len(hits) < depth or depth == MAX_DEPTH
             if query.fold and hits:
                 vectors = np.stack([hit.row.vector for hit in hits if hit.row.vector is not None])
-                hits = fold(hits, near_duplicates(vectors))
+                near = self._near[query.kind].get() if query.near is None else query.near
+                hits = fold(hits, near_duplicates(vectors, near))
             if query.by is not None:
                 hits = fold(hits, same_value(hits, query.by))
             if is_all or len(hits) >= wanted or not query.folds:
