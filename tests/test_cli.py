@@ -171,6 +171,7 @@ def test_errors_are_one_line_and_exit_code_1(run, tmp_path, arguments, message, 
         (["evaluate", "x", "--folds", "0"], "--folds"),
         (["search", "store"], "say what to look for"),
         (["search", "store", "a dog", "--weight", ".2"], "--weight is between words and --image"),
+        (["search", "store", "a dog", "--near", ".9"], "--near says from which cosine --fold folds"),
         (["serve", "store", "--port", "99999"], "--port"),
     ],
 )

@@ -43,7 +43,7 @@ FLOORS = (
 WITHIN = {
     "data": (
         {"bombs", "image_source", "places", "preparation", "walk"},
-        {"items"},
+        {"decoding", "items"},
         {"images", "records"},
         {"languages", "turns", "tokens", "views", "pixels", "assembly"},
         {"formats"},
