@@ -13,8 +13,9 @@ from unicross.calibration import Calibration, fit_calibration
 from unicross.errors import CheckpointError, QueryError
 from unicross.evaluation import evaluate_embeddings
 from unicross.model_folder import write_calibration
+from unicross.query import Query
 from unicross.run import calibration_of
-from unicross.search import Query, Searcher
+from unicross.search import Searcher
 from unicross.store import Store, open_store
 from unicross.store.calibrate import calibrate
 from unicross.store.index import index

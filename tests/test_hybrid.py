@@ -11,7 +11,8 @@ from fake_model import INFO, FakeModel, paint
 from unicross.calibration import Calibration
 from unicross.errors import QueryError
 from unicross.fusion import fuse, phrases_of, unquoted
-from unicross.search import Query, Searcher
+from unicross.query import Query
+from unicross.search import Searcher
 from unicross.store import Condition, Hit, Row, make_id, open_store
 from unicross.store.index import index
 

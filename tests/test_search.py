@@ -11,7 +11,8 @@ from PIL import Image
 from fake_model import COLOURS, INFO, FakeModel, gallery, paint
 from unicross.errors import DataError, QueryError, StoreError, UnknownIdError
 from unicross.folding import near_by_spread, near_duplicates
-from unicross.search import Query, Searcher, open_searcher
+from unicross.query import Query
+from unicross.search import Searcher, open_searcher
 from unicross.store import Condition, Hit, Row, StoreInfo, open_store
 from unicross.store.index import index
 

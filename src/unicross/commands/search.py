@@ -61,7 +61,8 @@ def search(
         raise typer.BadParameter("--weight is between words and --image: give both")
     if near is not None and not fold:
         raise typer.BadParameter("--near says from which cosine --fold folds: give both")
-    from unicross.search import Query, open_searcher
+    from unicross.query import Query
+    from unicross.search import open_searcher
     from unicross.store import parse_where
 
     searcher = open_searcher(store, model=model, device=device)

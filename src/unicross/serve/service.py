@@ -21,7 +21,8 @@ from unicross.embed import Encoder
 from unicross.errors import DataError, StoreError
 from unicross.folding import cell
 from unicross.hybrid import Mode
-from unicross.search import OTHERS, Query, Searcher
+from unicross.query import Query
+from unicross.search import OTHERS, Searcher
 from unicross.serve.batching import BatchedEncoder
 from unicross.serve.middleware import Metrics
 from unicross.serve.pictures import PictureError, PictureFiles, Uploads, relative, stored_picture
