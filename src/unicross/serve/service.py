@@ -21,7 +21,8 @@ from unicross.embed import Encoder
 from unicross.errors import DataError, StoreError
 from unicross.folding import cell
 from unicross.hybrid import Mode
-from unicross.search import OTHERS, Query, Searcher
+from unicross.query import Query
+from unicross.search import OTHERS, Searcher
 from unicross.serve.batching import BatchedEncoder
 from unicross.serve.middleware import Metrics
 from unicross.serve.pictures import PictureError, PictureFiles, Uploads, relative, stored_picture
@@ -100,6 +101,7 @@ class SearchParameters(BaseModel):
     weight: float = Field(0.5, ge=0, le=1, description="with words and a picture: the picture's share")
     mode: Mode = Field("vector", description="compare words as a vector, with the words of texts, or both")
     fold: bool = Field(False, description="make one hit of near-duplicates, with the others in it")
+    near: float | None = Field(None, gt=0, le=1, description="with fold: from which cosine")
     by: str = Field("", max_length=64, description="a column: make one hit of rows with the same value")
     min_score: float = Field(0, ge=0, le=1, description="leave out pictures less likely a match than this")
     k: int = Field(24, ge=1, le=200, description="how many")
@@ -220,6 +222,7 @@ class Service:
             weight=parameters.weight,
             mode=parameters.mode,
             fold=parameters.fold,
+            near=parameters.near,
             by=parameters.by or None,
             k=parameters.k + 1,  # one more tells whether there are more
             offset=parameters.offset,
