@@ -143,6 +143,38 @@ def test_embed_then_rebuild(home: Path) -> None:
     assert (Path(hits[0]["path"]).name, hits[0]["caption"]) == ("red.png", "other words")
 
 
+@pytest.mark.parametrize("command", [("embed", "--out"), ("index", "--store")])
+def test_a_table_is_embedded_and_indexed_with_its_columns(home: Path, command: tuple[str, str]) -> None:
+    (home / "photos" / "shop.csv").write_text("image,caption,year\nred.png,a red one,1999\n")
+    name, option = command
+    run(name, "model", "photos/shop.csv", option, "made")
+    if name == "embed":
+        run("store", "rebuild", "made", "store")
+    hits = json.loads(
+        run("search", "store" if name == "embed" else "made", "red", "--where", "year>1990", "--json").stdout
+    )
+    assert [(hit["caption"], hit["year"]) for hit in hits] == [("a red one", 1999)]
+
+
+@pytest.mark.parametrize(
+    ("place", "more", "what"),
+    [
+        ("nowhere.tar", (), "nowhere.tar: no such file or folder: give a folder of pictures, a table"),
+        ("empty", (), "empty: no pictures in it"),
+        ("captions.csv", ("--captions", "captions.csv"), "has its captions in it, .* leave out --captions"),
+        ("photos/red.png", (), "no data found"),
+        ("http://host/x", (), "data are not fetched from web pages"),
+    ],
+)
+@pytest.mark.parametrize("command", [("embed", "--out"), ("index", "--store")])
+def test_what_cannot_be_read_is_a_sentence(
+    home: Path, command: tuple[str, str], place: str, more: tuple[str, ...], what: str
+) -> None:
+    (home / "empty").mkdir()
+    with pytest.raises(DataError, match=what):
+        run(command[0], "model", place, command[1], "made", *more)
+
+
 def test_a_column_called_score_hides_no_score(home: Path) -> None:
     (home / "captions.csv").write_text("image,caption,score\nred.png,a red wall,7\n")
     run("index", "model", "photos", "--store", "s", "--captions", "captions.csv")

@@ -21,8 +21,9 @@ from unicross.data.load import open_source
 from unicross.data.places import home_of
 from unicross.data.walk import walk
 from unicross.embed import Failure
+from unicross.errors import DataError
 from unicross.store.base import RESERVED, Row, make_id
-from unicross.store.catalog import LONGEST_TEXT, Catalog, read_captions
+from unicross.store.catalog import LONGEST_TEXT, Catalog, read_captions, read_catalog
 from unicross.store.filters import Value
 
 ITEM = "item"
@@ -35,18 +36,33 @@ IN_FOLDERS = (".tar", ".parquet", ".arrow")
 """Files that make a folder without pictures a source."""
 
 
-def is_source(place: Path) -> bool:
-    """Whether it is a file, a data set of the hub, or a folder of shards without pictures beside them."""
-    if place.is_file() or home_of(place) != place:
-        return True
+def read_rows(place: Path, captions: Path | None) -> Catalog:
+    """The rows of a folder of pictures, with the texts of a captions file if there is one, or of a source.
+
+    Raises DataError where they cannot be read, and for captions of a source, which says its own.
+    """
+    if not place.exists():
+        raise DataError(f"{place}: no such file or folder: give a folder of pictures, a table, or shards")
+    packed = _is_packed(place)
+    if packed and captions is not None:
+        raise DataError(
+            f"{place} has its captions in it, so {captions} cannot be added: leave out --captions, or give "
+            "the folder of the pictures"
+        )
+    if packed or (captions is None and home_of(place) != place):  # what the hub has says its captions too
+        return _read_source(place)
+    return read_catalog(place, captions)
+
+
+def _is_packed(place: Path) -> bool:
+    """Whether it is a file, or a folder of shards without pictures beside them."""
     if not place.is_dir():
-        return False
+        return place.is_file()
     suffixes = {Path(entry.name).suffix.lower() for entry in walk(place.resolve(), lambda *_: None)}
     return not suffixes & IMAGE_SUFFIXES and bool(suffixes & set(IN_FOLDERS))
 
 
-def read_source(place: Path) -> Catalog:
-    """The rows of a source. Raises DataError where it cannot be read."""
+def _read_source(place: Path) -> Catalog:
     place = place.resolve()
     source = open_source(place)
     loaded = source.items(None, "skip")
