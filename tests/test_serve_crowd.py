@@ -21,7 +21,7 @@ def test_a_wait_is_near_its_turn_and_within_bounds(until_turn_s: float, draw: fl
 
 def settled(answer_s: float, draw: float = 0.0) -> Crowd:
     """At time 0, with 64 who waited for each of many answers of that time."""
-    crowd = Crowd(clock=lambda: 0.0, draw=lambda: draw)
+    crowd = Crowd(64, clock=lambda: 0.0, draw=lambda: draw)
     for _ in range(300):
         crowd.answered(64 * answer_s, 64)
     return crowd
@@ -35,8 +35,15 @@ def test_turns_follow_the_queue_and_the_time_of_an_answer(answer_s: float, first
     assert told == sorted(told)
 
 
+def test_a_lone_client_says_nothing_of_a_crowd() -> None:
+    crowd = settled(0.01)
+    for _ in range(300):
+        crowd.answered(0.5, 1)
+    assert [crowd.turn(64) for _ in range(200)][-1] == 2
+
+
 def test_of_a_crowd_that_obeys_no_second_has_more_than_can_be_answered() -> None:
-    crowd = Crowd(clock=lambda: 0.0, draw=random.Random(0).random)
+    crowd = Crowd(64, clock=lambda: 0.0, draw=random.Random(0).random)
     for _ in range(300):
         crowd.answered(64 / 40, 64)  # 40 answers a second
     told = [crowd.turn(64) for _ in range(436)]
@@ -46,9 +53,9 @@ def test_of_a_crowd_that_obeys_no_second_has_more_than_can_be_answered() -> None
 
 def test_a_turn_that_passed_is_forgotten() -> None:
     now = 0.0
-    crowd = Crowd(clock=lambda: now, draw=lambda: 0.0)
+    crowd = Crowd(64, clock=lambda: now, draw=lambda: 0.0)
     for _ in range(300):
-        crowd.answered(2.0, 20)  # a tenth of a second each
+        crowd.answered(6.0, 60)  # a tenth of a second each
     for _ in range(100):
         crowd.turn(20)
     assert crowd.turn(0) == pytest.approx(12, abs=1)

@@ -14,8 +14,8 @@ from collections.abc import Callable
 
 SHORTEST_S, LONGEST_S = 1, 30
 """Of what `Retry-After` says, in seconds."""
-FIRST_GUESS_S = 0.05
-"""Time for an answer before one was given, in seconds."""
+FIRST_GUESS_S = 0.02
+"""Time for an answer before any was measured, in seconds."""
 WEIGHT = 0.05
 """Of the last answer in the mean time of an answer."""
 SPREAD = 0.25
@@ -35,15 +35,20 @@ class Crowd:
     """
 
     def __init__(
-        self, clock: Callable[[], float] = time.monotonic, draw: Callable[[], float] = random.random
+        self,
+        full: int,
+        clock: Callable[[], float] = time.monotonic,
+        draw: Callable[[], float] = random.random,
     ) -> None:
-        self._clock, self._draw = clock, draw
+        """`full`: so many requests wait where others are refused."""
+        self._full, self._clock, self._draw = full, clock, draw
         self._answer_s = FIRST_GUESS_S
         self._next_turn = 0.0
 
     def answered(self, took_s: float, waiting: int) -> None:
-        """A request was answered before which, itself included, so many waited: each took its share."""
-        self._answer_s += WEIGHT * (took_s / waiting - self._answer_s)
+        """A request was answered that found so many waiting, itself included: each took its share."""
+        if waiting > self._full / 2:  # a few share no forwards, and would promise a crowd longer waits
+            self._answer_s += WEIGHT * (took_s / waiting - self._answer_s)
 
     def turn(self, waiting: int) -> int:
         """What `Retry-After` says to a client that is refused while so many requests wait, in seconds."""

@@ -122,7 +122,7 @@ class Service:
         self.drawing = anyio.CapacityLimiter(os.cpu_count() or 1)  # thumbnails leave room for searches
         self.watching = anyio.CapacityLimiter(1)  # health is told whatever else waits
         self._waiting = self._reading = 0
-        self._crowd = Crowd()
+        self._crowd = Crowd(settings.max_waiting)
         self._facets = Cached(self._count_facets, FACETS_S)
 
     def start(self) -> None:
