@@ -156,12 +156,37 @@ def test_a_table_is_embedded_and_indexed_with_its_columns(home: Path, command: t
     assert [(hit["caption"], hit["year"]) for hit in hits] == [("a red one", 1999)]
 
 
+@pytest.mark.parametrize("command", [("embed", "--out"), ("index", "--store")])
+def test_a_table_says_which_columns_it_has(home: Path, command: tuple[str, str]) -> None:
+    (home / "photos" / "shop.jsonl").write_text(
+        '{"id": "a", "shots": {"front": "red.png", "back": "a/blue.png"}, "en": {"title": "red"}, "price": 7}'
+    )
+    name, option = command
+    place = ("model", "photos/shop.jsonl", option, "made")
+    with pytest.raises(DataError, match="no image and no caption column among id, shots"):
+        run(name, *place)
+    run(name, *place, "data.image=shots", "data.caption=en.title")
+    if name == "embed":
+        run("store", "rebuild", "made", "store")
+    store = open_store("store" if name == "embed" else "made")
+    images = {Path(row.path).name: dict(row.extra) for row in store.scan() if row.kind == "image"}
+    own = {"item": "red.png", "id_": "a", "price": 7}
+    assert images == {"red.png": own, "blue.png": own}
+    said = CliRunner().invoke(app, [name, *place, "photos/other.jsonl"])
+    assert said.exit_code == 2
+    assert "of several files, their folder" in " ".join(said.output.replace("│", " ").split())
+
+
 @pytest.mark.parametrize(
     ("place", "more", "what"),
     [
         ("nowhere.tar", (), "nowhere.tar: no such file or folder: give a folder of pictures, a table"),
         ("empty", (), "empty: no pictures in it"),
-        ("captions.csv", ("--captions", "captions.csv"), "has its captions in it, .* leave out --captions"),
+        (
+            "captions.csv",
+            ("--captions", "captions.csv"),
+            "is read with its own captions, .* leave out --captions",
+        ),
         ("photos/red.png", (), "no data found"),
         ("http://host/x", (), "data are not fetched from web pages"),
     ],

@@ -15,9 +15,10 @@ import pytest
 
 from fake_model import INFO, FakeModel, gallery, paint
 from shard_files import png, write_parquet, write_tar
+from unicross.data.records import BY_NAME, ReadOptions
 from unicross.store import open_store
 from unicross.store.archive import EmbeddingArchive
-from unicross.store.bulk import _Worker, embed_source
+from unicross.store.bulk import _in_shards, _Worker, embed_source
 from unicross.store.index import index
 from unicross.store.sources import read_rows
 
@@ -101,6 +102,29 @@ def test_what_is_indexed_is_embedded_to_the_same_rows(make: Callable[[Path], Pat
     )
 
 
+def test_columns_of_other_names_are_embedded_here_and_by_a_worker(tmp_path: Path) -> None:
+    place = write_parquet(tmp_path / "0.parquet", photo=[png(1), png(2)], title=["one", "two"])
+    options = ReadOptions(images=("photo",), captions=("title",))
+    embed_source(
+        FakeModel(),
+        INFO,
+        place,
+        tmp_path / "out",
+        captions=None,
+        options=options,
+        on_progress=lambda *_: None,
+    )
+    rows = [row for part in EmbeddingArchive(tmp_path / "out").replay() for row in part]
+    assert sorted((row.kind, row.caption) for row in rows) == [
+        *(("image", "one"), ("image", "two")),
+        *(("text", "one"), ("text", "two")),
+    ]
+    assert {image.read() for image in _in_shards(rows, options).values()} == {png(1), png(2)}
+    for image in _in_shards(rows, BY_NAME).values():
+        with pytest.raises(OSError, match="no column of pictures is known"):
+            image.read()
+
+
 @pytest.mark.parametrize("make", [shop, shards, parquet])
 def test_a_worker_finds_the_pictures_where_they_lie(make: Callable[[Path], Path], tmp_path: Path) -> None:
     place = make(tmp_path / "data")
@@ -108,7 +132,9 @@ def test_a_worker_finds_the_pictures_where_they_lie(make: Callable[[Path], Path]
     catalog = read_rows(place, None)
     rows = [*catalog.images.values(), *(catalog.texts or {}).values()]
     EmbeddingArchive(tmp_path / "there").describe(INFO)
-    _Worker(FakeModel, str(tmp_path / "there"), 1)({"row": [json.dumps(asdict(row)) for row in rows]})
+    _Worker(FakeModel, str(tmp_path / "there"), 1, BY_NAME)(
+        {"row": [json.dumps(asdict(row)) for row in rows]}
+    )
     here, there = (
         {row.id: row for part in EmbeddingArchive(tmp_path / name).replay() for row in part}
         for name in ("here", "there")

@@ -10,13 +10,36 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from unicross.data.items import Items
     from unicross.data.load import Survey
+    from unicross.data.records import ReadOptions
 
 READING_KEYS = tuple(
     f"data.{key}=" for key in ("image", "caption", "split_column", "item", "language", "encoding")
 )
 """Overrides that say how data are read."""
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...", help="How it is read: data.caption=COLUMN data.encoding=cp1252 ..."
+    ),
+]
+
+
+def reading_options(overrides: Sequence[str]) -> ReadOptions:
+    """What overrides say of how data are read. Raises BadParameter for others, RecipeError for values."""
+    from unicross.data.load import read_options
+    from unicross.recipe import load_recipe
+
+    for text in overrides:
+        if not text.startswith(READING_KEYS):
+            raise typer.BadParameter(
+                f"{text!r} says nothing of how data are read: give {', '.join(READING_KEYS)}; of several "
+                "files, their folder"
+            )
+    return read_options(load_recipe("clip", ["data.root=x", *overrides]).data)
 
 
 def data(
@@ -26,12 +49,7 @@ def data(
             help="What `data.root` would be: a folder or a captions file. With --suspects, a run."
         ),
     ],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[KEY=VALUE]...", help="How it is read: data.caption=COLUMN data.encoding=cp1252 ..."
-        ),
-    ] = None,
+    overrides: Overrides = None,
     format: Annotated[
         str | None, typer.Option(help="What `data.format` would be; else it is detected.")
     ] = None,
@@ -60,17 +78,12 @@ def data(
     """
     from unicross.commands.hygiene import check_survey, show_suspects
     from unicross.data.formats import FORMATS
-    from unicross.data.load import read_options, survey
+    from unicross.data.load import survey
     from unicross.data.records import describe
-    from unicross.recipe import load_recipe
 
     if format is not None and format not in FORMATS:
         raise typer.BadParameter(f"--format is one of {', '.join(FORMATS)}")
-    for text in overrides or ():
-        if not text.startswith(READING_KEYS):
-            raise typer.BadParameter(
-                f"{text!r} says nothing of how data are read: give {', '.join(READING_KEYS)}"
-            )
+    options = reading_options(overrides or ())
     if not check and (model or write or (html and not suspects)):
         raise typer.BadParameter("--model, --write and --html say how to --check: give that as well")
     if suspects:
@@ -80,8 +93,7 @@ def data(
             )
         show_suspects(Path(root), html or Path("suspects.html"))
         return
-    recipe = load_recipe("clip", ["data.root=x", *(overrides or ())])
-    found = survey(root, format=format, options=read_options(recipe.data))
+    found = survey(root, format=format, options=options)
     figures = {name: _figures(items) for name, items in found.splits.items()}
     problems = [problem for problem in found.problems if problem.stops]
     unread = [f"{problem.where}: {problem.what}" for problem in found.problems if not problem.stops]

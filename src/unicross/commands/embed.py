@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from unicross.commands.complete import runs
+from unicross.commands.data import Overrides, reading_options
 
 
 class Engine(StrEnum):
@@ -31,6 +32,7 @@ def embed(
         str, typer.Argument(help="A folder of pictures, or a table, shards, Parquet, hf://NAME, s3://...")
     ],
     out: Annotated[Path, typer.Option(help="The folder for the Parquet files.")],
+    overrides: Overrides = None,
     captions: Annotated[
         Path | None, typer.Option(help="Texts to add: .csv, .tsv, .jsonl, or .txt (docs/guides/search.md).")
     ] = None,
@@ -54,6 +56,7 @@ def embed(
     from unicross.store import StoreInfo
     from unicross.store.bulk import embed_source, embed_source_ray
 
+    options = reading_options(overrides or ())
     place = local_copy(folder)
     model = TwoTower.load(checkpoint, device)
     print_preparation(model)
@@ -68,12 +71,15 @@ def embed(
                 place,
                 out,
                 captions=captions,
+                options=options,
                 on_progress=on_progress,
                 workers=workers,
                 gpus_per_worker=gpus,
             )
         else:
-            report = embed_source(model, info, place, out, captions=captions, on_progress=on_progress)
+            report = embed_source(
+                model, info, place, out, captions=captions, options=options, on_progress=on_progress
+            )
     if json:
         typer.echo(json_module.dumps(asdict(report), indent=2, ensure_ascii=False))
     else:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unicross.commands.complete import runs
+from unicross.commands.data import Overrides, reading_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,6 +42,7 @@ def index(
             help="The store, there or to be: a folder, http://host:port/collection or FILE.db/collection."
         ),
     ],
+    overrides: Overrides = None,
     captions: Annotated[
         Path | None, typer.Option(help="Texts to add: .csv, .tsv, .jsonl, or .txt (docs/guides/search.md).")
     ] = None,
@@ -85,6 +87,7 @@ def index(
     from unicross.store.calibrate import calibrate
     from unicross.store.index import index as run
 
+    options = reading_options(overrides or ())
     place = local_copy(folder)
     tower = TwoTower.load(checkpoint, device)
     print_preparation(tower)
@@ -100,6 +103,7 @@ def index(
                 local_copy(folder) if watch else place,
                 target,
                 captions=captions,
+                options=options,
                 prune=prune,
                 moved_from=moved_from,
                 archive=embeddings,

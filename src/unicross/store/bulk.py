@@ -18,6 +18,7 @@ from typing import Any
 
 from unicross.data.image_source import ImageSource
 from unicross.data.lookup import picture_in, shard_of
+from unicross.data.records import BY_NAME, ReadOptions
 from unicross.embed import Encoder, Failure
 from unicross.errors import StoreError
 from unicross.prefetch import OnProgress
@@ -40,13 +41,14 @@ def embed_source(
     *,
     captions: Path | None,
     on_progress: OnProgress,
+    options: ReadOptions = BY_NAME,
 ) -> IndexReport:
     """Embed what is new or changed in a folder or a source into the archive `out`.
 
     Raises DataError, StoreError.
     """
     archive = EmbeddingArchive(out)
-    catalog, changes, report = _prepare(archive, info, place, captions)
+    catalog, changes, report = _prepare(archive, info, place, captions, options)
     total = len(changes.to_embed)
     for start in range(0, total, CHUNK):
 
@@ -69,6 +71,7 @@ def embed_source_ray(
     *,
     captions: Path | None,
     on_progress: OnProgress,
+    options: ReadOptions = BY_NAME,
     workers: int = 2,
     gpus_per_worker: float = 0,
 ) -> IndexReport:
@@ -82,7 +85,7 @@ def embed_source_ray(
         raise StoreError("embedding over Ray needs ray: pip install 'unicross[ray]'") from error
 
     archive = EmbeddingArchive(out)
-    _, changes, report = _prepare(archive, info, place, captions)
+    _, changes, report = _prepare(archive, info, place, captions, options)
     total = len(changes.to_embed)
     if not total:
         return report
@@ -99,7 +102,7 @@ def embed_source_ray(
         )
         counts = rows.map_batches(
             _Worker,
-            fn_constructor_args=(load, str(out.resolve()), archive.run),
+            fn_constructor_args=(load, str(out.resolve()), archive.run, options),
             batch_size=block_size,
             concurrency=workers,
             num_gpus=gpus_per_worker,
@@ -117,31 +120,32 @@ def embed_source_ray(
 class _Worker:
     """Lives in a process of a node: holds the model, writes parts, answers with counts only."""
 
-    def __init__(self, load: Load, out: str, run: int) -> None:
+    def __init__(self, load: Load, out: str, run: int, options: ReadOptions) -> None:
         self._model = load()
         self._archive = EmbeddingArchive(Path(out), run)
+        self._options = options
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         to_embed = [Row(**json.loads(row)) for row in batch["row"]]
-        rows, failures = embed_rows(self._model, to_embed, pictures=_in_shards(to_embed))
+        rows, failures = embed_rows(self._model, to_embed, pictures=_in_shards(to_embed, self._options))
         self._archive.append(rows)
         return {"added": [len(rows)], "failed": [[asdict(failure) for failure in failures]]}
 
 
-def _in_shards(rows: Iterable[Row]) -> dict[str, ImageSource]:
+def _in_shards(rows: Iterable[Row], options: ReadOptions) -> dict[str, ImageSource]:
     """By path, the pictures of rows that are no files of their own; found again, as they stay on their
     node."""
     paths = [row.path for row in rows if row.kind == "image"]
     shards = {path: shard for path in paths if (shard := shard_of(path)) is not None}
-    pictures = {path: picture_in(shard, path) for path, shard in shards.items()}
+    pictures = {path: picture_in(shard, path, options) for path, shard in shards.items()}
     return {path: picture for path, picture in pictures.items() if picture is not None}
 
 
 def _prepare(
-    archive: EmbeddingArchive, info: StoreInfo, place: Path, captions: Path | None
+    archive: EmbeddingArchive, info: StoreInfo, place: Path, captions: Path | None, options: ReadOptions
 ) -> tuple[Catalog, Changes, IndexReport]:
     """Compare a place with the archive; note in it whose embeddings these are, and what needs no model."""
-    catalog = read_rows(place, captions)
+    catalog = read_rows(place, captions, options)
     archive.describe(info.model_copy(update={"roots": (catalog.root,)}))
     problems, _ = archive.mend()
     stored = {row.id: row for rows in archive.replay(vectors=False) for row in rows}

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from unicross.data.image_source import ImageSource
+from unicross.data.records import BY_NAME, ReadOptions
 from unicross.embed import Encoder, Failure, embed_images, finite
 from unicross.errors import DataError, StoreError
 from unicross.prefetch import OnProgress
@@ -61,6 +62,7 @@ def index(
     store: Store,
     *,
     captions: Path | None = None,
+    options: ReadOptions = BY_NAME,
     prune: bool = False,
     moved_from: Path | None = None,
     archive: EmbeddingArchive | None = None,
@@ -69,6 +71,7 @@ def index(
     """Embed what is new or changed under `folder` into `store`.
 
     `folder` may also be what one can train on (a table, shards, Parquet ...): see `sources.py`.
+    `options` says what the names of its columns do not.
     `captions` adds texts and user columns (see `catalog.py`). `prune` removes pictures of this folder that
     are gone, and texts that the captions file has no more. Pictures moved here, from `moved_from` or
     from wherever (see `moved.py`), keep their vectors. `archive` takes the embeddings as Parquet as well, and
@@ -77,7 +80,7 @@ def index(
     model filled.
     """
     store.info.check(model.fingerprint(), address=store.address)
-    catalog = read_rows(folder, captions)
+    catalog = read_rows(folder, captions, options)
     store.remember(roots=[catalog.root])
     mended = Mended(0, [])
     if archive is not None:

@@ -19,6 +19,7 @@ from unicross.data.images import IMAGE_SUFFIXES
 from unicross.data.items import CaptionKind
 from unicross.data.load import open_source
 from unicross.data.places import home_of
+from unicross.data.records import BY_NAME, ReadOptions
 from unicross.data.walk import walk
 from unicross.embed import Failure
 from unicross.errors import DataError
@@ -36,21 +37,22 @@ IN_FOLDERS = (".tar", ".parquet", ".arrow")
 """Files that make a folder without pictures a source."""
 
 
-def read_rows(place: Path, captions: Path | None) -> Catalog:
+def read_rows(place: Path, captions: Path | None, options: ReadOptions = BY_NAME) -> Catalog:
     """The rows of a folder of pictures, with the texts of a captions file if there is one, or of a source.
 
-    Raises DataError where they cannot be read, and for captions of a source, which says its own.
+    With `options` a folder is read as a source, too. Raises DataError where they cannot be read, and for
+    captions of a source, which says its own.
     """
     if not place.exists():
         raise DataError(f"{place}: no such file or folder: give a folder of pictures, a table, or shards")
-    packed = _is_packed(place)
+    packed = options != BY_NAME or _is_packed(place)
     if packed and captions is not None:
         raise DataError(
-            f"{place} has its captions in it, so {captions} cannot be added: leave out --captions, or give "
-            "the folder of the pictures"
+            f"{place} is read with its own captions, so {captions} cannot be added: leave out --captions, or "
+            "give the folder of the pictures and nothing of how it is read"
         )
     if packed or (captions is None and home_of(place) != place):  # what the hub has says its captions too
-        return _read_source(place)
+        return _read_source(place, options)
     return read_catalog(place, captions)
 
 
@@ -62,13 +64,14 @@ def _is_packed(place: Path) -> bool:
     return not suffixes & IMAGE_SUFFIXES and bool(suffixes & set(IN_FOLDERS))
 
 
-def _read_source(place: Path) -> Catalog:
+def _read_source(place: Path, options: ReadOptions) -> Catalog:
     place = place.resolve()
-    source = open_source(place)
+    source = open_source(place, options=options)
     loaded = source.items(None, "skip")
     is_table = source.format == "table" and place.is_file() and place.suffix.lower() != ".json"
     grouped = bool((loaded.items.image_counts > 1).any()) or bool(loaded.items.kinds)
-    extra = _columns(place, RESERVED | ({ITEM, FIELD} if grouped else set())) if is_table else {}
+    reserved = RESERVED | ({ITEM, FIELD} if grouped else set())
+    extra = _columns(place, reserved, options) if is_table else {}
     images: dict[str, Row] = {}
     texts: dict[str, Row] = {}
     pictures: dict[str, ImageSource] = {}
@@ -113,11 +116,11 @@ def _place(image: ImageSource) -> tuple[str, Path]:
     return f"{shard}/{image.name[len(f'{shard}: ') :]}", shard
 
 
-def _columns(table: Path, reserved: frozenset[str]) -> dict[str, dict[str, Value]]:
+def _columns(table: Path, reserved: frozenset[str], options: ReadOptions) -> dict[str, dict[str, Value]]:
     """User columns by the path of the picture."""
     folders = image_folders(table.parent)
     columns: dict[str, dict[str, Value]] = {}
-    for caption in read_captions(table, skip_bad=True, reserved=reserved):
+    for caption in read_captions(table, skip_bad=True, reserved=reserved, options=options):
         if caption.image and caption.extra:
             path = str(find_image(caption.image, folders).absolute())
             columns.setdefault(path, {}).update(caption.extra)
