@@ -89,7 +89,7 @@ def test_a_store_is_not_copied_to_itself(home: Path) -> None:
 def test_unreadable_files_are_listed(home: Path) -> None:
     (home / "photos" / "bad.png").write_bytes(b"no picture")
     said = run("index", "model", "photos", "--store", "s")
-    assert "1 picture could not be used" in said.stderr
+    assert "1 not taken:" in said.stderr
     assert "bad.png: not an image" in said.stderr
 
 

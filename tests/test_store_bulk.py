@@ -20,7 +20,7 @@ from unicross.store import open_store
 from unicross.store.archive import EmbeddingArchive
 from unicross.store.bulk import _in_shards, _Worker, embed_source
 from unicross.store.index import index
-from unicross.store.sources import read_rows
+from unicross.store.sources import Reading, read_rows
 
 RUN = """
 import json, sys
@@ -111,7 +111,7 @@ def test_columns_of_other_names_are_embedded_here_and_by_a_worker(tmp_path: Path
         place,
         tmp_path / "out",
         captions=None,
-        options=options,
+        reading=Reading(options=options),
         on_progress=lambda *_: None,
     )
     rows = [row for part in EmbeddingArchive(tmp_path / "out").replay() for row in part]

@@ -12,9 +12,9 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from unicross.config import DataConfig
     from unicross.data.items import Items
     from unicross.data.load import Survey
-    from unicross.data.records import ReadOptions
 
 READING_KEYS = tuple(
     f"data.{key}=" for key in ("image", "caption", "split_column", "item", "language", "encoding")
@@ -28,18 +28,17 @@ Overrides = Annotated[
 ]
 
 
-def reading_options(overrides: Sequence[str]) -> ReadOptions:
+def reading_config(overrides: Sequence[str], keys: Sequence[str] = READING_KEYS) -> DataConfig:
     """What overrides say of how data are read. Raises BadParameter for others, RecipeError for values."""
-    from unicross.data.load import read_options
     from unicross.recipe import load_recipe
 
     for text in overrides:
-        if not text.startswith(READING_KEYS):
+        if not text.startswith(tuple(keys)):
             raise typer.BadParameter(
-                f"{text!r} says nothing of how data are read: give {', '.join(READING_KEYS)}; of several "
+                f"{text!r} says nothing of how data are read: give {', '.join(keys)}; of several "
                 "files, their folder"
             )
-    return read_options(load_recipe("clip", ["data.root=x", *overrides]).data)
+    return load_recipe("clip", ["data.root=x", *overrides]).data
 
 
 def data(
@@ -78,12 +77,12 @@ def data(
     """
     from unicross.commands.hygiene import check_survey, show_suspects
     from unicross.data.formats import FORMATS
-    from unicross.data.load import survey
+    from unicross.data.load import read_options, survey
     from unicross.data.records import describe
 
     if format is not None and format not in FORMATS:
         raise typer.BadParameter(f"--format is one of {', '.join(FORMATS)}")
-    options = reading_options(overrides or ())
+    options = read_options(reading_config(overrides or ()))
     if not check and (model or write or (html and not suspects)):
         raise typer.BadParameter("--model, --write and --html say how to --check: give that as well")
     if suspects:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from unicross.commands.complete import runs
-from unicross.commands.data import Overrides, reading_options
+from unicross.commands.data import READING_KEYS, Overrides, reading_config
 
 
 class Engine(StrEnum):
@@ -49,14 +49,17 @@ def embed(
     """
     from unicross.commands.index import print_archive, print_failures, print_preparation
     from unicross.commands.show import Bars
+    from unicross.data.load import read_options
     from unicross.data.places import local_copy
     from unicross.errors import DataError
     from unicross.model import TwoTower
     from unicross.model_folder import model_address
     from unicross.store import StoreInfo
     from unicross.store.bulk import embed_source, embed_source_ray
+    from unicross.store.sources import Reading
 
-    options = reading_options(overrides or ())
+    said = reading_config(overrides or (), ("data.format=", *READING_KEYS))
+    reading = Reading(said.format, read_options(said))
     place = local_copy(folder)
     model = TwoTower.load(checkpoint, device)
     print_preparation(model)
@@ -71,14 +74,14 @@ def embed(
                 place,
                 out,
                 captions=captions,
-                options=options,
+                reading=reading,
                 on_progress=on_progress,
                 workers=workers,
                 gpus_per_worker=gpus,
             )
         else:
             report = embed_source(
-                model, info, place, out, captions=captions, options=options, on_progress=on_progress
+                model, info, place, out, captions=captions, reading=reading, on_progress=on_progress
             )
     if json:
         typer.echo(json_module.dumps(asdict(report), indent=2, ensure_ascii=False))

@@ -18,7 +18,7 @@ from typing import Any
 
 from unicross.data.image_source import ImageSource
 from unicross.data.lookup import picture_in, shard_of
-from unicross.data.records import BY_NAME, ReadOptions
+from unicross.data.records import ReadOptions
 from unicross.embed import Encoder, Failure
 from unicross.errors import StoreError
 from unicross.prefetch import OnProgress
@@ -27,7 +27,7 @@ from unicross.store.base import Row, StoreInfo
 from unicross.store.catalog import Catalog
 from unicross.store.changes import Changes, find_changes
 from unicross.store.index import IndexReport, embed_rows
-from unicross.store.sources import read_rows
+from unicross.store.sources import AS_FOUND, Reading, read_rows
 
 Load = Callable[[], Encoder]
 """Makes the model; called once in every Ray worker, so it must be importable there."""
@@ -41,14 +41,14 @@ def embed_source(
     *,
     captions: Path | None,
     on_progress: OnProgress,
-    options: ReadOptions = BY_NAME,
+    reading: Reading = AS_FOUND,
 ) -> IndexReport:
     """Embed what is new or changed in a folder or a source into the archive `out`.
 
     Raises DataError, StoreError.
     """
     archive = EmbeddingArchive(out)
-    catalog, changes, report = _prepare(archive, info, place, captions, options)
+    catalog, changes, report = _prepare(archive, info, place, captions, reading)
     total = len(changes.to_embed)
     for start in range(0, total, CHUNK):
 
@@ -71,7 +71,7 @@ def embed_source_ray(
     *,
     captions: Path | None,
     on_progress: OnProgress,
-    options: ReadOptions = BY_NAME,
+    reading: Reading = AS_FOUND,
     workers: int = 2,
     gpus_per_worker: float = 0,
 ) -> IndexReport:
@@ -85,7 +85,7 @@ def embed_source_ray(
         raise StoreError("embedding over Ray needs ray: pip install 'unicross[ray]'") from error
 
     archive = EmbeddingArchive(out)
-    _, changes, report = _prepare(archive, info, place, captions, options)
+    _, changes, report = _prepare(archive, info, place, captions, reading)
     total = len(changes.to_embed)
     if not total:
         return report
@@ -102,7 +102,7 @@ def embed_source_ray(
         )
         counts = rows.map_batches(
             _Worker,
-            fn_constructor_args=(load, str(out.resolve()), archive.run, options),
+            fn_constructor_args=(load, str(out.resolve()), archive.run, reading.options),
             batch_size=block_size,
             concurrency=workers,
             num_gpus=gpus_per_worker,
@@ -142,10 +142,10 @@ def _in_shards(rows: Iterable[Row], options: ReadOptions) -> dict[str, ImageSour
 
 
 def _prepare(
-    archive: EmbeddingArchive, info: StoreInfo, place: Path, captions: Path | None, options: ReadOptions
+    archive: EmbeddingArchive, info: StoreInfo, place: Path, captions: Path | None, reading: Reading
 ) -> tuple[Catalog, Changes, IndexReport]:
     """Compare a place with the archive; note in it whose embeddings these are, and what needs no model."""
-    catalog = read_rows(place, captions, options)
+    catalog = read_rows(place, captions, reading)
     archive.describe(info.model_copy(update={"roots": (catalog.root,)}))
     problems, _ = archive.mend()
     stored = {row.id: row for rows in archive.replay(vectors=False) for row in rows}

@@ -13,7 +13,6 @@ from pathlib import Path
 from types import MappingProxyType
 
 from unicross.data.image_source import ImageSource
-from unicross.data.records import BY_NAME, ReadOptions
 from unicross.embed import Encoder, Failure, embed_images, finite
 from unicross.errors import DataError, StoreError
 from unicross.prefetch import OnProgress
@@ -24,7 +23,7 @@ from unicross.store.changes import find_changes
 from unicross.store.contents import Digested, copy_vectors, digests_of, find_known, source_of
 from unicross.store.gaps import Mended, fill_gaps
 from unicross.store.moved import find_moved, find_renamed, move_rows
-from unicross.store.sources import read_rows
+from unicross.store.sources import AS_FOUND, Reading, read_rows
 
 
 def _silent(done: int, total: int, /) -> None:
@@ -62,7 +61,7 @@ def index(
     store: Store,
     *,
     captions: Path | None = None,
-    options: ReadOptions = BY_NAME,
+    reading: Reading = AS_FOUND,
     prune: bool = False,
     moved_from: Path | None = None,
     archive: EmbeddingArchive | None = None,
@@ -71,7 +70,7 @@ def index(
     """Embed what is new or changed under `folder` into `store`.
 
     `folder` may also be what one can train on (a table, shards, Parquet ...): see `sources.py`.
-    `options` says what the names of its columns do not.
+    `reading` says of which format it is, and which columns it has.
     `captions` adds texts and user columns (see `catalog.py`). `prune` removes pictures of this folder that
     are gone, and texts that the captions file has no more. Pictures moved here, from `moved_from` or
     from wherever (see `moved.py`), keep their vectors. `archive` takes the embeddings as Parquet as well, and
@@ -80,7 +79,7 @@ def index(
     model filled.
     """
     store.info.check(model.fingerprint(), address=store.address)
-    catalog = read_rows(folder, captions, options)
+    catalog = read_rows(folder, captions, reading)
     store.remember(roots=[catalog.root])
     mended = Mended(0, [])
     if archive is not None:

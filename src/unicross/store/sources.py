@@ -9,9 +9,13 @@ column `item` or `field` is called `item_` or `field_` then.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+from unicross.data.formats import FORMATS, find_sources
+from unicross.data.formats.folder import TEXT_SUFFIXES
 from unicross.data.formats.rows import find_image, image_folders
 from unicross.data.formats.shards import ShardImage
 from unicross.data.image_source import ImageFile, ImageSource
@@ -37,23 +41,52 @@ IN_FOLDERS = (".tar", ".parquet", ".arrow")
 """Files that make a folder without pictures a source."""
 
 
-def read_rows(place: Path, captions: Path | None, options: ReadOptions = BY_NAME) -> Catalog:
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a place is read, where a user says it: its format, a name in `FORMATS`, and its columns."""
+
+    format: str | None = None
+    options: ReadOptions = BY_NAME
+
+
+AS_FOUND = Reading()
+
+
+def read_rows(place: Path, captions: Path | None, reading: Reading = AS_FOUND) -> Catalog:
     """The rows of a folder of pictures, with the texts of a captions file if there is one, or of a source.
 
-    With `options` a folder is read as a source, too. Raises DataError where they cannot be read, and for
-    captions of a source, which says its own.
+    With `reading` a folder is read as a source, too. Without it, captions that lie in a folder of pictures
+    are not taken but listed. Raises DataError where they cannot be read, and for captions of a source, which
+    says its own.
     """
     if not place.exists():
         raise DataError(f"{place}: no such file or folder: give a folder of pictures, a table, or shards")
-    packed = options != BY_NAME or _is_packed(place)
+    packed = reading != AS_FOUND or _is_packed(place)
     if packed and captions is not None:
         raise DataError(
             f"{place} is read with its own captions, so {captions} cannot be added: leave out --captions, or "
             "give the folder of the pictures and nothing of how it is read"
         )
     if packed or (captions is None and home_of(place) != place):  # what the hub has says its captions too
-        return _read_source(place, options)
-    return read_catalog(place, captions)
+        return _read_source(place, reading)
+    catalog = read_catalog(place, captions)
+    left = _captions_left(place, catalog.images.values()) if captions is None else []
+    return replace(catalog, failures=(*catalog.failures, *left))
+
+
+def _captions_left(folder: Path, pictures: Iterable[Row]) -> list[Failure]:
+    """Captions in a folder that stay where they are, as only its pictures are taken."""
+    sources = [(name, path) for name, path in find_sources(folder) if not FORMATS[name].any_folder]
+    if not sources:
+        stems = {Path(row.path).stem for row in pictures}
+        files = (Path(entry.path) for entry in walk(folder.resolve(), lambda *_: None))
+        texts = (file for file in files if file.suffix.lower() in TEXT_SUFFIXES)
+        beside = next((text for text in texts if {text.stem, Path(text.stem).stem} & stems), None)
+        sources = [("folder", beside)] if beside is not None else []
+    return [
+        Failure(str(path), f"captions that are not taken: add data.format={name} to have them")
+        for name, path in sources
+    ]
 
 
 def _is_packed(place: Path) -> bool:
@@ -64,14 +97,14 @@ def _is_packed(place: Path) -> bool:
     return not suffixes & IMAGE_SUFFIXES and bool(suffixes & set(IN_FOLDERS))
 
 
-def _read_source(place: Path, options: ReadOptions) -> Catalog:
+def _read_source(place: Path, reading: Reading) -> Catalog:
     place = place.resolve()
-    source = open_source(place, options=options)
+    source = open_source(place, reading.format, reading.options)
     loaded = source.items(None, "skip")
     is_table = source.format == "table" and place.is_file() and place.suffix.lower() != ".json"
     grouped = bool((loaded.items.image_counts > 1).any()) or bool(loaded.items.kinds)
     reserved = RESERVED | ({ITEM, FIELD} if grouped else set())
-    extra = _columns(place, reserved, options) if is_table else {}
+    extra = _columns(place, reserved, reading.options) if is_table else {}
     images: dict[str, Row] = {}
     texts: dict[str, Row] = {}
     pictures: dict[str, ImageSource] = {}
