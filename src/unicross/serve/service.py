@@ -24,6 +24,7 @@ from unicross.hybrid import Mode
 from unicross.query import Query
 from unicross.search import OTHERS, Searcher
 from unicross.serve.batching import BatchedEncoder
+from unicross.serve.crowd import Crowd
 from unicross.serve.middleware import Metrics
 from unicross.serve.pictures import PictureError, PictureFiles, Uploads, relative, stored_picture
 from unicross.store import Condition, Hit, Kind, Row, Store, Where, make_id, parse_where
@@ -123,6 +124,7 @@ class Service:
         self.drawing = anyio.CapacityLimiter(os.cpu_count() or 1)  # thumbnails leave room for searches
         self.watching = anyio.CapacityLimiter(1)  # health is told whatever else waits
         self._waiting = self._reading = 0
+        self._crowd = Crowd(settings.max_waiting)
         self._facets = Cached(self._count_facets, FACETS_S)
 
     def start(self) -> None:
@@ -140,6 +142,7 @@ class Service:
         if limiter is not self.watching:
             self.shed()
         self._waiting += 1
+        started, waiting = time.perf_counter(), self._waiting
         try:
             async with asyncio.timeout(self.settings.timeout_s):
                 return await anyio.to_thread.run_sync(
@@ -149,6 +152,12 @@ class Service:
             raise HTTPException(503, "this took too long: try again, or ask for less") from None
         finally:
             self._waiting -= 1
+            if limiter is not self.watching:
+                self._crowd.answered(time.perf_counter() - started, waiting)
+
+    def retry_after(self) -> int:
+        """When a client that is refused now may come back, in seconds; each has a turn of its own."""
+        return self._crowd.turn(self._waiting)
 
     def shed(self) -> None:
         """Raise HTTPException where too many requests wait already."""
