@@ -4,7 +4,8 @@
 
 200 pictures of dev get four copies each: compressed again, made smaller (60 %), cut by 2 % and by 10 % at
 each border. Dev with all copies is the store, and the first caption of each of the 200 asks for it. The first
-100 hits are folded as a search folds them. For each threshold: the copies of each kind that are as near to
+100 hits are folded as a search folds them. For each threshold, the store's own (`near_by_spread`) among them:
+the copies of each kind that are as near to
 their original; of the copies among the hits, those that are in one hit with another of their picture
 (recall); of the hits that stand behind others, those of the same picture (precision). Then the pairs of
 different pictures in dev that are as near, and the nearest of them by name, to be looked at.
@@ -24,7 +25,7 @@ from embeddings import Embedded, embed_split
 from experiments import keep
 from hygiene import plant_picture
 from unicross.embed import Vectors
-from unicross.folding import near_duplicates
+from unicross.folding import near_by_spread, near_duplicates
 from unicross.hybrid import CANDIDATES
 from unicross.model import TwoTower
 
@@ -53,13 +54,20 @@ def main() -> None:
     for pair in np.argsort(-different)[:PRINTED]:
         one, other = (Path(dev.pictures[of[pair]]).name for of in (first, second))
         print(f"{different[pair]:.3f}  {one}  {other}")
+    own = near_by_spread(np.concatenate([dev.images, *copies.values()]))
+    print(f"mean cosine of two pictures {different.mean():.3f}; the store's own threshold {own:.4f}")
     figures = []
-    for near in THRESHOLDS:
+    for near in sorted((own, *THRESHOLDS)):
         by_way = {
-            way: float((np.sum(own * dev.images[chosen], 1) >= near).mean()) for way, own in copies.items()
+            way: float((np.sum(made * dev.images[chosen], 1) >= near).mean()) for way, made in copies.items()
         }
         pairs = int((different >= near).sum())
-        figures.append({"near": near} | by_way | folded(dev, chosen, copies, near) | {"different": pairs})
+        figures.append(
+            {"near": near, "own": near == own}
+            | by_way
+            | folded(dev, chosen, copies, near)
+            | {"different": pairs}
+        )
         print({key: round(value, 3) for key, value in figures[-1].items()})
     if arguments.keep:
         keep(arguments.keep, rows=figures)

@@ -29,7 +29,8 @@ from unicross.embed import Encoder, embed_images
 from unicross.fusion import unquoted
 from unicross.hybrid import Mode
 from unicross.model import TwoTower
-from unicross.search import Query, Searcher
+from unicross.query import Query
+from unicross.search import Searcher
 from unicross.store import Row, StoreInfo, make_id, open_store
 
 AT = (1, 5, 10)

@@ -1,13 +1,14 @@
 """A server with more clients than it can serve: how long those accepted wait, and how soon the others are
 told.
 
-    python benchmarks/overload.py CHECKPOINT [--rows 10000] [--clients 1,16,100,500] [--seconds 10] [--keep
+    python benchmarks/overload.py CHECKPOINT [--rows 10000] [--clients 1,16,100,500] [--seconds 60] [--keep
     NAME]
 
 Every client asks for words, one question after another, each over a connection of its own; one that is shed
 waits for as long as `Retry-After` says. The server runs in a process of its own, on the same machine.
 Columns: questions answered a second; p50 and p99 of those answered and of those shed, in milliseconds; the
-share of questions that were shed; what else was answered, by status, of which there should be nothing.
+share of questions that were shed; p50 and p99 of what `Retry-After` said, in seconds; what else was answered,
+by status, of which there should be nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import multiprocessing
+import re
 import socket
 import tempfile
 import time
@@ -65,15 +67,18 @@ def fill(checkpoint: str, home: str, rows: int) -> None:
     store.close()
 
 
-async def ask(port: int, words: str) -> tuple[int, float]:
-    """The status of an answer and the time until all of it was there, in seconds."""
+async def ask(port: int, words: str) -> tuple[int, float, float]:
+    """The status of an answer, the time until all of it was there, and what `Retry-After` says, in
+    seconds."""
     started = time.perf_counter()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     target = f"/search?q={urllib.parse.quote(words)}"
     writer.write(f"GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
     answer = await reader.read()
     writer.close()
-    return int(answer.split()[1]), time.perf_counter() - started
+    took = time.perf_counter() - started
+    wait = re.search(rb"(?im)^retry-after: (\d+)\r$", answer)
+    return int(answer.split()[1]), took, float(wait[1]) if wait else 0.0
 
 
 async def crowd(port: int, clients: int, seconds: float) -> dict[str, Any]:
@@ -81,18 +86,22 @@ async def crowd(port: int, clients: int, seconds: float) -> dict[str, Any]:
     end = time.perf_counter() + seconds
     times: dict[int, list[float]] = {200: [], 503: []}
     others: Counter[int] = Counter()
+    waits: list[float] = []
 
     async def client(number: int) -> None:
         turn = number
         while time.perf_counter() < end:
-            status, took = await ask(port, WORDS[turn % len(WORDS)])
+            status, took, wait = await ask(port, WORDS[turn % len(WORDS)])
             turn += 1
             if status in times:
                 times[status].append(took)
             else:
                 others[status] += 1
             if status == 503:
-                await asyncio.sleep(1)
+                waits.append(wait)
+                if time.perf_counter() + wait >= end:
+                    return
+                await asyncio.sleep(wait)
 
     started = time.perf_counter()
     await asyncio.gather(*(client(number) for number in range(clients)))
@@ -104,6 +113,7 @@ async def crowd(port: int, clients: int, seconds: float) -> dict[str, Any]:
         **{f"answered_p{p}_ms": 1e3 * float(np.percentile(answered or [np.nan], p)) for p in (50, 99)},
         **{f"shed_p{p}_ms": 1e3 * float(np.percentile(shed or [np.nan], p)) for p in (50, 99)},
         "shed": len(shed) / max(1, len(answered) + len(shed)),
+        **{f"told_p{p}_s": float(np.percentile(waits or [np.nan], p)) for p in (50, 99)},
         "others": dict(others),
     }
 
@@ -115,7 +125,7 @@ def main() -> None:
     parser.add_argument("checkpoint")
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--clients", default="1,16,100,500")
-    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--keep", help="keep the figures in experiments/benchmarks.json")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="unicross-bench-") as home, socket.socket() as probe:

@@ -34,9 +34,10 @@ import experiments
 from experiments import METRICS, RECALLS, Row
 from unicross.compare.intervals import Difference, compared_metrics, paired_difference, per_item
 from unicross.compare.table import difference_text
+from unicross.events import Event
 from unicross.model_folder import RECIPE
 from unicross.result import Result
-from unicross.run import Event, RunFolder
+from unicross.run import RunFolder
 
 FloatArray = NDArray[np.float64]
 BOUNDS = re.compile(r"\[[+-]\d+\.\d, [+-]\d+\.\d\]")

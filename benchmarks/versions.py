@@ -137,7 +137,7 @@ def _ask(searcher: Any, words: str) -> None:
     if not hasattr(searcher, "find"):  # as it was until 2026-11-26
         searcher.by_text(words)
         return
-    from unicross.search import Query
+    from unicross import Query
 
     searcher.find(Query(words))
 

@@ -13,8 +13,9 @@ from unicross.calibration import Calibration, fit_calibration
 from unicross.errors import CheckpointError, QueryError
 from unicross.evaluation import evaluate_embeddings
 from unicross.model_folder import write_calibration
+from unicross.query import Query
 from unicross.run import calibration_of
-from unicross.search import Query, Searcher
+from unicross.search import Searcher
 from unicross.store import Store, open_store
 from unicross.store.calibrate import calibrate
 from unicross.store.index import index
@@ -116,6 +117,7 @@ def test_unlikely_hits_are_left_out(store: Store) -> None:
         ({"words": "red", "kind": "text", "min_score": 0.5}, "by words alone"),
         ({"words": "red", "minus": ["blue"], "min_score": 0.5}, "by words alone"),
         ({"like": "x", "min_score": 0.5}, "by words alone"),
+        ({"words": "red", "mode": "text", "min_score": 0.5}, "mode text finds what has the words in it"),
     ],
 )
 def test_a_threshold_needs_words(query: dict[str, object], message: str) -> None:

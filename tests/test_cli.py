@@ -10,7 +10,7 @@ import yaml
 import tiny
 from unicross import cli
 from unicross.model import TwoTower
-from unicross.training import loop
+from unicross.training import selection
 
 
 @pytest.fixture
@@ -85,13 +85,13 @@ def test_train_evaluate_index_search(run, recipe_file, photos, tmp_path):
 def test_a_run_that_was_cut_short_is_resumed(run, recipe_file, photos, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     one_stage = ["stages=[{name: align, epochs: 2, losses: {image_text: 1.0}}]"]
-    validated = loop.validate
+    validated = selection.validate
 
     def stop(*_):
-        monkeypatch.setattr(loop, "validate", validated)
+        monkeypatch.setattr(selection, "validate", validated)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "validate", stop)
+    monkeypatch.setattr(selection, "validate", stop)
     code, _, err = run("train", recipe_file, f"data.root={photos}", *one_stage, "--out", folder)
     assert code == 130
     assert err.splitlines()[-1] == f"stopped; go on with: unicross train --resume {folder}"
@@ -171,6 +171,7 @@ def test_errors_are_one_line_and_exit_code_1(run, tmp_path, arguments, message, 
         (["evaluate", "x", "--folds", "0"], "--folds"),
         (["search", "store"], "say what to look for"),
         (["search", "store", "a dog", "--weight", ".2"], "--weight is between words and --image"),
+        (["search", "store", "a dog", "--near", ".9"], "--near says from which cosine --fold folds"),
         (["serve", "store", "--port", "99999"], "--port"),
     ],
 )

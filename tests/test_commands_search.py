@@ -89,7 +89,7 @@ def test_a_store_is_not_copied_to_itself(home: Path) -> None:
 def test_unreadable_files_are_listed(home: Path) -> None:
     (home / "photos" / "bad.png").write_bytes(b"no picture")
     said = run("index", "model", "photos", "--store", "s")
-    assert "1 picture could not be used" in said.stderr
+    assert "1 not taken:" in said.stderr
     assert "bad.png: not an image" in said.stderr
 
 
@@ -141,6 +141,63 @@ def test_embed_then_rebuild(home: Path) -> None:
     assert "8 rows" in run("store", "rebuild", "vectors", "s").stdout
     hits = json.loads(run("search", "s", "red", "-k", "1", "--json").stdout)
     assert (Path(hits[0]["path"]).name, hits[0]["caption"]) == ("red.png", "other words")
+
+
+@pytest.mark.parametrize("command", [("embed", "--out"), ("index", "--store")])
+def test_a_table_is_embedded_and_indexed_with_its_columns(home: Path, command: tuple[str, str]) -> None:
+    (home / "photos" / "shop.csv").write_text("image,caption,year\nred.png,a red one,1999\n")
+    name, option = command
+    run(name, "model", "photos/shop.csv", option, "made")
+    if name == "embed":
+        run("store", "rebuild", "made", "store")
+    hits = json.loads(
+        run("search", "store" if name == "embed" else "made", "red", "--where", "year>1990", "--json").stdout
+    )
+    assert [(hit["caption"], hit["year"]) for hit in hits] == [("a red one", 1999)]
+
+
+@pytest.mark.parametrize("command", [("embed", "--out"), ("index", "--store")])
+def test_a_table_says_which_columns_it_has(home: Path, command: tuple[str, str]) -> None:
+    (home / "photos" / "shop.jsonl").write_text(
+        '{"id": "a", "shots": {"front": "red.png", "back": "a/blue.png"}, "en": {"title": "red"}, "price": 7}'
+    )
+    name, option = command
+    place = ("model", "photos/shop.jsonl", option, "made")
+    with pytest.raises(DataError, match="no image and no caption column among id, shots"):
+        run(name, *place)
+    run(name, *place, "data.image=shots", "data.caption=en.title")
+    if name == "embed":
+        run("store", "rebuild", "made", "store")
+    store = open_store("store" if name == "embed" else "made")
+    images = {Path(row.path).name: dict(row.extra) for row in store.scan() if row.kind == "image"}
+    own = {"item": "red.png", "id_": "a", "price": 7}
+    assert images == {"red.png": own, "blue.png": own}
+    said = CliRunner().invoke(app, [name, *place, "photos/other.jsonl"])
+    assert said.exit_code == 2
+    assert "of several files, their folder" in " ".join(said.output.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("place", "more", "what"),
+    [
+        ("nowhere.tar", (), "nowhere.tar: no such file or folder: give a folder of pictures, a table"),
+        ("empty", (), "empty: no pictures in it"),
+        (
+            "captions.csv",
+            ("--captions", "captions.csv"),
+            "is read with its own captions, .* leave out --captions",
+        ),
+        ("photos/red.png", (), "no data found"),
+        ("http://host/x", (), "data are not fetched from web pages"),
+    ],
+)
+@pytest.mark.parametrize("command", [("embed", "--out"), ("index", "--store")])
+def test_what_cannot_be_read_is_a_sentence(
+    home: Path, command: tuple[str, str], place: str, more: tuple[str, ...], what: str
+) -> None:
+    (home / "empty").mkdir()
+    with pytest.raises(DataError, match=what):
+        run(command[0], "model", place, command[1], "made", *more)
 
 
 def test_a_column_called_score_hides_no_score(home: Path) -> None:

@@ -11,8 +11,8 @@ from PIL import Image, ImageOps
 from bombs import gif_comment, ppm_comment, scan_bomb, segment_bomb
 from fake_model import FakeModel, paint
 from unicross.data import bombs
+from unicross.data.decoding import ImageError, check_header, decode, image_kind
 from unicross.data.formats.embedded import embedded_captions
-from unicross.data.images import ImageError, check_header, decode, image_kind
 from unicross.embed import embed_images
 from unicross.errors import DataError
 

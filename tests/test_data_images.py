@@ -14,19 +14,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from unicross.data import images
+from unicross.data import decoding
+from unicross.data.decoding import ImageError, check_header, decode, image_kind
 from unicross.data.image_source import ImageFile
-from unicross.data.images import (
-    ImageError,
-    check_header,
-    decode,
-    decode_batches,
-    image_kind,
-    load_square,
-    reduced,
-    thumbnail,
-    to_square,
-)
+from unicross.data.images import decode_batches, load_square, reduced, thumbnail, to_square
 from unicross.errors import DataError
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data" / "flickr8k"
@@ -146,7 +137,7 @@ class TestDamage:
         path.write_bytes(encoded(smooth(64, 64), "JPEG")[:-200])
         with pytest.raises(DataError, match="truncated"):
             load_square(path, 16, "squash")
-        monkeypatch.setattr(images, "simplejpeg", None)
+        monkeypatch.setattr(decoding, "simplejpeg", None)
         with pytest.raises(DataError, match="truncated"):
             load_square(path, 16, "squash")
 
@@ -250,7 +241,7 @@ class TestSquares:
         image.save(path, quality=95)
         fast = load_square(path, 112, "squash").astype(int)
         plain = load_square(np.asarray(image), 112, "squash")
-        monkeypatch.setattr(images, "simplejpeg", None)
+        monkeypatch.setattr(decoding, "simplejpeg", None)
         slow = load_square(path, 112, "squash")
         assert np.abs(fast - slow).mean() < 2
         assert np.abs(slow.astype(int) - plain).mean() < 2
@@ -262,7 +253,7 @@ def test_real_photos_by_both_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("simplejpeg")
     paths = sorted((SHARED / "Images").iterdir())[:20]
     fast = [load_square(path, 128, "squash").astype(int) for path in paths]
-    monkeypatch.setattr(images, "simplejpeg", None)
+    monkeypatch.setattr(decoding, "simplejpeg", None)
     slow = [load_square(path, 128, "squash") for path in paths]
     assert np.abs(np.stack(fast) - np.stack(slow)).max() <= 2
 

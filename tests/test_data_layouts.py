@@ -271,10 +271,10 @@ def test_heic_from_telephones(tmp_path: Path) -> None:
 
 
 def test_heic_without_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from unicross.data import images
+    from unicross.data import decoding
 
-    monkeypatch.setattr(images, "pillow_heif", None)
-    monkeypatch.setattr(images, "image_kinds", lambda: ("JPEG", "PNG"))
+    monkeypatch.setattr(decoding, "pillow_heif", None)
+    monkeypatch.setattr(decoding, "image_kinds", lambda: ("JPEG", "PNG"))
     (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 40)
     with pytest.raises(DataError, match=r"pip install 'unicross\[photos\]'"):
         load_items(tmp_path)

@@ -13,11 +13,13 @@ from unicross.data.load import load_items, survey
 from unicross.errors import DataError
 from unicross.store import open_store
 from unicross.store.index import index
+from unicross.store.sources import Reading
 from unicross.training import train
 
 TEXT_FILES = (".csv", ".tsv", ".jsonl", ".json", ".txt", ".token")
 PICTURES_ONLY = {"texts_beside", "images_and_captions", "img2dataset_files"}
-"""Layouts of which `index` takes the pictures; give it their captions file, where there is one."""
+"""Layouts of which `index` takes the pictures, and says that it leaves the captions, unless it is told the
+format."""
 BY_FILE = {
     "flickr8k": "Flickr8k.token.txt",
     "karpathy_json": "dataset_flickr8k.json",
@@ -58,11 +60,29 @@ def test_every_layout_is_indexed(name: str, tmp_path: Path) -> None:
     captions = sorted(row.caption for row in rows if row.kind == "text")
     if name in PICTURES_ONLY:
         assert (report.added, captions) == (3, [])
+        (left,) = (one.reason for one in report.failed if "captions" in one.reason)
+        assert left == "captions that are not taken: add data.format=folder to have them"
+        told = index(FakeModel(), place, store, reading=Reading("folder"))
+        assert (told.added, told.updated) == (3, 3)
         return
     assert captions
     assert set(captions) <= set(CAPTIONS)
     assert sum(row.kind == "image" for row in rows) == len(captions)
     assert index(FakeModel(), place, store).unchanged == report.added
+
+
+@pytest.mark.parametrize("name", ["coco", "imagefolder", "flickr8k", "csv_table"])
+def test_captions_in_a_folder_of_pictures_are_not_left_in_silence(name: str, tmp_path: Path) -> None:
+    LAYOUTS[name][1](tmp_path / "data")
+    store = open_store(str(tmp_path / "store"), INFO)
+    report = index(FakeModel(), tmp_path / "data", store)
+    reason = next(one.reason for one in report.failed if "captions" in one.reason)
+    format = reason.partition("data.format=")[2].split()[0]
+    assert {row.kind for row in store.scan()} == {"image"}
+    told = index(FakeModel(), tmp_path / "data", store, reading=Reading(format))
+    assert {row.caption for row in store.scan() if row.kind == "text"} <= set(CAPTIONS)
+    assert told.added == sum(row.kind == "text" for row in store.scan()) > 0
+    assert not [one for one in told.failed if "captions that" in one.reason]
 
 
 def text_file(root: Path) -> Path:

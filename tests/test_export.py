@@ -47,6 +47,17 @@ def test_a_pair_comes_back_as_what_it_was(family, tmp_path, pictures):
     assert (again.bias is None) == (model.bias is None)
 
 
+def test_an_exported_run_comes_back_with_weights_that_can_be_trained(tmp_path):
+    """What made its poolers linear is undone: heads of the size they had, and no tiny weights."""
+    model = tiny.model(TEXTS, image=tiny.VIT, text=tiny.BERT, image_pool="cls", text_pool="cls")
+    export(model, tmp_path, tmp_path / "out", "hf")
+    again = TwoTower.load(tmp_path / "out")
+    for tower, source in ((again.image, model.image), (again.text, model.text)):
+        assert tower.pool == "cls"
+        assert tower.backbone.pooler is None
+        torch.testing.assert_close(tower.cross.weight, source.cross.weight, rtol=1e-5, atol=1e-7)
+
+
 @torch.no_grad()
 def test_transformers_makes_the_same_of_an_exported_run(tmp_path, pictures):
     """Two towers that were no pair: class tokens, handed on by poolers that are made linear."""

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from fake_model import INFO, FakeModel, paint
+from unicross.calibration import Calibration
 from unicross.errors import QueryError
 from unicross.fusion import fuse, phrases_of, unquoted
-from unicross.search import Query, Searcher
+from unicross.query import Query
+from unicross.search import Searcher
 from unicross.store import Condition, Hit, Row, make_id, open_store
 from unicross.store.index import index
 
@@ -95,6 +97,22 @@ def test_both_ways(searcher: Searcher) -> None:
     pages = [searcher.find(Query("red boat", mode="hybrid", k=2, offset=start)) for start in (0, 2, 4, 6)]
     together = [hit.row.id for page in pages for hit in page]
     assert together == [hit.row.id for hit in searcher.find(Query("red boat", mode="hybrid", k=7))]
+
+
+def test_what_has_every_word_is_not_left_out_as_unlikely(searcher: Searcher) -> None:
+    searcher.store.remember(calibration=Calibration(slope=20, intercept=-18, queries=60))
+    assert names(searcher.find(Query("red boat", min_score=0.5))) == ["red.png"]
+    # what has both words is blue
+    hits = searcher.find(Query("red boat", mode="hybrid", min_score=0.5))
+    assert set(names(hits)) == {"red.png", "IMG_2024_shore.png", "b.png"}
+    assert all(hit.likelihood is not None for hit in hits)
+    likely = [hit.row.path for hit in hits if (hit.likelihood or 0) >= 0.5]
+    assert [Path(path).name for path in likely] == ["red.png"]
+    assert names(searcher.find(Query("red dogs", mode="hybrid", min_score=0.5))) == ["red.png"]
+    quoted = searcher.find(Query('a sunny "red boat"', mode="hybrid", min_score=0.99))
+    assert names(quoted) == ["IMG_2024_shore.png"]
+    by_ann = [Condition("author", "=", "Ann Müller")]
+    assert names(searcher.find(Query("red boat", mode="hybrid", min_score=0.5, where=by_ann))) == ["b.png"]
 
 
 def test_conditions_and_texts(searcher: Searcher) -> None:

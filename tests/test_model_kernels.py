@@ -81,7 +81,7 @@ def test_convolutions_that_overlap_stay_what_they_are():
 @pytest.mark.parametrize("micro", [None, 3])
 def test_no_step_waits_for_the_gpu(tmp_path, monkeypatch, micro):
     views = {"image": {"blur": 0.5, "jitter": 0.5, "grey": 0.5}, "captions": 2}
-    one = loop._Loop._step
+    one = loop.Loop._step
     steps = []
 
     def watched(self, *args):
@@ -92,7 +92,7 @@ def test_no_step_waits_for_the_gpu(tmp_path, monkeypatch, micro):
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
-    monkeypatch.setattr(loop._Loop, "_step", watched)
+    monkeypatch.setattr(loop.Loop, "_step", watched)
     recipe = tiny.recipe(
         tiny.write_set(tmp_path / "set"), tiny.SHARPEN, views=views, train={"micro_batch": micro}
     )

@@ -17,7 +17,8 @@ from fake_model import INFO, FakeModel, gallery
 from unicross.errors import CheckpointError, StoreError
 from unicross.model import TwoTower, limits
 from unicross.model.limits import check_weights
-from unicross.search import Query, Searcher
+from unicross.query import Query
+from unicross.search import Searcher
 from unicross.store import Row, open_store
 from unicross.store.index import index
 

@@ -35,7 +35,7 @@ def model():
 @pytest.fixture
 def exact(monkeypatch):
     """Inference in float32, whatever the processor multiplies natively."""
-    monkeypatch.setattr("unicross.model.two_tower.autocast", lambda device, _: autocast(device, "fp32"))
+    monkeypatch.setattr("unicross.model.inference.autocast", lambda device, _: autocast(device, "fp32"))
 
 
 def pictures(count=3):
@@ -290,7 +290,7 @@ def test_alone_or_among_others_a_vector_has_the_cosines_that_the_docstring_promi
     monkeypatch, precision, bound, packs
 ):
     """Of pictures, and of texts from two tokens to the most, whatever the model uses while training."""
-    monkeypatch.setattr("unicross.model.two_tower.autocast", lambda device, _: autocast(device, precision))
+    monkeypatch.setattr("unicross.model.inference.autocast", lambda device, _: autocast(device, precision))
     words = " ".join(TEXTS).split()
     texts = [" ".join(words[:count]) for count in (1, 2, 3, 5, 8, 13, 20, 40)]
     model = tiny.model(TEXTS)

@@ -60,6 +60,12 @@ def test_a_base_may_have_a_base_and_overrides_lie_over_all(write):
     assert (recipe.seed, recipe.model.dim) == (2, 12)
 
 
+def test_words_that_end_in_a_colon_are_no_mapping(write):
+    path = write("mine.yaml", **tiny.raw_recipe("photos"))
+    assert load_recipe(path, ["model.text_prefix=query: "]).model.text_prefix == "query: "
+    assert load_recipe(path, ["data.split={train: a, val: b}"]).data.split.val == "b"
+
+
 @pytest.mark.parametrize("way", ["", "../recipes/"])
 def test_a_base_that_leads_back_is_refused(write, way):
     write("first.yaml", base=f"{way}second.yaml")

@@ -10,8 +10,9 @@ from PIL import Image
 
 from fake_model import COLOURS, INFO, FakeModel, gallery, paint
 from unicross.errors import DataError, QueryError, StoreError, UnknownIdError
-from unicross.folding import near_duplicates
-from unicross.search import Query, Searcher, open_searcher
+from unicross.folding import near_by_spread, near_duplicates
+from unicross.query import Query
+from unicross.search import Searcher, open_searcher
 from unicross.store import Condition, Hit, Row, StoreInfo, open_store
 from unicross.store.index import index
 
@@ -174,6 +175,53 @@ def test_groups_do_not_depend_on_what_follows() -> None:
     groups = near_duplicates(vectors, near=float(np.cos(0.25)))
     assert groups == [0, 0, 2, 0, 4, 2]
     assert near_duplicates(vectors[:4], near=float(np.cos(0.25))) == groups[:4]
+
+
+def test_a_tenth_of_the_distance_of_two_random_rows_is_near() -> None:
+    sixty_degrees = np.array([[1, 0], [0.5, 0.75**0.5]] * 2, np.float32)  # pairs: four of .5, two of 1
+    assert near_by_spread(sixty_degrees) == pytest.approx(1 - 0.1 * (1 - 4 / 6))
+    assert near_by_spread(np.ones((50, 1), np.float32)) == 0.999
+
+
+def test_what_is_near_depends_on_how_near_the_pictures_of_the_store_are(tmp_path: Path) -> None:
+    """Sixty pictures and a copy of each at a cosine of .93: alone, and with a part that all of them share."""
+    rng = np.random.default_rng(0)
+    own, noise = np.linalg.qr(rng.standard_normal((128, 128)))[0].reshape(2, 64, 128)[:, :60]
+    copies = 0.93 * own + (1 - 0.93**2) ** 0.5 * noise  # [60, D]
+    apart = np.concatenate([own, copies])  # two random ones: 0
+    crowded = np.concatenate([apart, np.full((120, 1), 3.0)], axis=1) / 10**0.5  # two random ones: .9
+    for name, vectors in (("apart", np.pad(apart, [(0, 0), (0, 1)])), ("crowded", crowded)):
+        info = StoreInfo(fingerprint=FakeModel().fingerprint(), checkpoint="gone", dim=129)
+        store = open_store(str(tmp_path / name), info)
+        store.upsert(
+            [
+                Row(f"{number:03}", "image", f"/{number}", vector=vector.astype(np.float32))
+                for number, vector in enumerate(vectors)
+            ]
+        )
+        searcher = Searcher(FakeModel(), store)
+        hits = searcher.find(Query(like="000", k=60, fold=True))
+        groups = [{int(hit.row.id) % 60, *(int(other.row.id) % 60 for other in hit.others)} for hit in hits]
+        assert all(len(group) == 1 for group in groups)
+        assert sum(bool(hit.others) for hit in hits) > 50
+        assert len(searcher.find(Query(like="000", k=60, fold=True, near=0.5))) == (
+            60 if name == "apart" else 1
+        )
+        assert not any(hit.others for hit in searcher.find(Query(like="000", k=60, fold=True, near=0.999)))
+        store.close()
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ({"near": 0.9}, "ask for fold too"),
+        ({"fold": True, "near": 0.0}, "above 0 and up to 1, got 0"),
+        ({"fold": True, "near": float("nan")}, "above 0 and up to 1, got nan"),
+    ],
+)
+def test_a_wrong_cosine_to_fold_from_is_a_sentence(query: dict[str, Any], message: str) -> None:
+    with pytest.raises(QueryError, match=message):
+        Query("red", **query)
 
 
 def test_a_function_may_put_hits_into_its_own_order(searcher: Searcher) -> None:

@@ -100,6 +100,9 @@ def test_info_tells_what_can_be_filtered(client: TestClient) -> None:
         ({"q": "red", "colour": "red"}, 422, "colour: Extra inputs"),
         ({"q": "red", "minus": "red", "weight": "nan"}, 422, "weight"),
         ({"q": "red", "like": "x"}, 400, "not both"),
+        ({"q": "red", "near": "0.9"}, 400, "ask for fold too"),
+        ({"q": "red", "fold": "true", "near": "2"}, 422, "near: Input should be less"),
+        ({"q": "red", "mode": "text", "min_score": "0.2"}, 400, "mode text finds what has the words"),
         ({"like": "nobody"}, 404, "no such id"),
     ],
 )

@@ -188,7 +188,7 @@ def test_a_full_queue_is_shed_at_once_and_health_is_told(store: Store) -> None:
         for ask in (client.get, client.post):
             answer = ask("/search", params={"q": "red"})
             assert refusal(answer) == (503, "too many requests wait here: try again in a moment")
-            assert answer.headers["retry-after"] == "1"
+            assert 1 <= int(answer.headers["retry-after"]) <= 30
         assert client.get("/healthz").status_code == 200
         assert "unicross_shed_total 2.0" in client.get("/metrics").text
         slow.go_on.set()

@@ -18,7 +18,7 @@ pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 
 from fastapi.testclient import TestClient
 
-from unicross.data.images import ImageError
+from unicross.data.decoding import ImageError
 from unicross.serve import decoders as module
 from unicross.serve.app import create_app
 from unicross.serve.decoders import Busy, Decoders

@@ -164,6 +164,9 @@ def test_unlikely_pictures_are_not_shown(visit: Open, store: Store) -> None:
         expect(page.locator("#message")).to_contain_text("Nothing here looks like that")
         page.get_by_role("button", name="Show the nearest").click()
         expect(tiles(page)).to_have_count(24)
+        page.goto(f"{server.url}/?q=red&mode=text&likely=0.95")
+        expect(tiles(page).first).to_be_visible()
+        expect(page.locator("#likely-field")).to_be_hidden()
 
 
 def test_near_duplicates_are_a_click_away(visit: Open) -> None:

@@ -276,7 +276,7 @@ def test_an_index_keeps_scores_filters_and_deletes_true(
     make: Make, monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
 ) -> None:
     """Recall@10 >= 0.95, true cosines, filters kept, deletes lasting, new rows found."""
-    monkeypatch.setattr("unicross.store.lance.INDEX_FROM", 1000)
+    monkeypatch.setattr("unicross.store.lance_index.INDEX_FROM", 1000)
     rows = make_rows(3000)
     store = make(INFO)
     store.upsert(rows)

@@ -37,6 +37,16 @@ def test_swapped_captions_are_listed_first(captions: int) -> None:
     assert 0.5 < found.wrong / len(planted) < 2  # the number of wrong ones is estimated
 
 
+def test_items_with_all_captions_of_another_are_found_and_counted() -> None:
+    """Such captions agree with each other, which must not speak for them."""
+    images, texts, owner = pairs(300, 5)
+    whole = texts.reshape(300, 5, -1)
+    whole[:60] = np.roll(whole[:60], 1, axis=0)
+    found = suspects(images, texts, owner)
+    assert (owner[found.order[:300]] < 60).mean() > 0.95
+    assert found.wrong == pytest.approx(300, rel=0.2)
+
+
 def test_nothing_is_listed_where_all_is_right() -> None:
     found = suspects(*pairs(300, 2))
     assert (found.count, found.wrong) == (0, 0)

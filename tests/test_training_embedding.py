@@ -18,7 +18,7 @@ from unicross.training import embedding, train
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_last_look_of_a_run_is_the_evaluation_of_its_weights(photos, tmp_path, monkeypatch, precision):
     """To the bit, vectors and metrics, whatever the towers used while training."""
-    monkeypatch.setattr("unicross.model.two_tower.autocast", lambda device, _: autocast(device, precision))
+    monkeypatch.setattr("unicross.model.inference.autocast", lambda device, _: autocast(device, precision))
     while_training = []
 
     def watched(images, texts, *args, **options):

@@ -16,9 +16,9 @@ import numpy as np
 from PIL import Image
 
 from unicross.config import Recipe
+from unicross.events import Event
 from unicross.model import TwoTower
 from unicross.recipe import make_recipe
-from unicross.run import Event
 
 COLOURS = {
     "red": (210, 40, 40),

@@ -24,13 +24,14 @@ if TYPE_CHECKING:
     from unicross.data.load import load_items
     from unicross.evaluation import evaluate
     from unicross.model import TwoTower
+    from unicross.query import Query
     from unicross.recipe import load_recipe
-    from unicross.search import Query, Searcher
+    from unicross.search import Searcher
     from unicross.store import open_store
     from unicross.training import train
 
 _HOME = {
-    "Query": "unicross.search",
+    "Query": "unicross.query",
     "Recipe": "unicross.config",
     "Searcher": "unicross.search",
     "TwoTower": "unicross.model",

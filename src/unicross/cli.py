@@ -34,7 +34,7 @@ EXAMPLES: dict[Callable[..., None], str] = {
     compare: "unicross compare clip iucc data.root=photos data.split.val=0.1 --seeds 0,1,2 --match compute",
     report: "unicross report runs/compare",
     index: "unicross index runs/photos ~/Pictures --store pictures --prune",
-    embed: "unicross embed runs/photos ~/Pictures --out vectors",
+    embed: "unicross embed runs/photos shards --out vectors --engine ray --workers 8",
     search: 'unicross search pictures "a dog in the snow" -k 5',
     serve: "unicross serve pictures --port 8080",
     export: "unicross export runs/photos photos-hf --to hf",

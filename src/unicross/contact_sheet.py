@@ -7,8 +7,9 @@ import html
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from unicross.data.decoding import decode
 from unicross.data.image_source import ImageFile, ImageSource
-from unicross.data.images import decode, thumbnail
+from unicross.data.images import thumbnail
 from unicross.data.lookup import picture_in, shard_of
 from unicross.errors import DataError
 from unicross.store import Hit

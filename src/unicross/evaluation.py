@@ -25,8 +25,9 @@ from PIL import Image, ImageEnhance
 
 from unicross.batches import equal_pairs, ranges
 from unicross.calibration import fit_calibration
+from unicross.data.decoding import decode
 from unicross.data.image_source import ImageSource
-from unicross.data.images import IMAGES_AT_ONCE, decode
+from unicross.data.images import IMAGES_AT_ONCE
 from unicross.data.items import Item, Items, text_numbers
 from unicross.embed import Encoder, embed_images
 from unicross.errors import DataError

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from unicross.fusion import fuse, phrases_of, unquoted
-from unicross.store.base import Hit, Kind, Row, Store, Vector, make_id
+from unicross.store.base import MAX_DEPTH, Hit, Kind, Row, Store, Vector, make_id
 from unicross.store.filters import Condition, Where
 
 Mode = Literal["vector", "text", "hybrid"]
@@ -55,19 +55,34 @@ def hybrid_hits(
     return [hits[id] for id in fuse(*rankings)]
 
 
+def pictures_word_for_word(store: Store, words: str) -> set[str]:
+    """Ids of the pictures with a text that holds every word of a query, or, where it quotes, what it quotes.
+
+    The best 10,000 texts are looked at. Raises QueryError, StoreError.
+    """
+    phrases = phrases_of(words)
+    matched = store.match(unquoted(words), MAX_DEPTH, phrases=phrases, every_word=not phrases)
+    return set(_ids(matched, "image"))
+
+
 def _matching(
     store: Store, words: str, phrases: Sequence[str], depth: int, kind: Kind, where: Where
 ) -> dict[str, Row]:
     """Rows of the kind whose texts match and that meet the conditions, best first, by id, with vectors."""
     narrowed = 4 if len(where) > 1 else 1  # conditions are looked at afterwards and take some of them away
-    matched = store.match(words, min(10_000, depth * MATCHED_PER_HIT * narrowed), phrases=phrases)
-    if kind == "text":
-        ids = [hit.row.id for hit in matched if hit.row.kind == "text"]
-    else:
-        ids = [make_id("image", hit.row.path) if hit.row.path else hit.row.id for hit in matched]
-    ids = list(dict.fromkeys(ids))
+    matched = store.match(words, min(MAX_DEPTH, depth * MATCHED_PER_HIT * narrowed), phrases=phrases)
+    ids = _ids(matched, kind)
     if not ids:
         return {}
     meets = [*where, Condition("id", "in", tuple(ids))]
     rows = {row.id: row for row in store.scan(meets, vectors=True)}
     return {id: rows[id] for id in ids if id in rows}
+
+
+def _ids(matched: Sequence[Hit], kind: Kind) -> list[str]:
+    """Ids of the texts that matched, or of the pictures that they belong to; each once, best first."""
+    if kind == "text":
+        ids = [hit.row.id for hit in matched if hit.row.kind == "text"]
+    else:
+        ids = [make_id("image", hit.row.path) if hit.row.path else hit.row.id for hit in matched]
+    return list(dict.fromkeys(ids))

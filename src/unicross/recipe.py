@@ -170,6 +170,8 @@ def _override(raw: dict[str, Any], text: str) -> None:
         value = yaml.load(value_text, _Loader)
     except (ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: 2024-99-99 looks like a date
         raise RecipeError(f"override {text!r}: the value is not YAML: {_one_line(error)}") from error
+    if isinstance(value, dict) and not value_text.lstrip().startswith("{"):
+        value = value_text  # "query: " of model.text_prefix is words, not a mapping
     *parents, last = key.split(".")
     node: Any = raw
     for depth, part in enumerate(parents):

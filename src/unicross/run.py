@@ -23,11 +23,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -37,21 +37,11 @@ from unicross.calibration import Calibration
 from unicross.config import Recipe
 from unicross.data.items import Items
 from unicross.errors import CheckpointError, DataError, RecipeError
+from unicross.events import Event, open_events, read_events
 from unicross.files import damage, folder_beside, replace_link, write_manifest, write_text
 from unicross.model_folder import CALIBRATION, RECIPE, recipe_of, with_root, write_recipe
-from unicross.reading import LARGEST_TEXT, read_bytes, read_text
+from unicross.reading import read_text
 from unicross.recipe import differences
-
-Event = Mapping[str, Any]
-"""A flat mapping with a `kind`: `step` (losses, learning rate), `epoch` (speed), `heads` (fitted before a
-stage), `round` (clusters), `eval` (validation metrics), `forgetting` (metrics on other data),
-`interpolation` (a mix of weights), `note` (a sentence for the user), `start`, `decoding`, `fitting` (heads
-are about to be)."""
-
-Listener = Callable[[Event], None]
-
-OF_STEPS_TO_COME = ("heads", "round")
-"""Kinds that speak of the steps to come: a run that resumes at their step tells them again."""
 
 METRICS, DATA, LOCK = "metrics.jsonl", "data.json", ".lock"
 
@@ -231,28 +221,12 @@ class RunFolder:
             ) from error
 
     def events(self, *kinds: str) -> list[Event]:
-        """What the run told, of these kinds or all; a last line that a kill cut short is dropped."""
-        path = self.path / METRICS
-        events: list[Event] = []
-        for line in read_bytes(path, LARGEST_TEXT).splitlines() if path.is_file() else ():
-            try:
-                event = json.loads(line)
-            except ValueError:  # torn
-                break
-            if not isinstance(event, dict) or "kind" not in event:  # not ours
-                break
-            events.append(event)
-        return [event for event in events if not kinds or event["kind"] in kinds]
+        """What the run told, of these kinds or all."""
+        return read_events(self.path / METRICS, *kinds)
 
     def open_events(self, resume_at: int | None) -> TextIO:
-        """The file that events are appended to, a line each.
-
-        `resume_at`: drop what a killed run wrote after its checkpoint at this step; None begins anew.
-        """
-        before = [] if resume_at is None else self.events()
-        lines = (json.dumps(event) + "\n" for event in before if _is_before(event, resume_at or 0))
-        write_text(self.path / METRICS, "".join(lines))
-        return (self.path / METRICS).open("a", buffering=1, encoding="utf-8")
+        """The file that events are appended to; with `resume_at` as it was at that step, else anew."""
+        return open_events(self.path / METRICS, resume_at)
 
     def sound_checkpoint(self) -> tuple[Path, str | None]:
         """The newest checkpoint to resume from whose files are what was written; a sentence where it is not
@@ -318,8 +292,3 @@ def checkpoint_at(folder: Path) -> Path:
     """The checkpoint that a folder is, or of a run folder its best one."""
     best = RunFolder(folder).best
     return best if best.is_dir() else folder
-
-
-def _is_before(event: Event, step: int) -> bool:
-    at = event.get("step", 0)
-    return at < step or (at == step and event["kind"] not in OF_STEPS_TO_COME)

@@ -6,7 +6,8 @@ The command line and the HTTP server both use `Searcher.find` and nothing below 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -15,11 +16,13 @@ import numpy as np
 from unicross.data.images import AnyImage
 from unicross.embed import Encoder, embed_images, shortened
 from unicross.errors import NOT_FINITE, CheckpointError, DataError, QueryError, StoreError, UnknownIdError
-from unicross.folding import cell, fold, near_duplicates, same_value
+from unicross.folding import cell, fold, near_duplicates, near_in, same_value
 from unicross.fusion import unquoted
-from unicross.hybrid import CANDIDATES, Mode, hybrid_hits
+from unicross.hybrid import CANDIDATES, hybrid_hits, pictures_word_for_word
+from unicross.query import Query
 from unicross.store import Condition, Hit, Kind, Row, Store, Where, open_store
-from unicross.store.base import MAX_DEPTH, Vector, check_depth
+from unicross.store.base import MAX_DEPTH, Vector
+from unicross.store.cached import Cached
 
 MINUS_WEIGHT = 0.5
 """How much of an unwanted text's vector is taken away from the query's."""
@@ -31,83 +34,11 @@ MIN_LENGTH = 1e-6
 FOLDED_PER_HIT = 3
 """Hits that are looked at first for each one that is shown, where some are folded."""
 
+NEAR_AGE_S = 600.0
+"""How long a store's threshold for near-duplicates is taken from its last sample, in seconds."""
+
 OTHERS = 99
 """Other rows of its group that are looked for to stand behind a hit, on average."""
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """What to look for: words, a picture, both of them, or more like something stored.
-
-    >>> Query("a red boat", minus=["people"], where=[Condition("album", "=", "lake")], k=20)
-    >>> Query(image=Path("query.jpg"), kind="text")
-
-    Raises QueryError where that cannot be answered.
-    """
-
-    words: str | None = None
-    image: AnyImage | None = None
-    """A path, an image source, a PIL image, or a uint8 array [H, W, 3]."""
-    like: str | None = None
-    """The id of a stored picture or text, which is itself no hit; in place of words and picture."""
-    minus: Sequence[str] = ()
-    """Texts whose meaning is taken away from the query ("beach" without "people")."""
-    where: Where = ()
-    """Conditions that every hit meets."""
-    kind: Kind = "image"
-    """Find pictures or texts."""
-    weight: float = 0.5
-    """With words and a picture: the picture's share, in [0, 1]."""
-    mode: Mode = "vector"
-    """Whether words are compared as a vector, as words with the texts of pictures, or both ways. A picture,
-    and what is asked for with `like`, is always compared as a vector."""
-    fold: bool = False
-    """Whether near-duplicates become one hit, with the others in its `others`."""
-    by: str | None = None
-    """A column: all rows with the same value become one hit, such as the pictures of one `item`; those that
-    are no hits themselves are in its `others` too."""
-    k: int = 10
-    """Most hits."""
-    offset: int = 0
-    """Hits to leave out at the top, for paging."""
-    min_score: float = 0.0
-    """Hits that are less likely a match are left out, in [0, 1]; pictures found by words only."""
-
-    def __post_init__(self) -> None:
-        if self.like is not None and (self.words is not None or self.image is not None):
-            raise QueryError("give either like or a query of words and a picture, not both")
-        if isinstance(self.minus, str):
-            raise QueryError("minus takes a list of texts: put the one text into a list")
-        asks_with_words = self.words is not None or (self.image is None and self.like is None)
-        texts = [self.words or "", *self.minus] if asks_with_words else self.minus
-        if not all(text.strip() for text in texts):
-            raise QueryError("the search text is empty: say what to look for")
-        if not 0 <= self.weight <= 1:
-            raise QueryError(f"the picture's weight must be between 0 and 1, got {self.weight}")
-        if self.kind not in get_args(Kind):
-            raise QueryError(f"kind must be one of {', '.join(get_args(Kind))}, got {self.kind!r}")
-        if self.mode not in get_args(Mode):
-            raise QueryError(f"mode must be one of {', '.join(get_args(Mode))}, got {self.mode!r}")
-        if self.mode != "vector" and self.words is None:
-            raise QueryError(f"mode {self.mode}: there are no words in the query that texts could match")
-        if not 0 <= self.min_score <= 1:
-            raise QueryError(f"min_score is how likely a match is, between 0 and 1, got {self.min_score}")
-        if self.min_score and not self.is_by_words:
-            raise QueryError(
-                "min_score: how likely a match is can be told of pictures that are found by words alone, "
-                "without minus: leave it out"
-            )
-        check_depth(self.k, self.offset)
-
-    @property
-    def folds(self) -> bool:
-        """Whether several hits may become one."""
-        return self.fold or self.by is not None
-
-    @property
-    def is_by_words(self) -> bool:
-        """Whether it looks for pictures by words and nothing else."""
-        return self.kind == "image" and self.image is None and self.like is None and not self.minus
 
 
 Rerank = Callable[[Query, Sequence[Hit]], Sequence[Hit]]
@@ -127,6 +58,7 @@ class Searcher:
         store.info.check(model.fingerprint(), address=store.address)
         self.model = model
         self.store = store
+        self._near = {kind: Cached(partial(near_in, store, kind), NEAR_AGE_S) for kind in get_args(Kind)}
 
     def find(self, query: Query, *, rerank: Rerank | None = None) -> list[Hit]:
         """What is nearest to a query, best first.
@@ -174,7 +106,8 @@ class Searcher:
             is_all = len(hits) < depth or depth == MAX_DEPTH
             if query.fold and hits:
                 vectors = np.stack([hit.row.vector for hit in hits if hit.row.vector is not None])
-                hits = fold(hits, near_duplicates(vectors))
+                near = self._near[query.kind].get() if query.near is None else query.near
+                hits = fold(hits, near_duplicates(vectors, near))
             if query.by is not None:
                 hits = fold(hits, same_value(hits, query.by))
             if is_all or len(hits) >= wanted or not query.folds:
@@ -222,7 +155,12 @@ class Searcher:
                 f"min_score: {self.store.address} does not know how likely a score is a match: index with "
                 "captions, or with a model whose training had a validation split"
             )
-        return [hit for hit in self._told(query, hits) if (hit.likelihood or 0) >= query.min_score]
+        told = self._told(query, hits)
+        if not query.min_score:
+            return told
+        words = query.words if query.mode == "hybrid" else None
+        stays = pictures_word_for_word(self.store, words) if words else set()
+        return [hit for hit in told if (hit.likelihood or 0) >= query.min_score or hit.row.id in stays]
 
     def _told(self, query: Query, hits: list[Hit]) -> list[Hit]:
         """The hits with how likely each is a match, where that is known."""

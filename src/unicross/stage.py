@@ -181,8 +181,6 @@ class Optim(Strict):
     """Highest learning rate of the heads."""
     weight_decay: Weight = 0.05
     """AdamW's decay of the weights."""
-    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Factor on the learning rate per layer below the top."""
     betas: tuple[Beta, Beta] = (0.9, 0.98)
     """AdamW's decay of its two running means."""
     warmup: Share = 0.1

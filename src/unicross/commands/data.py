@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from unicross.config import DataConfig
     from unicross.data.items import Items
     from unicross.data.load import Survey
 
@@ -17,6 +20,25 @@ READING_KEYS = tuple(
     f"data.{key}=" for key in ("image", "caption", "split_column", "item", "language", "encoding")
 )
 """Overrides that say how data are read."""
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...", help="How it is read: data.caption=COLUMN data.encoding=cp1252 ..."
+    ),
+]
+
+
+def reading_config(overrides: Sequence[str], keys: Sequence[str] = READING_KEYS) -> DataConfig:
+    """What overrides say of how data are read. Raises BadParameter for others, RecipeError for values."""
+    from unicross.recipe import load_recipe
+
+    for text in overrides:
+        if not text.startswith(tuple(keys)):
+            raise typer.BadParameter(
+                f"{text!r} says nothing of how data are read: give {', '.join(keys)}; of several "
+                "files, their folder"
+            )
+    return load_recipe("clip", ["data.root=x", *overrides]).data
 
 
 def data(
@@ -26,12 +48,7 @@ def data(
             help="What `data.root` would be: a folder or a captions file. With --suspects, a run."
         ),
     ],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[KEY=VALUE]...", help="How it is read: data.caption=COLUMN data.encoding=cp1252 ..."
-        ),
-    ] = None,
+    overrides: Overrides = None,
     format: Annotated[
         str | None, typer.Option(help="What `data.format` would be; else it is detected.")
     ] = None,
@@ -62,15 +79,10 @@ def data(
     from unicross.data.formats import FORMATS
     from unicross.data.load import read_options, survey
     from unicross.data.records import describe
-    from unicross.recipe import load_recipe
 
     if format is not None and format not in FORMATS:
         raise typer.BadParameter(f"--format is one of {', '.join(FORMATS)}")
-    for text in overrides or ():
-        if not text.startswith(READING_KEYS):
-            raise typer.BadParameter(
-                f"{text!r} says nothing of how data are read: give {', '.join(READING_KEYS)}"
-            )
+    options = read_options(reading_config(overrides or ()))
     if not check and (model or write or (html and not suspects)):
         raise typer.BadParameter("--model, --write and --html say how to --check: give that as well")
     if suspects:
@@ -80,8 +92,7 @@ def data(
             )
         show_suspects(Path(root), html or Path("suspects.html"))
         return
-    recipe = load_recipe("clip", ["data.root=x", *(overrides or ())])
-    found = survey(root, format=format, options=read_options(recipe.data))
+    found = survey(root, format=format, options=options)
     figures = {name: _figures(items) for name, items in found.splits.items()}
     problems = [problem for problem in found.problems if problem.stops]
     unread = [f"{problem.where}: {problem.what}" for problem in found.problems if not problem.stops]

@@ -35,9 +35,10 @@ def demo(
     from unicross.data.load import load_items
     from unicross.demo.scenes import write_demo_set
     from unicross.model import TwoTower
+    from unicross.query import Query
     from unicross.recipe import recipe_path
     from unicross.run import calibration_of
-    from unicross.search import Query, open_searcher
+    from unicross.search import open_searcher
     from unicross.store import StoreInfo, open_store
     from unicross.store.index import index
 

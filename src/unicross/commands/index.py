@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unicross.commands.complete import runs
+from unicross.commands.data import READING_KEYS, Overrides, reading_config
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,6 +42,7 @@ def index(
             help="The store, there or to be: a folder, http://host:port/collection or FILE.db/collection."
         ),
     ],
+    overrides: Overrides = None,
     captions: Annotated[
         Path | None, typer.Option(help="Texts to add: .csv, .tsv, .jsonl, or .txt (docs/guides/search.md).")
     ] = None,
@@ -74,6 +76,7 @@ def index(
     that was cut off goes on where it stopped.
     """
     from unicross.commands.show import Bars
+    from unicross.data.load import read_options
     from unicross.data.places import local_copy
     from unicross.embed import shortened
     from unicross.errors import DataError
@@ -84,7 +87,10 @@ def index(
     from unicross.store.archive import EmbeddingArchive, archive_of
     from unicross.store.calibrate import calibrate
     from unicross.store.index import index as run
+    from unicross.store.sources import Reading
 
+    said = reading_config(overrides or (), ("data.format=", *READING_KEYS))
+    reading = Reading(said.format, read_options(said))
     place = local_copy(folder)
     tower = TwoTower.load(checkpoint, device)
     print_preparation(tower)
@@ -100,6 +106,7 @@ def index(
                 local_copy(folder) if watch else place,
                 target,
                 captions=captions,
+                reading=reading,
                 prune=prune,
                 moved_from=moved_from,
                 archive=embeddings,
@@ -159,10 +166,8 @@ def print_preparation(model: TwoTower) -> None:
 
 def print_failures(failed: Sequence[Failure]) -> None:
     """The first of them, one a line, on standard error."""
-    from unicross.wording import counted
-
     if failed:
-        typer.echo(f"{counted(len(failed), 'picture')} could not be used:", err=True)
+        typer.echo(f"{len(failed)} not taken:", err=True)
         for failure in failed[:FAILURES_SHOWN]:
             typer.echo(f"  {failure.path}: {failure.reason}", err=True)
         if len(failed) > FAILURES_SHOWN:

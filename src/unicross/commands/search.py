@@ -30,6 +30,10 @@ def search(
         str, typer.Option(help="Compare words as a vector, with the words of texts (text), or both: hybrid.")
     ] = "vector",
     fold: Annotated[bool, typer.Option("--fold", help="Make one hit of near-duplicates.")] = False,
+    near: Annotated[
+        float | None,
+        typer.Option(help="With --fold: from which cosine; else by how near the store's pictures lie."),
+    ] = None,
     by: Annotated[
         str | None, typer.Option(help="A column: make one hit of those with the same value, such as item.")
     ] = None,
@@ -55,7 +59,10 @@ def search(
         raise typer.BadParameter("say what to look for: words, --image FILE, both of them, or --like ID")
     if weight is not None and (words is None or image is None):
         raise typer.BadParameter("--weight is between words and --image: give both")
-    from unicross.search import Query, open_searcher
+    if near is not None and not fold:
+        raise typer.BadParameter("--near says from which cosine --fold folds: give both")
+    from unicross.query import Query
+    from unicross.search import open_searcher
     from unicross.store import parse_where
 
     searcher = open_searcher(store, model=model, device=device)
@@ -69,6 +76,7 @@ def search(
         weight=0.5 if weight is None else weight,
         mode=cast("Mode", mode),
         fold=fold,
+        near=near,
         by=by,
         k=k,
         offset=offset,

@@ -18,7 +18,7 @@ from unicross.progress import progress_shown_by
 from unicross.wording import counted
 
 if TYPE_CHECKING:
-    from unicross.run import Event
+    from unicross.events import Event
 
 LINE_EVERY_S = 10
 """Seconds between two lines of progress where they go to a file or a pipe."""

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from unicross.batches import Indices
+from unicross.data.decoding import check_header
 from unicross.data.image_source import Files
-from unicross.data.images import check_header
 from unicross.data.items import Items, Mask, text_numbers
 from unicross.data.records import Problem, Records, number_ids
 

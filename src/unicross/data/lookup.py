@@ -6,13 +6,14 @@ Such a path is that of the file, and behind it the picture's place there: `shard
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 from unicross.data.formats import FORMATS, detect
 from unicross.data.formats.shards import ShardImage, ShardRows, file_stamp
 from unicross.data.image_source import ImageSource
-from unicross.data.records import BY_NAME
+from unicross.data.records import BY_NAME, ReadOptions
 from unicross.errors import DataError
 
 SHARDS = (".tar", ".parquet", ".arrow")
@@ -28,10 +29,13 @@ def shard_of(path: str) -> Path | None:
     )
 
 
-def picture_in(shard: Path, path: str) -> ImageSource | None:
-    """The picture of a path that leads into a file; None where it is not there (any more)."""
+def picture_in(shard: Path, path: str, options: ReadOptions = BY_NAME) -> ImageSource | None:
+    """The picture of a path that leads into a file; None where it is not there (any more).
+
+    `options`: as the file was read when the path was made.
+    """
     try:
-        pictures = _pictures(shard, file_stamp(shard))
+        pictures = _pictures(shard, file_stamp(shard), options)
     except (OSError, DataError):
         return None
     row = pictures.find(shard, path.removeprefix(f"{shard}/"))
@@ -39,11 +43,14 @@ def picture_in(shard: Path, path: str) -> ImageSource | None:
 
 
 @lru_cache(FILES_KNOWN)
-def _pictures(shard: Path, stamp: str) -> ShardRows:
+def _pictures(shard: Path, stamp: str, options: ReadOptions) -> ShardRows:
     """The pictures of a file, or of the saved folder that it belongs to. Raises DataError."""
     del stamp  # only a key: of a file that changed, others are read
     format, source = detect(shard.parent, "arrow") if shard.suffix == ".arrow" else detect(shard, None)
-    pictures = FORMATS[format].read(source, BY_NAME)[0].pictures
+    try:
+        pictures = FORMATS[format].read(source, options)[0].pictures
+    except DataError:  # the captions may have names of their own, which pictures do not need
+        pictures = FORMATS[format].read(source, replace(options, captions=()))[0].pictures
     if not isinstance(pictures, ShardRows):
         raise DataError(f"{shard}: no pictures inside")
     return pictures

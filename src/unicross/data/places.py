@@ -129,7 +129,7 @@ def _objects(root: str, protocol: str, rest: str) -> Path:
 
     try:
         system = fsspec.filesystem(protocol)
-    except (ImportError, ValueError) as error:
+    except (ImportError, ValueError, TypeError) as error:  # a TypeError where it wants more than an address
         extra = EXTRAS.get(protocol)
         advice = f"pip install 'unicross[{extra}]'" if extra else "give a folder, hf://, s3:// or gs://"
         raise DataError(f"{root}: {protocol}:// cannot be read ({error}): {advice}") from error

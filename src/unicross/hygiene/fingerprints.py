@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from unicross.data.decoding import decode
 from unicross.data.image_source import ImageSource
-from unicross.data.images import decode
 from unicross.errors import DataError
 from unicross.prefetch import OnProgress
 

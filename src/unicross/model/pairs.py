@@ -7,6 +7,7 @@ family which does not fit is refused and never silently wrong.
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,8 @@ SEES_PADDING = frozenset({"siglip_text_model", "siglip2_text_model"})
 """Halves that were trained on texts padded to their full length, without a mask."""
 TOLERANCE = 1e-4
 """Of features of length 1, ours against the pair's own."""
+LINEAR = 1e-2
+"""Up to this scale, tanh is as good as linear for what encoders make."""
 LONGEST = 2048
 """Tokens of a text, where neither tower nor tokenizer has a limit."""
 
@@ -74,13 +77,15 @@ def pair_of(
     fixed = text_kind in SEES_PADDING
     scale = getattr(parts, "logit_scale", None)
     bias = getattr(parts, "logit_bias", None)
+    image_pool, image_head = _pooling(parts.vision_model, getattr(parts, "visual_projection", None))
+    text_pool, text_head = _pooling(parts.text_model, getattr(parts, "text_projection", None))
     pair = Pair(
         image=parts.vision_model,
         text=parts.text_model,
-        image_pool="pooler",
-        text_pool="cls" if text_kind in FIRST_TOKEN else "pooler",
-        image_head=getattr(parts, "visual_projection", None) or nn.Identity(),
-        text_head=getattr(parts, "text_projection", None) or nn.Identity(),
+        image_pool=image_pool,
+        text_pool="cls" if text_kind in FIRST_TOKEN else text_pool,
+        image_head=image_head,
+        text_head=text_head,
         log_scale=float(scale.detach())
         if scale is not None
         else -math.log(float(parts.temperature.detach())),
@@ -92,6 +97,28 @@ def pair_of(
     )
     _check_equal(name, model, pair)
     return pair
+
+
+@torch.no_grad()
+def _pooling(encoder: Any, projection: nn.Linear | None) -> tuple[Pooling, nn.Module]:
+    """How a half is pooled, and its head.
+
+    A pooler that only hands the first token on, made small enough for its tanh to be linear
+    (`export/huggingface.py`), becomes that token, and its head takes the scale back: such small weights, and
+    heads so large, would not bear training at common rates.
+    """
+    if projection is None:
+        return "pooler", nn.Identity()
+    dense = getattr(getattr(encoder, "pooler", None), "dense", None)
+    if not isinstance(dense, nn.Linear) or dense.weight.shape[0] != dense.weight.shape[1]:
+        return "pooler", projection
+    scale = dense.weight[0, 0]
+    small = 0 < float(scale) <= LINEAR and not dense.bias.any()
+    if not small or not torch.equal(dense.weight, scale * torch.eye(len(dense.weight))):
+        return "pooler", projection
+    head = copy.deepcopy(projection)
+    head.weight.mul_(scale)
+    return "cls", head
 
 
 @torch.no_grad()
@@ -115,8 +142,10 @@ def _check_equal(name: str, model: Any, pair: Pair) -> None:
             f"{name}: its weights, picture size ({side} px) and tokenizer do not fit each other: {error}"
         ) from error
     image, text = pair.image(**seen), pair.text(input_ids=ids)
-    text_pooled = text.pooler_output if pair.text_pool == "pooler" else text.last_hidden_state[:, 0]
-    ours = pair.image_head(image.pooler_output.flatten(1)), pair.text_head(text_pooled)
+    ours = (
+        pair.image_head(_pooled(image, pair.image_pool)),
+        pair.text_head(_pooled(text, pair.text_pool)),
+    )
     if ours[0].shape != ours[1].shape:
         raise CheckpointError(
             f"{name}: its pictures have vectors of {ours[0].shape[1]} numbers, its texts of "
@@ -143,6 +172,11 @@ def canvas_inputs(canvas: PatchCanvas, shown: Tensor, shapes: NDArray[np.int64])
         "pixel_attention_mask": torch.from_numpy(seen).to(shown.device, torch.int64),
         "spatial_shapes": torch.from_numpy(shapes),
     }
+
+
+def _pooled(output: Any, pool: Pooling) -> Tensor:
+    pooled: Tensor = output.last_hidden_state[:, 0] if pool == "cls" else output.pooler_output.flatten(1)
+    return pooled
 
 
 def _features(output: Any) -> Tensor:

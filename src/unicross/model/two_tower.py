@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -29,16 +29,14 @@ from unicross.data.images import IMAGES_AT_ONCE, AnyImage, Pixels, decode_batche
 from unicross.data.items import strings
 from unicross.data.preparation import PatchCanvas
 from unicross.data.tokens import TEXTS_AT_ONCE, TokenizedTexts
-from unicross.device import autocast, pick_device
-from unicross.errors import NOT_FINITE, CheckpointError, DataError, RecipeError
+from unicross.device import pick_device
+from unicross.errors import CheckpointError, DataError, RecipeError
 from unicross.losses import Objective
-from unicross.model.kernels import inference_attention
+from unicross.model.inference import Floats, as_numpy, inference
 from unicross.model.pairs import canvas_inputs
 from unicross.model.parts import SETTINGS, WEIGHTS, Parts, from_checkpoint, from_config
 from unicross.model.weights import CONFIGS
 from unicross.run import checkpoint_at
-
-Floats = NDArray[np.float32]
 
 
 class TwoTower(nn.Module):
@@ -97,9 +95,8 @@ class TwoTower(nn.Module):
         for name, tensor in self.state_dict().items():
             if tensor.is_floating_point() and not tensor.isfinite().all():
                 raise CheckpointError(
-                    f"{source}: the weight {name} is not finite (nan or infinite): its training went "
-                    f"wrong, or "
-                    "the file is damaged: take another checkpoint"
+                    f"{source}: the weight {name} is not finite (nan or infinite): its training went wrong, "
+                    "or the file is damaged: take another checkpoint"
                 )
         if not (self.mean.isfinite().all() and self.std.isfinite().all() and (self.std > 0).all()):
             raise CheckpointError(
@@ -148,8 +145,7 @@ class TwoTower(nn.Module):
         if Path(path).is_dir() and not any((Path(path) / name).is_file() for name in CONFIGS):
             raise CheckpointError(
                 f"{path}: not a checkpoint (no {SETTINGS} in it), nor a run folder with a best one, nor a "
-                f"pretrained "
-                f"pair (no {' or '.join(CONFIGS)})"
+                f"pretrained pair (no {' or '.join(CONFIGS)})"
             )
         return cls.create(ModelConfig(pair=str(path), uni_heads="shared"), max_tokens=max_tokens)
 
@@ -185,8 +181,7 @@ class TwoTower(nn.Module):
         return [
             f"pictures: {self.picture_rules}",
             f"texts: at most {self.max_tokens} tokens, {self.text_rules}; pooling: {self.image.pool} of "
-            f"pictures, "
-            f"{self.text.pool} of texts",
+            f"pictures, {self.text.pool} of texts",
         ]
 
     @property
@@ -227,12 +222,12 @@ class TwoTower(nn.Module):
     def encode_pixels(self, pixels: NDArray[np.uint8]) -> Floats:
         """Squares [B, S, S, 3] of this model's size -> unit embeddings [B, D]."""
         with self._inference():
-            return _numpy(self.image.embed(self._pooled_pixels(pixels)))
+            return as_numpy(self.image.embed(self._pooled_pixels(pixels)))
 
     def pool_pixels(self, pixels: NDArray[np.uint8]) -> Floats:
         """Squares [B, S, S, 3] -> the image tower's pooled features, unit vectors [B, H]."""
         with self._inference():
-            return _numpy(F.normalize(self._pooled_pixels(pixels).float(), dim=-1))
+            return as_numpy(F.normalize(self._pooled_pixels(pixels).float(), dim=-1))
 
     def _pooled_pixels(self, pixels: NDArray[np.uint8]) -> Tensor:
         whole = torch.from_numpy(np.require(pixels, requirements="W")).to(self.device)
@@ -260,13 +255,13 @@ class TwoTower(nn.Module):
         """Token ids and their mask, both [B, L] -> unit embeddings [B, D]."""
         with self._inference():
             pooled = self.text(input_ids=ids.to(self.device), mask=mask.to(self.device))
-            return _numpy(self.text.embed(pooled))
+            return as_numpy(self.text.embed(pooled))
 
     def pool_tokens(self, ids: Tensor, mask: Tensor) -> Floats:
         """Token ids and their mask, both [B, L] -> the text tower's pooled features, unit vectors [B, H]."""
         with self._inference():
             pooled = self.text(input_ids=ids.to(self.device), mask=mask.to(self.device))
-            return _numpy(F.normalize(pooled.float(), dim=-1))
+            return as_numpy(F.normalize(pooled.float(), dim=-1))
 
     def encode_texts(self, texts: Sequence[str], batch_size: int = TEXTS_AT_ONCE) -> Floats:
         """Texts -> unit embeddings [N, D]."""
@@ -280,35 +275,11 @@ class TwoTower(nn.Module):
         """Texts as the text tower takes them. Longer ones are cut at the model's `max_tokens`."""
         return TokenizedTexts(strings(texts), self.tokenizer, self.max_tokens, self.text_rules)
 
-    @contextmanager
-    def _inference(self) -> Iterator[None]:
-        training = self.training
-        # Switching hundreds of modules there and back would take three tenths of the time of a query.
-        switch = any(module.training for module in self.modules())
-        if switch:
-            self.eval()
-        try:
-            with (
-                torch.no_grad(),  # what FSDP gathers in inference_mode cannot be trained afterwards
-                autocast(self.device, "auto"),
-                torch.compiler.set_stance("force_eager"),  # layers compiled for training's shapes only
-                inference_attention(self.image.backbone),
-                inference_attention(self.text.backbone),
-            ):
-                yield
-        finally:
-            if switch:
-                self.train(training)
+    def _inference(self) -> AbstractContextManager[None]:
+        return inference(self, (self.image.backbone, self.text.backbone), self.device)
 
 
 def _readable(square: Pixels | DataError) -> Pixels:
     if isinstance(square, DataError):
         raise square
     return square
-
-
-def _numpy(tensor: Tensor) -> Floats:
-    vectors: Floats = tensor.float().cpu().numpy()
-    if not np.isfinite(vectors).all():
-        raise CheckpointError(NOT_FINITE)
-    return vectors

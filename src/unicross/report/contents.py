@@ -9,9 +9,10 @@ from pathlib import Path
 from unicross.compare.table import COMPARISON, Comparison, RecipeRow, Spread
 from unicross.config import Recipe
 from unicross.errors import DataError
+from unicross.events import Event
 from unicross.recipe import dump_recipe
 from unicross.result import Result
-from unicross.run import Event, RunFolder
+from unicross.run import RunFolder
 from unicross.training.checkpoint import load_clusters
 from unicross.training.rounds import Clusters
 

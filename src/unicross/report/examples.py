@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from unicross.data.images import decode, thumbnail
+from unicross.data.decoding import decode
+from unicross.data.images import thumbnail
 from unicross.data.items import Items
 from unicross.errors import DataError
 from unicross.report.contents import Variant

@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from unicross.compare.intervals import Difference
+from unicross.events import Event
 from unicross.report.contents import Run, Variant
-from unicross.run import Event
 from unicross.training.rounds import Clusters
 
 INK = "#010203"

@@ -68,7 +68,7 @@ def create_app(model: Encoder, store: Store, settings: Settings | None = None) -
         servers=[{"url": settings.root_path or "/"}],
     )
     app.state.service = service
-    _answer_errors(app)
+    _answer_errors(app, service)
     _add_routes(app, service)
     _add_pictures(app, service)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
@@ -176,9 +176,9 @@ async def _read_body(request: Request, settings: Settings) -> bytes:
     return bytes(body)
 
 
-def _answer_errors(app: FastAPI) -> None:
+def _answer_errors(app: FastAPI, service: Service) -> None:
     def answer(status: int, message: str) -> JSONResponse:
-        headers = {"Retry-After": "1"} if status == 503 else None
+        headers = {"Retry-After": str(service.retry_after())} if status == 503 else None
         return JSONResponse({"error": {"status": status, "message": message}}, status, headers)
 
     @app.exception_handler(HTTPException)

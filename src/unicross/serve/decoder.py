@@ -12,7 +12,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-from unicross.data.images import ImageError, as_jpeg, decode, image_kind, reduced, thumbnail
+from unicross.data.decoding import ImageError, decode, image_kind
+from unicross.data.images import as_jpeg, reduced, thumbnail
 from unicross.reading import LARGEST_PICTURE
 from unicross.serve.protocol import MEDIA_TYPES, SHOWN, receive, send
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, BinaryIO, TypeVar, cast
 
-from unicross.data.images import ImageError
+from unicross.data.decoding import ImageError
 from unicross.serve.protocol import receive, send
 
 T = TypeVar("T")

@@ -17,8 +17,8 @@ from typing import Any
 
 from PIL import Image
 
+from unicross.data.decoding import ImageError
 from unicross.data.image_source import ImageFile, ImageSource
-from unicross.data.images import ImageError
 from unicross.data.lookup import picture_in, shard_of
 from unicross.serve.decoders import Busy, Decoders
 from unicross.serve.protocol import MEDIA_TYPES

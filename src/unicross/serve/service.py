@@ -21,8 +21,10 @@ from unicross.embed import Encoder
 from unicross.errors import DataError, StoreError
 from unicross.folding import cell
 from unicross.hybrid import Mode
-from unicross.search import OTHERS, Query, Searcher
+from unicross.query import Query
+from unicross.search import OTHERS, Searcher
 from unicross.serve.batching import BatchedEncoder
+from unicross.serve.crowd import Crowd
 from unicross.serve.middleware import Metrics
 from unicross.serve.pictures import PictureError, PictureFiles, Uploads, relative, stored_picture
 from unicross.store import Condition, Hit, Kind, Row, Store, Where, make_id, parse_where
@@ -100,6 +102,7 @@ class SearchParameters(BaseModel):
     weight: float = Field(0.5, ge=0, le=1, description="with words and a picture: the picture's share")
     mode: Mode = Field("vector", description="compare words as a vector, with the words of texts, or both")
     fold: bool = Field(False, description="make one hit of near-duplicates, with the others in it")
+    near: float | None = Field(None, gt=0, le=1, description="with fold: from which cosine")
     by: str = Field("", max_length=64, description="a column: make one hit of rows with the same value")
     min_score: float = Field(0, ge=0, le=1, description="leave out pictures less likely a match than this")
     k: int = Field(24, ge=1, le=200, description="how many")
@@ -121,6 +124,7 @@ class Service:
         self.drawing = anyio.CapacityLimiter(os.cpu_count() or 1)  # thumbnails leave room for searches
         self.watching = anyio.CapacityLimiter(1)  # health is told whatever else waits
         self._waiting = self._reading = 0
+        self._crowd = Crowd(settings.max_waiting)
         self._facets = Cached(self._count_facets, FACETS_S)
 
     def start(self) -> None:
@@ -138,6 +142,7 @@ class Service:
         if limiter is not self.watching:
             self.shed()
         self._waiting += 1
+        started, waiting = time.perf_counter(), self._waiting
         try:
             async with asyncio.timeout(self.settings.timeout_s):
                 return await anyio.to_thread.run_sync(
@@ -147,6 +152,12 @@ class Service:
             raise HTTPException(503, "this took too long: try again, or ask for less") from None
         finally:
             self._waiting -= 1
+            if limiter is not self.watching:
+                self._crowd.answered(time.perf_counter() - started, waiting)
+
+    def retry_after(self) -> int:
+        """When a client that is refused now may come back, in seconds; each has a turn of its own."""
+        return self._crowd.turn(self._waiting)
 
     def shed(self) -> None:
         """Raise HTTPException where too many requests wait already."""
@@ -220,6 +231,7 @@ class Service:
             weight=parameters.weight,
             mode=parameters.mode,
             fold=parameters.fold,
+            near=parameters.near,
             by=parameters.by or None,
             k=parameters.k + 1,  # one more tells whether there are more
             offset=parameters.offset,

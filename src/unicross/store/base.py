@@ -235,9 +235,12 @@ class Store(Protocol):
         Their own vectors come along with `vectors`.
         """
 
-    def match(self, words: str, k: int, *, phrases: Sequence[str] = ()) -> list[Hit]:
+    def match(
+        self, words: str, k: int, *, phrases: Sequence[str] = (), every_word: bool = False
+    ) -> list[Hit]:
         """The k rows of either kind whose texts fit the words best, and hold every phrase word for word.
 
+        With `every_word` those alone that have a text with all of the words in it, where no phrase is given.
         Texts are the caption, the path and all user columns of strings; the score is BM25's. Raises
         QueryError where the engine has no index of texts.
         """

@@ -23,6 +23,7 @@ from unicross.data.formats.table import SUFFIXES, image_names, is_text_table, re
 from unicross.data.formats.table import captions as captions_of
 from unicross.data.image_source import ImageSource
 from unicross.data.items import as_unicode
+from unicross.data.records import BY_NAME, ReadOptions
 from unicross.embed import Failure, FoundFile, find_pictures
 from unicross.errors import DataError
 from unicross.store.base import RESERVED, Row, check_user_column, make_id
@@ -148,7 +149,11 @@ def _text_rows(files: Iterable[FoundFile], by_path: Mapping[str, Sequence[Captio
 
 
 def read_captions(
-    path: Path, *, skip_bad: bool = False, reserved: frozenset[str] = RESERVED
+    path: Path,
+    *,
+    skip_bad: bool = False,
+    reserved: frozenset[str] = RESERVED,
+    options: ReadOptions = BY_NAME,
 ) -> list[Caption]:
     """All captions of a file. Raises DataError, with the line, for what cannot be understood.
 
@@ -159,7 +164,7 @@ def read_captions(
         raise DataError(f"captions file not found: {path}")
     suffix = path.suffix.lower()
     if suffix in SUFFIXES or is_text_table(path):
-        return _table(path, skip_bad, reserved)
+        return _table(path, skip_bad, reserved, options)
     if suffix in (".txt", ".token", ""):
         return list(_plain(path))
     raise DataError(f"{path}: captions are read from .csv, .tsv, .jsonl and .txt, not from {suffix!r}")
@@ -178,13 +183,14 @@ def _plain(path: Path) -> Iterator[Caption]:
             yield Caption("", line.strip()[:LONGEST_TEXT])
 
 
-def _table(path: Path, skip_bad: bool, reserved: frozenset[str]) -> list[Caption]:
-    table = read_table(path)
+def _table(path: Path, skip_bad: bool, reserved: frozenset[str], options: ReadOptions) -> list[Caption]:
+    table = read_table(path, options)
     if table.problems and not skip_bad:
         raise DataError(f"{table.problems[0]}: correct the line")
     require_columns(path, table.columns, table.names)
     columns_read = table.columns
-    user = [name for name in table.names if name not in (*columns_read.images, *columns_read.captions)]
+    read = {name.partition(".")[0] for name in (*columns_read.images, *columns_read.captions)}
+    user = [name for name in table.names if name not in read]
     columns: dict[str, str] = {}
     for name in user:
         columns[name] = _column_name(path, name, reserved.union(columns.values()))

@@ -18,12 +18,12 @@ from unicross.errors import DataError, StoreError
 from unicross.prefetch import OnProgress
 from unicross.store.archive import CHUNK, EmbeddingArchive, archive_of, write_rows
 from unicross.store.base import Row, Store
-from unicross.store.catalog import Catalog, read_catalog
+from unicross.store.catalog import Catalog
 from unicross.store.changes import find_changes
 from unicross.store.contents import Digested, copy_vectors, digests_of, find_known, source_of
 from unicross.store.gaps import Mended, fill_gaps
 from unicross.store.moved import find_moved, find_renamed, move_rows
-from unicross.store.sources import is_source, read_source
+from unicross.store.sources import AS_FOUND, Reading, read_rows
 
 
 def _silent(done: int, total: int, /) -> None:
@@ -61,6 +61,7 @@ def index(
     store: Store,
     *,
     captions: Path | None = None,
+    reading: Reading = AS_FOUND,
     prune: bool = False,
     moved_from: Path | None = None,
     archive: EmbeddingArchive | None = None,
@@ -69,6 +70,7 @@ def index(
     """Embed what is new or changed under `folder` into `store`.
 
     `folder` may also be what one can train on (a table, shards, Parquet ...): see `sources.py`.
+    `reading` says of which format it is, and which columns it has.
     `captions` adds texts and user columns (see `catalog.py`). `prune` removes pictures of this folder that
     are gone, and texts that the captions file has no more. Pictures moved here, from `moved_from` or
     from wherever (see `moved.py`), keep their vectors. `archive` takes the embeddings as Parquet as well, and
@@ -77,10 +79,7 @@ def index(
     model filled.
     """
     store.info.check(model.fingerprint(), address=store.address)
-    if captions is None and is_source(folder):
-        catalog = read_source(folder)
-    else:
-        catalog = read_catalog(folder, captions)
+    catalog = read_rows(folder, captions, reading)
     store.remember(roots=[catalog.root])
     mended = Mended(0, [])
     if archive is not None:
@@ -134,7 +133,7 @@ def embed_rows(
     vectors = embed_images(model, sources)
     for row, source, vector in zip(images, sources, vectors, strict=True):
         if isinstance(vector, DataError):
-            failures.append(Failure(row.path, str(vector).removeprefix(f"{row.path}: ")))
+            failures.append(Failure(row.path, str(vector).removeprefix(f"{source.name}: ")))
         else:
             embedded.append(replace(row, vector=vector, digest=source.digest))
         on_progress(len(embedded) + len(failures), len(rows))

@@ -42,12 +42,10 @@ from unicross.store.filters import ColumnTypes, Value, Where, check_where
 os.environ.setdefault("LANCEDB_LOG", "error")
 import lancedb
 
+from unicross.store.lance_index import build_indexes, text_columns
 from unicross.store.lance_rows import ARROW, SQL, literal, literals, to_arrow, to_rows
-from unicross.store.lance_text import text_index, text_query
+from unicross.store.lance_text import text_query
 from unicross.store.lance_torn import files_of, mend, torn
-
-INDEX_FROM = 50_000
-"""Rows from which an approximate index is built; below, exact search takes milliseconds."""
 
 REFINE = 2
 """Candidates scored again with full vectors, as a multiple of k."""
@@ -171,18 +169,16 @@ class LanceStore:
         hits.sort(key=lambda hit: (-hit.score, hit.row.id))
         return hits[offset:]
 
-    def match(self, words: str, k: int, *, phrases: Sequence[str] = ()) -> list[Hit]:
+    def match(
+        self, words: str, k: int, *, phrases: Sequence[str] = (), every_word: bool = False
+    ) -> list[Hit]:
         check_depth(k, 0)
-        names = self._text_columns()
+        names = text_columns(self.columns)
         with self._errors():
-            query = self._table.search(text_query(words, phrases, names), query_type="fts")
+            query = self._table.search(text_query(words, phrases, names, every_word), query_type="fts")
             matches = query.select([*self.columns, "_score"]).limit(k).to_arrow().to_pylist()
         hits = [Hit(score=cells.pop("_score"), row=Row.from_cells(cells)) for cells in matches]
         return sorted(hits, key=lambda hit: (-hit.score, hit.row.id))
-
-    def _text_columns(self) -> list[str]:
-        """Columns whose words can be searched for; the album is part of the path."""
-        return [n for n, kind in self.columns.items() if kind is str and n not in ("id", "kind", "album")]
 
     def get(self, ids: Sequence[str]) -> list[Row]:
         rows: dict[str, Row] = {}
@@ -224,19 +220,7 @@ class LanceStore:
     def optimize(self) -> None:
         self._write_lock()
         with self._whole():
-            indexed = {index.name for index in self._table.list_indices()}
-            if self._table.count_rows() >= INDEX_FROM:
-                configs = {
-                    "vector": lancedb.index.HnswSq(distance_type="cosine"),
-                    "id": lancedb.index.BTree(),
-                    "kind": lancedb.index.Bitmap(),
-                }
-                for column, config in configs.items():
-                    if f"{column}_idx" not in indexed:
-                        self._table.create_index(column, config=config)
-            for column in self._text_columns() if self._table.count_rows() else ():
-                if f"{column}_idx" not in indexed:
-                    self._table.create_index(column, config=text_index(column))
+            build_indexes(self._table, self.columns)
             self._table.optimize(cleanup_older_than=datetime.timedelta(hours=1))
         self._changed()
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import lancedb
-from lancedb.query import BooleanQuery, FullTextQuery, MatchQuery, Occur, PhraseQuery
+from lancedb.query import BooleanQuery, FullTextOperator, FullTextQuery, MatchQuery, Occur, PhraseQuery
 
 
 def text_index(column: str) -> Any:
@@ -24,9 +24,10 @@ def text_index(column: str) -> Any:
     )
 
 
-def text_query(words: str, phrases: Sequence[str], columns: Sequence[str]) -> FullTextQuery:
-    """Rows that hold some of the words in any of the columns, and every phrase in one of them."""
-    some_words = [(Occur.SHOULD, MatchQuery(words, column)) for column in columns]
+def text_query(words: str, phrases: Sequence[str], columns: Sequence[str], every_word: bool) -> FullTextQuery:
+    """Rows with some of the words (or every one) in any of the columns, and every phrase in one of them."""
+    operator = FullTextOperator.AND if every_word else FullTextOperator.OR
+    some_words = [(Occur.SHOULD, MatchQuery(words, column, operator=operator)) for column in columns]
     if not phrases:
         return BooleanQuery(some_words)
     each_phrase = [

@@ -188,8 +188,10 @@ class MilvusStore:
         hits.sort(key=lambda hit: (-hit.score, hit.row.id))
         return hits[offset:]
 
-    def match(self, words: str, k: int, *, phrases: Sequence[str] = ()) -> list[Hit]:
-        del words, k, phrases
+    def match(
+        self, words: str, k: int, *, phrases: Sequence[str] = (), every_word: bool = False
+    ) -> list[Hit]:
+        del words, k, phrases, every_word
         raise QueryError(
             f"{self.address}: words are matched with texts in stores in a folder only: search by vectors, or "
             "copy the store with `unicross store copy`"

@@ -15,9 +15,10 @@ from unicross.data.formats import require_root
 from unicross.data.load import load_items, read_splits, survey
 from unicross.data.places import is_address
 from unicross.errors import TrainingError, UnicrossError
+from unicross.events import Listener
 from unicross.model import TwoTower
 from unicross.model.weights import require_source
-from unicross.run import Listener, RunFolder
+from unicross.run import RunFolder
 from unicross.streams import stream
 from unicross.training.checks import check_recipe_fits, check_trains, for_items
 from unicross.training.dataset import Dataset, cached_side, choose_cache, make_dataset
@@ -43,7 +44,7 @@ def train(
     Args:
         recipe: what to train; on resuming, equal to that of the run but for the place of the data.
         run: a new or empty folder, or with `resume` one of a run that was cut short; the first process's.
-        listener: hears every event (see `run.Event`) of the first process.
+        listener: hears every event (see `events.Event`) of the first process.
         device: `cpu`, `cuda`, ...; None picks.
 
     Returns:

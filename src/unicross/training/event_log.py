@@ -7,7 +7,8 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 
-from unicross.run import Event, Listener, RunFolder
+from unicross.events import Event, Listener
+from unicross.run import RunFolder
 from unicross.training.trackers import Tracker
 
 LOGGED = ("step", "epoch", "heads", "round", "eval", "forgetting", "interpolation", "note")

@@ -29,12 +29,11 @@ from unicross.training.checks import notes_before, nothing_learned
 from unicross.training.cost import step_forwards, tower_cost
 from unicross.training.dataset import Dataset
 from unicross.training.distributed import broadcast_object, size
-from unicross.training.embedding import validate
 from unicross.training.event_log import EventLog
 from unicross.training.head_fitting import fit_heads
-from unicross.training.interpolation import mixed, mixes
 from unicross.training.optim import freeze, schedule_shape, set_rates, warming_up
 from unicross.training.plan import plan_epoch, steps_per_epoch
+from unicross.training.selection import Selection
 from unicross.training.sharding import clip_gradients
 from unicross.training.signals import StopRequest
 from unicross.training.state import State
@@ -58,13 +57,14 @@ class Loop:
         stop: StopRequest,
     ) -> None:
         """`new_model` makes the model that the run began with; `elsewhere` is other data to evaluate on."""
-        self.run, self.state, self.data, self.val, self.log = run, state, data, val, log
-        self.new_model, self.elsewhere, self.stop = new_model, elsewhere, stop
+        self.run, self.state, self.data, self.log = run, state, data, log
+        self.new_model, self.stop = new_model, stop
         self.recipe, self.progress, self.model = state.recipe, state.progress, state.model
         self.send = Sender(self.model.device)
         self.autocast = partial(autocast, self.model.device, self.recipe.train.precision)
         lengths = data.captions.lengths()
         self.cost = tower_cost(self.model, float(lengths.mean()) if len(lengths) else 0.0)
+        self.selection = Selection(run, state, self.cost, val, elsewhere, self.emit)
         batch_size = self.recipe.train.batch_size
         self.steps = [steps_per_epoch(data, stage, batch_size) * stage.epochs for stage in self.recipe.stages]
         self.clock = time.monotonic()  # when `progress.seconds` was last brought up to date
@@ -82,20 +82,17 @@ class Loop:
         )
         begins_trained = self.recipe.train.start_from is not None or self.recipe.model.pair is not None
         if progress.step == 0 and begins_trained:
-            self._validate()  # what the weights can do untrained: a run's best is never worse
+            self.selection.look()  # what the weights can do untrained: a run's best is never worse
         while progress.stage < len(stages):
             stage = stages[progress.stage]
             freeze(self.model, stage.freeze, stage.freeze_layers)
-            while progress.epoch < stage.epochs and not self._out_of_patience():
+            while progress.epoch < stage.epochs and not self.selection.out_of_patience():
                 self._epoch(stage)
             if stage.losses.image_text == 0:
                 self.state.bank.forget()  # none of its steps made new features
             progress.stage, progress.epoch = progress.stage + 1, 0
             self.state.round = None
-        if self.val is None:
-            self.state.publish_best(self.run, None)
-        elif self.recipe.train.interpolate:
-            self._interpolate(self.val)
+        self.selection.finish(self.new_model)
         summary = Summary(
             metrics=progress.best_metrics,
             forgetting=progress.best_elsewhere,
@@ -159,7 +156,7 @@ class Loop:
             batches=len(plan),
             compute=self.cost.of(progress.forwards),
         )
-        self._validate()
+        self.selection.look()
         self._save()
 
     def _plan(self, stage: Stage) -> tuple[Plan, dict[str, float]]:
@@ -244,56 +241,6 @@ class Loop:
             return None
         pairs = min(self.recipe.train.batch_size, len(self.data.pairs))
         return nothing_learned(image_text, pairs, stage)
-
-    def _validate(self) -> None:
-        progress = self.progress
-        is_due = progress.turn % self.recipe.train.validate_every == 0 or progress.turn == self.recipe.epochs
-        if self.val is None or not is_due:
-            return
-        result = validate(self.model, self.val)
-        metrics = result.metrics
-        self.emit("eval", compute=self.cost.of(progress.forwards), **metrics)
-        elsewhere = self._look_elsewhere(self.model)
-        progress.looks_since_best += 1
-        if metrics["rsum"] > progress.best:
-            progress.best, progress.best_metrics, progress.looks_since_best = metrics["rsum"], metrics, 0
-            progress.best_elsewhere = elsewhere
-            self.state.publish_best(self.run, result.calibration)
-
-    def _look_elsewhere(self, model: TwoTower) -> dict[str, float]:
-        """The rSum of a model on the other data that the recipe names, by name."""
-        found = {name: validate(model, data).metrics for name, data in self.elsewhere.items()}
-        for name, metrics in found.items():
-            self.emit("forgetting", data=name, **metrics)
-        return {name: metrics["rsum"] for name, metrics in found.items()}
-
-    def _out_of_patience(self) -> bool:
-        patience, progress = self.recipe.train.patience, self.progress
-        if patience is None or progress.looks_since_best < patience:
-            return False
-        if progress.epoch > 0:  # of the first stage that is cut short
-            best = f"{patience} looks without a better rSum than {progress.best:.1f}"
-            self.emit("note", text=f"stopped early: {best}")
-        return True
-
-    def _interpolate(self, val: Dataset) -> None:
-        """Let the run's best be a mix of its best weights with the first ones, where that has more rSum on
-        the validation items and the other data together."""
-        model, progress = self.new_model(adapters=False), self.progress
-        start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        weights = broadcast_object(lambda: TwoTower.load(self.run.best, "cpu").state_dict())
-        tuned = {name: tensor.to(model.device) for name, tensor in weights.items()}
-        tried = list(mixes(model, start, tuned, val, self.elsewhere))
-        best = max(tried, key=lambda mix: mix.total)
-        is_better = best.total > progress.best + sum(progress.best_elsewhere.values())
-        rsums = {f"{mix.share:g}": mix.result.metrics["rsum"] for mix in tried} | {"1": progress.best}
-        others = {f"{mix.share:g}": mix.elsewhere for mix in tried} | {"1": progress.best_elsewhere}
-        self.emit("interpolation", share=best.share if is_better else 1.0, rsums=rsums, elsewhere=others)
-        if is_better:
-            progress.best, progress.best_metrics = best.result.metrics["rsum"], best.result.metrics
-            progress.best_elsewhere = best.elsewhere
-            chosen = mixed(start, tuned, best.share)
-            self.state.publish_mixed(self.run, chosen, best.result.calibration)
 
     def _save(self) -> None:
         now = time.monotonic()

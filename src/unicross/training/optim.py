@@ -52,26 +52,24 @@ def freeze(model: TwoTower, parts: Sequence[ModelPart], layers: FrozenLayers) ->
 
 
 def make_optimizer(model: TwoTower) -> torch.optim.AdamW:
-    """AdamW with a group for each part, layer and kind of decay; `set_rates` gives each its rate.
+    """AdamW with a group for each part and kind of decay; `set_rates` gives each its rate.
 
     Biases, norms, the temperature and embedding layers (words, patches, positions) are not decayed.
     """
-    depth = {part: _depth(model, part) for part in ("image", "text")}
-    groups: dict[tuple[str, int, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         tower = name.split(".")[0]
         if ".backbone." in name:
-            below_top = _below_top(name, depth[tower])
-            key = (tower, below_top, parameter.ndim >= 2 and "embed" not in name)
+            key = (tower, parameter.ndim >= 2 and "embed" not in name)
         elif parameter is model.log_scale or parameter is model.bias:
-            key = ("temperature", 0, False)  # apart from weights that may be spread over processes
+            key = ("temperature", False)  # apart from weights that may be spread over processes
         else:
-            key = ("head", 0, parameter.ndim >= 2)
+            key = ("head", parameter.ndim >= 2)
         groups.setdefault(key, []).append(parameter)
     return torch.optim.AdamW(
         [
-            {"params": members, "part": part, "below_top": below, "decayed": decayed}
-            for (part, below, decayed), members in groups.items()
+            {"params": members, "part": part, "decayed": decayed}
+            for (part, decayed), members in groups.items()
         ],
         lr=1e-4,
         fused=True,
@@ -87,7 +85,7 @@ def _below_top(name: str, depth: int) -> int:
 
 
 def set_rates(optimizer: torch.optim.AdamW, optim: Optim, shape: float) -> None:
-    """Give every group its learning rate (base times layer decay times `shape`), decay and betas."""
+    """Give every group its learning rate (that of its part times `shape`), decay and betas."""
     base = {
         "image": optim.image_lr,
         "text": optim.text_lr,
@@ -95,7 +93,7 @@ def set_rates(optimizer: torch.optim.AdamW, optim: Optim, shape: float) -> None:
         "temperature": optim.head_lr,
     }
     for group in optimizer.param_groups:
-        group["lr"] = base[group["part"]] * optim.layer_decay ** group["below_top"] * shape
+        group["lr"] = base[group["part"]] * shape
         group["weight_decay"] = optim.weight_decay if group["decayed"] else 0.0
         group["betas"] = optim.betas
 

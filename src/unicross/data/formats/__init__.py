@@ -93,7 +93,7 @@ def detect(root: Path, format: str | None) -> tuple[str, Path]:
         raise DataError(f"no data format {format!r}: data.format is one of {', '.join(FORMATS)}, or null")
     if format is not None and root.is_dir() == FORMATS[format].any_folder:
         return format, root  # whatever its name
-    sources = [(name, path) for name, path in _sources(root) if format in (None, name)]
+    sources = [(name, path) for name, path in find_sources(root) if format in (None, name)]
     if not sources:
         known_by = "\n".join(f"  {f'{name}:':<13} {kind.looked_for}" for name, kind in FORMATS.items())
         raise DataError(
@@ -107,7 +107,7 @@ def detect(root: Path, format: str | None) -> tuple[str, Path]:
     return sources[0]
 
 
-def _sources(root: Path) -> list[tuple[str, Path]]:
+def find_sources(root: Path) -> list[tuple[str, Path]]:
     """All sources at a path, of the formats of the least order that has any."""
     for order in sorted({kind.order for kind in FORMATS.values()}):
         formats = {name: kind for name, kind in FORMATS.items() if kind.order == order}

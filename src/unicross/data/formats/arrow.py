@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from unicross.data.formats.columnar import leaf_of, read_files
-from unicross.data.formats.shards import ShardRows
+from unicross.data.formats.shards import NO_PICTURES, ShardRows
 from unicross.data.items import Mask
 from unicross.data.records import Problem, ReadOptions, Records
 from unicross.errors import DataError
@@ -74,5 +74,8 @@ class ArrowPictures(ShardRows):
 
     def read(self, row: int) -> bytes:
         number, row_in_file = self.locate(row)
-        data: bytes = self._columns[number][row_in_file].as_py()
+        column = self._columns[number]
+        if column is None:
+            raise OSError(NO_PICTURES)
+        data: bytes = column[row_in_file].as_py()
         return data

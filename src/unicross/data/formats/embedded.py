@@ -17,7 +17,7 @@ from PIL import ExifTags, Image, IptcImagePlugin
 from PIL.ImageFile import ImageFile
 
 from unicross.data.bombs import slow_start
-from unicross.data.images import image_kinds
+from unicross.data.decoding import image_kinds
 from unicross.reading import LARGEST_PICTURE, open_file
 
 EXIF = {

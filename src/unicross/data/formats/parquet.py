@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from unicross.data.formats import tar
 from unicross.data.formats.columnar import leaf_of, read_files
 from unicross.data.formats.downloads import is_note
-from unicross.data.formats.shards import ShardRows, find_files
+from unicross.data.formats.shards import NO_PICTURES, ShardRows, find_files
 from unicross.data.images import IMAGE_SUFFIXES
 from unicross.data.items import Mask
 from unicross.data.records import Problem, ReadOptions, Records
@@ -110,5 +110,7 @@ class ParquetPictures(ShardRows):
 
     def _group(self, number: int, group: int) -> Any:
         leaf = self._leaves[number]
+        if not leaf:
+            raise OSError(NO_PICTURES)
         with pq.ParquetFile(self.paths[number], metadata=self._metadata[number]) as file:
             return leaf_of(file.read_row_group(group, columns=[leaf], use_threads=False), leaf)

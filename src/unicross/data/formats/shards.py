@@ -24,6 +24,8 @@ from unicross.data.items import PLAIN_KIND, CaptionKind, Mask, as_unicode
 from unicross.data.records import KINDS, LISTS, Records, number_ids
 from unicross.data.walk import walk
 
+NO_PICTURES = "no column of pictures is known by its name"
+
 
 class ShardRows:
     """The rows of some files [R], one file after another; kinds that hold pictures say how to `read` them."""

@@ -4,7 +4,7 @@ import { ask, shrink, thumbnail } from "./api.js";
 import { startPicking } from "./picking.js";
 import { startSaved } from "./saved.js";
 import { isSelected, select, startSelection } from "./selection.js";
-import { address, emptyState, filterCount, isByWords, readAddress, request } from "./state.js";
+import { address, emptyState, filterCount, leavesOut, readAddress, request } from "./state.js";
 import { LANGUAGES, language, t, translate } from "./texts.js";
 import { $, cell, el, facets, message, percent, skeletons, welcome } from "./view.js";
 import { Viewer } from "./viewer.js";
@@ -101,7 +101,7 @@ function nothing() {
   $("results").replaceChildren();
   const actions = filterCount(state) ? [el("button", { className: "quiet", onclick: clearFilters }, t("clearFilters"))] : [];
   if (!info?.rows?.image && !info?.rows?.text) message(t("emptyStore"), t("emptyStoreHow"));
-  else if (state.likely && isByWords(state, picture)) {
+  else if (leavesOut(state, picture)) {
     const nearest = el("button", { className: "quiet", onclick: () => refine({ likely: 0 }) }, t("nearest"));
     message(t("unlikely"), t("unlikelyHow", { share: percent(state.likely) }), { actions: [nearest] });
   } else message(t("nothing"), t(filterCount(state) ? "nothingFilters" : "nothingKind"), { actions });
@@ -180,7 +180,7 @@ function fill() {
   $("fold").checked = state.fold;
   $("items").checked = !state.apart;
   $("items-field").hidden = !hasItems();
-  $("likely-field").hidden = !info?.likelihood;
+  $("likely-field").hidden = !info?.likelihood || state.mode === "text";
   $("likely-said").value = percent(state.likely);
   document.querySelector(`[name=kind][value=${state.kind}]`).checked = true;
   const count = filterCount(state);

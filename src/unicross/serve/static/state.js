@@ -47,13 +47,14 @@ export function request(state, picture, items, offset, k) {
   if (picture && state.q.trim()) given.set("weight", state.weight);
   if (state.q.trim() && !state.like && state.mode !== "vector") given.set("mode", state.mode);
   if (state.fold) given.set("fold", "true");
-  if (state.likely && isByWords(state, picture)) given.set("min_score", state.likely);
+  if (leavesOut(state, picture)) given.set("min_score", state.likely);
   for (const words of state.minus.split(",")) if (words.trim()) given.append("minus", words.trim());
   return `search?${given}`;
 }
 
 export const filterCount = (state) =>
-  Object.keys(state.where).length + Boolean(state.minus.trim()) + Boolean(state.after) + Boolean(state.before) + (state.kind === "text") + (state.mode !== "vector") + Boolean(state.likely) + state.fold + state.apart;
+  Object.keys(state.where).length + Boolean(state.minus.trim()) + Boolean(state.after) + Boolean(state.before) + (state.kind === "text") + (state.mode !== "vector") + Boolean(state.likely && state.mode !== "text") + state.fold + state.apart;
 
-// Whether pictures are looked for by words and nothing else: of these one knows how likely they are a match.
-export const isByWords = (state, picture) => state.kind === "image" && !picture && !state.like && !state.minus.trim() && Boolean(state.q.trim());
+// Whether pictures may be left out as unlikely: those that are looked for by words and nothing else, and by what they show.
+export const leavesOut = (state, picture) =>
+  Boolean(state.likely) && state.mode !== "text" && state.kind === "image" && !picture && !state.like && !state.minus.trim() && Boolean(state.q.trim());
