@@ -279,8 +279,6 @@ class Recipe(Strict):
             raise ValueError("train.shard goes neither with train.interpolate nor with train.lora")
         if self.stages[0].restart_weights:
             raise ValueError(f"stage {names[0]!r} is the first: leave `restart_weights` out there")
-        if self.model.pair is not None and (fitting := [s.name for s in self.stages if s.fit_heads]):
-            raise ValueError(f"stage {fitting[0]!r}: a pair has its heads already: leave fit_heads out")
         if self.train.shard and any(stage.restart_weights for stage in self.stages):
             raise ValueError("train.shard and restart_weights do not go together: set one of them only")
         if self.train.shard and len({frozenset(stage.freeze) for stage in self.stages}) > 1:

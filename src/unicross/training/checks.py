@@ -28,12 +28,18 @@ LOOKED_AT = 10
 """Steps at the end of an epoch over which that mean is taken, at most; fewer than three say nothing."""
 
 
-def check_trains(model: TwoTower) -> None:
-    """Raise RecipeError for a pair whose pictures cannot be shown in views."""
+def check_trains(recipe: Recipe, model: TwoTower) -> None:
+    """Raise RecipeError for a pair whose pictures cannot be shown in views, or without heads to fit."""
     if isinstance(model.picture_rules.resize, PatchCanvas):
         raise RecipeError(
             f"{model.config.pair}: this SigLIP 2 sees pictures in their own proportions (NaFlex) and is used "
             "untrained only: tune one of a fixed size, such as google/siglip2-base-patch16-224"
+        )
+    linear = all(isinstance(tower.cross, torch.nn.Linear) for tower in (model.image, model.text))
+    if not linear and (fitting := [stage.name for stage in recipe.stages if stage.fit_heads]):
+        raise RecipeError(
+            f"stage {fitting[0]!r}: fit_heads moves linear heads, and the towers of this pair meet without "
+            "any: leave it out"
         )
 
 

@@ -97,7 +97,7 @@ def _train(
         broadcast_object(lambda: run.check_data(train=train_items, val=val_items))
         broadcast_object(lambda: run.move_data(asked))
     model = make_model(recipe, train_items, device)
-    check_trains(model)
+    check_trains(recipe, model)
 
     def on_progress(done: int, total: int) -> None:
         if listener is not None:

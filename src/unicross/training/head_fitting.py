@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from unicross.batches import Indices
@@ -57,13 +57,9 @@ def fit_heads(model: TwoTower, data: Dataset, rng: np.random.Generator) -> dict[
         np.searchsorted(of_part, np.arange(len(pairs))) for of_part in (of_image, of_caption)
     )
     reshard(model)
-    assert isinstance(model.image.cross, nn.Linear)  # a pair's heads are there and are not fitted
-    assert isinstance(model.text.cross, nn.Linear)
-    moved: dict[str, Tensor] = {
-        "image": model.image.cross.weight,
-        "text": model.text.cross.weight,
-        "log_scale": model.log_scale,
-    }
+    moved: dict[str, Tensor] = {"log_scale": model.log_scale}
+    for name, head in (("image", model.image.cross), ("text", model.text.cross)):
+        moved |= {f"{name}.{part}": parameter for part, parameter in head.named_parameters()}
     start = full_tensors(moved)
     image_turns = first_image, data.items.image_counts[pairs]
     text_turns = first, data.items.counts[pairs]
@@ -83,7 +79,8 @@ def _fitted(
     device: torch.device,
     rng: np.random.Generator,
 ) -> dict[str, Tensor]:
-    """Heads `image` and `text` [D, H] and the `log_scale` of the temperature, on the host, from `start`.
+    """The heads `image.weight` and `text.weight` [D, H], their biases [D] where they have any, and the
+    `log_scale` of the temperature, on the host, from `start`.
 
     `image` [P, H], `text` [C, H]; of both, item i has the rows from the first number [N] on, as many as the
     second says [N].
@@ -93,13 +90,10 @@ def _fitted(
     dropped = torch.Generator(device).manual_seed(draw_seed(rng))
     images, texts = torch.from_numpy(image).to(device), torch.from_numpy(text).to(device)
     moved = {name: value.detach().to(device, copy=True).requires_grad_() for name, value in start.items()}
-    image_head, text_head, log_scale = moved["image"], moved["text"], moved["log_scale"]
+    matrices = [value for value in moved.values() if value.ndim > 1]
+    others = [value for value in moved.values() if value.ndim <= 1]
     optimizer = torch.optim.AdamW(
-        [
-            {"params": [image_head, text_head], "weight_decay": DECAY},
-            {"params": [log_scale], "weight_decay": 0.0},
-        ],
-        lr=RATE,
+        [{"params": matrices, "weight_decay": DECAY}, {"params": others, "weight_decay": 0.0}], lr=RATE
     )
     size = min(BATCH, number)
     steps = max(EPOCHS * number // size, LEAST_STEPS)
@@ -113,11 +107,11 @@ def _fitted(
         text_features = _with_dropout(texts[torch.from_numpy(chosen).to(device)], dropped)
         ids = torch.arange(size, device=device)
         image_losses, text_losses = cross_modal(
-            F.normalize(image_features @ image_head.T, dim=-1),
-            F.normalize(text_features @ text_head.T, dim=-1),
+            F.normalize(F.linear(image_features, moved["image.weight"], moved.get("image.bias")), dim=-1),
+            F.normalize(F.linear(text_features, moved["text.weight"], moved.get("text.bias")), dim=-1),
             ids,
             ids,
-            log_scale.clamp(max=math.log(MAX_SCALE)).exp(),
+            moved["log_scale"].clamp(max=math.log(MAX_SCALE)).exp(),
         )
         optimizer.zero_grad()
         (image_losses.mean() + text_losses.mean()).div(2).backward()
