@@ -6,9 +6,12 @@ import torch
 from safetensors.torch import load_file
 
 import tiny
-from training_parts import CPU, prepared
+from pretrained import make_pair
+from training_parts import CPU, dataset_of, prepared
 from unicross.data.load import read_splits
 from unicross.errors import RecipeError
+from unicross.model import TwoTower
+from unicross.recipe import make_recipe
 from unicross.streams import stream
 from unicross.training import head_fitting, loop, train
 from unicross.training.embedding import validate
@@ -28,6 +31,30 @@ def test_only_heads_and_temperature_move_and_retrieval_gets_better(photos):
     assert spent == {"image": 24, "text": 72}  # images and texts only have nothing to say here
     assert validate(model, data).metrics["rsum"] > rsum + 60
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def on_a_pair(photos, family, home):
+    """A stage that begins with fitted heads, of a pretrained pair."""
+    raw = tiny.raw_recipe(photos, FIRST)
+    raw["data"]["max_tokens"] = 20
+    return make_recipe(raw | {"model": {"pair": str(make_pair(family, home / "pair"))}})
+
+
+def test_heads_of_a_pair_are_fitted_from_what_they_were(photos, tmp_path):
+    recipe = on_a_pair(photos, "clip", tmp_path)
+    model, items = TwoTower.create(recipe.model), read_splits(recipe.data)[0]
+    data = dataset_of(items, model, recipe, side=model.config.image_size)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    rsum = validate(model, data).metrics["rsum"]
+    fit_heads(model, data, np.random.default_rng(0))
+    moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert moved == {"image.cross.weight", "text.cross.weight", "log_scale"}
+    assert validate(model, data).metrics["rsum"] > rsum + 60
+
+
+def test_a_pair_without_heads_is_refused_before_the_first_step(photos, tmp_path):
+    with pytest.raises(RecipeError, match="the towers of this pair meet without"):
+        train(on_a_pair(photos, "siglip", tmp_path), tmp_path / "run")
 
 
 def test_equal_seeds_give_equal_heads_of_a_sample(photos, monkeypatch):
