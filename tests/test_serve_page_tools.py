@@ -59,7 +59,8 @@ def test_what_a_spreadsheet_would_run_is_made_text(visit: Open) -> None:
 def test_a_result_is_dragged_back_as_a_query(visit: Open) -> None:
     page = visit("/?q=blue")
     expect(tiles(page).first).to_contain_text("the blue sea")
-    tiles(page).first.locator("img").drag_to(page.locator("#words"))
+    expect(tiles(page).first.locator("img")).not_to_have_js_property("naturalWidth", 0)
+    tiles(page).first.locator("img").drag_to(page.locator("#words"), steps=4)
     expect(page.locator("#status")).to_contain_text("like the chosen one")
 
 
