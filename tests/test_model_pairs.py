@@ -199,7 +199,7 @@ def test_a_pair_trains_and_its_run_is_a_model(pairs, photos, tmp_path):
 def test_every_family_trains(family, pairs, photos, tmp_path):
     from unicross.training import train
 
-    raw = tiny.raw_recipe(photos, tiny.ALIGN)
+    raw = tiny.raw_recipe(photos, tiny.ALIGN | {"fit_heads": True})  # its heads, or that of its texts
     raw["model"] = {"pair": str(pairs(family))}
     raw["data"] = {"root": str(photos)}
     train(tiny.make_recipe(raw), tmp_path / "run")

@@ -214,8 +214,8 @@ class Stage(Strict):
     """Begin with the weights as they came, under a new schedule; the model so far only makes the first round
     (clusters, pseudo-pairs), as a teacher does for its student."""
     fit_heads: bool = False
-    """Before the first step, fit the cross heads and the temperature to the towers as they are, which sees
-    each picture and caption once (Kumar et al. 2022, "LP-FT")."""
+    """Before the first step, fit the cross heads and the temperature, but what is frozen of them, to the
+    towers as they are, which sees each picture and caption once (Kumar et al. 2022, "LP-FT")."""
     freeze: tuple[ModelPart, ...] = ()
     """Parts that do not move."""
     freeze_layers: FrozenLayers = FrozenLayers()
@@ -230,7 +230,6 @@ class Stage(Strict):
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
         cross_modal, frozen = self.losses.image_text > 0, set(self.freeze)
-        held = ", ".join(sorted({"image_head", "text_head", "temperature"} & frozen))
         checks = [
             (
                 getattr(self.losses, loss) > 0 and parts <= frozen,
@@ -249,8 +248,8 @@ class Stage(Strict):
                 "fit_heads serves the image-text loss: give it a weight, or leave it out",
             ),
             (
-                self.fit_heads and bool(held),
-                f"fit_heads moves {held}: do not freeze that, or leave fit_heads out",
+                self.fit_heads and {"image_head", "text_head"} <= frozen,
+                "fit_heads moves the heads: freeze one of them at most, or leave fit_heads out",
             ),
             (
                 self.batches.pseudo_pairs > 0 and not cross_modal,

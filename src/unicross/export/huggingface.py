@@ -82,9 +82,10 @@ def as_pair(model: TwoTower) -> PreTrainedModel:
     """The model as one of transformers, on the CPU. Raises CheckpointError where none holds it."""
     family = _family(model)
     pair: Any = _of_family(model, family) if family is not None else _dual(model)
-    for name, tower in (("visual_projection", model.image), ("text_projection", model.text)):
+    for tower, there in zip((model.image, model.text), _heads(pair), strict=True):
         if isinstance(tower.cross, nn.Linear):
-            getattr(pair, name).load_state_dict(_cpu(tower.cross))
+            assert there is not None  # as `_check_heads` found
+            there.load_state_dict(_cpu(tower.cross))
     with torch.no_grad():
         log_scale = model.scale.log().cpu()
         if hasattr(pair, "temperature"):
@@ -94,6 +95,12 @@ def as_pair(model: TwoTower) -> PreTrainedModel:
         if hasattr(pair, "logit_bias"):
             pair.logit_bias.fill_(0.0 if model.bias is None else model.bias.item())
     return _linear_poolers(model, pair).eval()
+
+
+def _heads(pair: Any) -> tuple[nn.Linear | None, nn.Linear | None]:
+    """Where a pair has linear heads of its pictures and of its texts; SigLIP's is inside the text half."""
+    inside = getattr(pair.text_model, "head", None)
+    return getattr(pair, "visual_projection", None), getattr(pair, "text_projection", inside)
 
 
 def _family(model: TwoTower) -> type[PreTrainedConfig] | None:
@@ -120,8 +127,8 @@ def _of_family(model: TwoTower, family: type[PreTrainedConfig]) -> PreTrainedMod
     for half, tower in ((pair.vision_model, model.image), (pair.text_model, model.text)):
         missing, _ = half.load_state_dict(_cpu(tower.backbone), strict=False)
         assert all(
-            name.startswith("pooler.") for name in missing
-        )  # of ALIGN's text half, which it never uses
+            name.startswith(("pooler.", "head.")) for name in missing
+        )  # ALIGN's text half never uses its pooler; the head inside SigLIP's is the tower's
     _check_heads(model, pair)
     made: PreTrainedModel = pair
     return made
@@ -173,8 +180,7 @@ def _linear_poolers(model: TwoTower, pair: Any) -> PreTrainedModel:
 
 def _check_heads(model: TwoTower, pair: Any) -> None:
     """Raise CheckpointError where the class has no place for the model's heads."""
-    for name, tower in (("visual_projection", model.image), ("text_projection", model.text)):
-        there = getattr(pair, name, None)
+    for tower, there in zip((model.image, model.text), _heads(pair), strict=True):
         ours = tower.cross if isinstance(tower.cross, nn.Linear) else None
         fits = (there is None) == (ours is None)
         if ours is not None and there is not None:

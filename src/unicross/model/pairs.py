@@ -8,6 +8,7 @@ family which does not fit is refused and never silently wrong.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -96,7 +97,18 @@ def pair_of(
         texts=TextRules(pad_to=limit if fixed else None, pad_left=fixed and pad_left),
     )
     _check_equal(name, model, pair)
-    return pair
+    own_head = pop_head(pair.text)
+    return pair if own_head is None else dataclasses.replace(pair, text_head=own_head)
+
+
+def pop_head(encoder: PreTrainedModel) -> nn.Linear | None:
+    """Take the linear head off an encoder that has it inside, as the text half of SigLIP; None for none."""
+    holder: Any = encoder
+    head = getattr(holder, "head", None)
+    if not isinstance(head, nn.Linear):
+        return None
+    holder.head = nn.Identity()
+    return head
 
 
 @torch.no_grad()

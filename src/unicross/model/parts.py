@@ -22,7 +22,7 @@ from unicross.model.backbones import backbone_from_folder, image_backbone, text_
 from unicross.model.kernels import patches_as_products
 from unicross.model.limits import LARGEST, check_fits, check_weights
 from unicross.model.pair_sources import load_pair
-from unicross.model.pairs import SEES_PADDING
+from unicross.model.pairs import SEES_PADDING, pop_head
 from unicross.model.pooling import fit_image, fit_text
 from unicross.model.processors import mean_std
 from unicross.model.tokenizer import check_vocabulary, load_tokenizer, train_tokenizer
@@ -144,6 +144,8 @@ def from_checkpoint(
     if config is not None and config.text_prefix:
         texts = dataclasses.replace(texts, prefix=config.text_prefix)
     text, tokenizer = backbone_from_folder(folder / "text"), load_tokenizer(folder / "text")
+    if saved.pair is not None and "text.cross.weight" in weights:
+        pop_head(text)
     check_vocabulary(str(folder), tokenizer, text)
     pools = {key: settings.get(key) or getattr(saved, key) for key in ("image_pool", "text_pool")}
     parts = _assembled(

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from unicross.config import ModelConfig
 from unicross.data.images import IMAGES_AT_ONCE, AnyImage, Pixels, decode_batches
@@ -225,9 +224,9 @@ class TwoTower(nn.Module):
             return as_numpy(self.image.embed(self._pooled_pixels(pixels)))
 
     def pool_pixels(self, pixels: NDArray[np.uint8]) -> Floats:
-        """Squares [B, S, S, 3] -> the image tower's pooled features, unit vectors [B, H]."""
+        """Squares [B, S, S, 3] -> the image tower's features before its head [B, H]."""
         with self._inference():
-            return as_numpy(F.normalize(self._pooled_pixels(pixels).float(), dim=-1))
+            return as_numpy(self._pooled_pixels(pixels).float())
 
     def _pooled_pixels(self, pixels: NDArray[np.uint8]) -> Tensor:
         whole = torch.from_numpy(np.require(pixels, requirements="W")).to(self.device)
@@ -258,10 +257,10 @@ class TwoTower(nn.Module):
             return as_numpy(self.text.embed(pooled))
 
     def pool_tokens(self, ids: Tensor, mask: Tensor) -> Floats:
-        """Token ids and their mask, both [B, L] -> the text tower's pooled features, unit vectors [B, H]."""
+        """Token ids and their mask, both [B, L] -> the text tower's features before its head [B, H]."""
         with self._inference():
             pooled = self.text(input_ids=ids.to(self.device), mask=mask.to(self.device))
-            return as_numpy(F.normalize(pooled.float(), dim=-1))
+            return as_numpy(pooled.float())
 
     def encode_texts(self, texts: Sequence[str], batch_size: int = TEXTS_AT_ONCE) -> Floats:
         """Texts -> unit embeddings [N, D]."""

@@ -35,12 +35,14 @@ def check_trains(recipe: Recipe, model: TwoTower) -> None:
             f"{model.config.pair}: this SigLIP 2 sees pictures in their own proportions (NaFlex) and is used "
             "untrained only: tune one of a fixed size, such as google/siglip2-base-patch16-224"
         )
-    linear = all(isinstance(tower.cross, torch.nn.Linear) for tower in (model.image, model.text))
-    if not linear and (fitting := [stage.name for stage in recipe.stages if stage.fit_heads]):
-        raise RecipeError(
-            f"stage {fitting[0]!r}: fit_heads moves linear heads, and the towers of this pair meet without "
-            "any: leave it out"
-        )
+    towers = {"image_head": model.image, "text_head": model.text}
+    linear = {head for head, tower in towers.items() if isinstance(tower.cross, torch.nn.Linear)}
+    for stage in recipe.stages:
+        if stage.fit_heads and linear <= set(stage.freeze):
+            raise RecipeError(
+                f"stage {stage.name!r}: fit_heads moves linear heads, and this pair has "
+                f"{'none that is not frozen' if linear else 'none'}: leave it out"
+            )
 
 
 def check_recipe_fits(recipe: Recipe, data: Dataset, val: Dataset | None, model: TwoTower) -> None:

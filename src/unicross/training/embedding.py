@@ -25,7 +25,7 @@ from unicross.training.distributed import broadcast_object, gather_array, rank_s
 def embed_images(
     model: TwoTower, data: Dataset, images: Indices, *, pooled: bool = False
 ) -> NDArray[np.float32]:
-    """Unit embeddings [len(images), D] of images, seen whole, or the tower's own (`pooled`).
+    """Unit embeddings [len(images), D] of images, seen whole, or the features before the head (`pooled`).
 
     Each process embeds its share.
     """
@@ -45,7 +45,7 @@ def embed_images(
 def embed_captions(
     model: TwoTower, data: Dataset, captions: Indices, *, pooled: bool = False
 ) -> NDArray[np.float32]:
-    """Unit embeddings [len(captions), D], or the tower's own (`pooled`); like lengths together."""
+    """Unit embeddings [len(captions), D], or features before the head (`pooled`); like lengths together."""
     encode = model.pool_tokens if pooled else model.encode_tokens
     own = captions[rank_slice(len(captions))]
     vectors = np.zeros((0, model.dim), np.float32)

@@ -10,19 +10,19 @@ Letters: N pairs, C captions of them, B batch, H a tower's width, D the shared s
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unicross.batches import Indices
 from unicross.data.turns import parts_of
-from unicross.losses import cross_modal
+from unicross.losses import Objective, cross_modal
 from unicross.model import TwoTower
-from unicross.model.parts import MAX_SCALE
 from unicross.progress import track
 from unicross.streams import draw_seed
 from unicross.training.dataset import Dataset
@@ -40,8 +40,23 @@ RATE, DECAY, DROPOUT = 3e-3, 0.01, 0.3
 Floats = NDArray[np.float32]
 
 
-def fit_heads(model: TwoTower, data: Dataset, rng: np.random.Generator) -> dict[str, int]:
-    """Move the model's cross heads and temperature to where its towers, as they are, meet best.
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What a tower makes of the pictures or captions of items, before its head."""
+
+    rows: Floats
+    """[R, H]"""
+    first: Indices
+    """[N]: the first row of each item."""
+    counts: Indices
+    """[N]: how many rows each item has."""
+
+
+def fit_heads(
+    model: TwoTower, data: Dataset, rng: np.random.Generator, objective: Objective = "infonce"
+) -> dict[str, int]:
+    """Move what is not frozen of the model's cross heads and temperature to where its towers, as they are,
+    meet best. A head that is frozen, or none, is met by the other.
 
     Returns:
         Forwards spent ({"image": ..., "text": ...}): each picture seen whole, each caption, once.
@@ -51,74 +66,115 @@ def fit_heads(model: TwoTower, data: Dataset, rng: np.random.Generator) -> dict[
         pairs = np.sort(rng.choice(pairs, MOST_PAIRS, replace=False))
     images, of_image = parts_of(data.items.first_image, data.items.image_counts, pairs)
     captions, of_caption = parts_of(data.items.first, data.items.counts, pairs)
-    image = embed_images(model, data, images, pooled=True)
-    text = embed_captions(model, data, captions, pooled=True)
     first_image, first = (
         np.searchsorted(of_part, np.arange(len(pairs))) for of_part in (of_image, of_caption)
     )
+    features = {
+        "image": Features(
+            embed_images(model, data, images, pooled=True), first_image, data.items.image_counts[pairs]
+        ),
+        "text": Features(embed_captions(model, data, captions, pooled=True), first, data.items.counts[pairs]),
+    }
     reshard(model)
-    moved: dict[str, Tensor] = {"log_scale": model.log_scale}
-    for name, head in (("image", model.image.cross), ("text", model.text.cross)):
-        moved |= {f"{name}.{part}": parameter for part, parameter in head.named_parameters()}
-    start = full_tensors(moved)
-    image_turns = first_image, data.items.image_counts[pairs]
-    text_turns = first, data.items.counts[pairs]
-    fitted = broadcast_object(lambda: _fitted(start, image, text, image_turns, text_turns, model.device, rng))
+    parameters = _parameters(model)
+    moving = {name for name, parameter in parameters.items() if parameter.requires_grad}
+    start = full_tensors(parameters)
+    fitted = broadcast_object(
+        lambda: _fitted(start, moving, features, objective, model.max_scale, model.device, rng)
+    )
     with torch.no_grad():
-        for name, parameter in moved.items():
-            parameter.copy_(shard_like(fitted[name], parameter))
+        for name, tensor in fitted.items():
+            parameters[name].copy_(shard_like(tensor, parameters[name]))
     return {"image": len(images), "text": len(captions)}
+
+
+def _parameters(model: TwoTower) -> dict[str, nn.Parameter]:
+    """`image.weight` and `text.weight` [D, H] and their `.bias` [D] of linear heads, `log_scale`, and the
+    scores' `bias` of a sigmoid loss; what there is of them."""
+    found = {"log_scale": model.log_scale}
+    if model.bias is not None:
+        found["bias"] = model.bias
+    for name, head in (("image", model.image.cross), ("text", model.text.cross)):
+        if isinstance(head, nn.Linear):
+            found |= {f"{name}.{part}": parameter for part, parameter in head.named_parameters()}
+    return found
 
 
 def _fitted(
     start: Mapping[str, Tensor],
-    image: Floats,
-    text: Floats,
-    of_images: tuple[Indices, Indices],
-    of_texts: tuple[Indices, Indices],
+    moving: Set[str],
+    features: Mapping[str, Features],
+    objective: Objective,
+    max_scale: float,
     device: torch.device,
     rng: np.random.Generator,
 ) -> dict[str, Tensor]:
-    """The heads `image.weight` and `text.weight` [D, H], their biases [D] where they have any, and the
-    `log_scale` of the temperature, on the host, from `start`.
-
-    `image` [P, H], `text` [C, H]; of both, item i has the rows from the first number [N] on, as many as the
-    second says [N].
-    """
-    (first_image, image_counts), (first, counts) = of_images, of_texts
-    several, number = bool((image_counts > 1).any()), len(counts)
+    """Where those parameters end, on the host, that are `moving` from `start`; see `_parameters`."""
     dropped = torch.Generator(device).manual_seed(draw_seed(rng))
-    images, texts = torch.from_numpy(image).to(device), torch.from_numpy(text).to(device)
-    moved = {name: value.detach().to(device, copy=True).requires_grad_() for name, value in start.items()}
-    matrices = [value for value in moved.values() if value.ndim > 1]
-    others = [value for value in moved.values() if value.ndim <= 1]
+    at = {
+        name: value.detach().to(device, copy=True).requires_grad_(name in moving)
+        for name, value in start.items()
+    }
+    matrices = [at[name] for name in sorted(moving) if at[name].ndim > 1]
+    others = [at[name] for name in sorted(moving) if at[name].ndim <= 1]
     optimizer = torch.optim.AdamW(
         [{"params": matrices, "weight_decay": DECAY}, {"params": others, "weight_decay": 0.0}], lr=RATE
     )
+    rows = {name: torch.from_numpy(shown.rows).to(device) for name, shown in features.items()}
+    number = len(features["image"].first)
     size = min(BATCH, number)
+    ids = torch.arange(size, device=device)
     steps = max(EPOCHS * number // size, LEAST_STEPS)
     for step in track("fitting heads", range(steps), steps):
         for group in optimizer.param_groups:
             group["lr"] = RATE * warmup_cosine(step, WARMUP, steps)
         items = rng.choice(number, size, replace=False)
-        chosen = first[items] + rng.integers(0, counts[items])
-        shown = first_image[items] + (rng.integers(0, image_counts[items]) if several else 0)
-        image_features = _with_dropout(images[torch.from_numpy(shown).to(device)], dropped)
-        text_features = _with_dropout(texts[torch.from_numpy(chosen).to(device)], dropped)
-        ids = torch.arange(size, device=device)
+        drawn = {name: torch.from_numpy(_drawn(features[name], items, rng)) for name in ("text", "image")}
+        image, text = (
+            _embedded(
+                rows[name][drawn[name].to(device)],
+                at.get(f"{name}.weight"),
+                at.get(f"{name}.bias"),
+                dropped,
+            )
+            for name in ("image", "text")
+        )
         image_losses, text_losses = cross_modal(
-            F.normalize(F.linear(image_features, moved["image.weight"], moved.get("image.bias")), dim=-1),
-            F.normalize(F.linear(text_features, moved["text.weight"], moved.get("text.bias")), dim=-1),
+            image,
+            text,
             ids,
             ids,
-            moved["log_scale"].clamp(max=math.log(MAX_SCALE)).exp(),
+            at["log_scale"].clamp(max=math.log(max_scale)).exp(),
+            bias=at.get("bias", 0.0),
+            objective=objective,
         )
         optimizer.zero_grad()
         (image_losses.mean() + text_losses.mean()).div(2).backward()
         optimizer.step()
-    return {name: value.detach().cpu() for name, value in moved.items()}
+    return {name: at[name].detach().cpu() for name in moving}
+
+
+def _drawn(shown: Features, items: Indices, rng: np.random.Generator) -> Indices:
+    """A row of each item, drawn where some have several."""
+    first, counts = shown.first[items], shown.counts[items]
+    return first + rng.integers(0, counts) if (shown.counts > 1).any() else first
+
+
+def _embedded(rows: Tensor, weight: Tensor | None, bias: Tensor | None, generator: torch.Generator) -> Tensor:
+    """Unit vectors [B, D] that a head, or none, makes of features [B, H] with dropout.
+
+    The features count as unit vectors, as what moves them is one rate for all towers; a bias has the share
+    that it has beside them as they are.
+    """
+    features = _with_dropout(F.normalize(rows, dim=-1), generator)
+    if weight is None:
+        return F.normalize(features, dim=-1)
+    made = F.linear(features, weight)
+    if bias is not None:
+        made = made + bias / rows.norm(dim=-1, keepdim=True)
+    return F.normalize(made, dim=-1)
 
 
 def _with_dropout(features: Tensor, generator: torch.Generator) -> Tensor:
     kept = torch.rand(features.shape, generator=generator, device=features.device) >= DROPOUT
-    return features * kept
+    return features * kept / (1 - DROPOUT)

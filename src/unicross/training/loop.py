@@ -167,19 +167,21 @@ class Loop:
         """
         begins = self.progress.epoch == self.progress.batch == 0
         if begins and stage.fit_heads and not stage.restart_weights:
-            self._fit_heads()
+            self._fit_heads(stage)
         plan, figures = plan_epoch(self.state, self.data)
         if begins and stage.restart_weights:
             self.state.start_over(self.new_model())
             if stage.fit_heads:
-                self._fit_heads()
+                self._fit_heads(stage)
         return plan, figures
 
-    def _fit_heads(self) -> None:
+    def _fit_heads(self, stage: Stage) -> None:
         began = time.monotonic()
         self.emit("fitting")
         rng = stream(self.recipe.seed, "heads", self.progress.stage)
-        self.progress.count(fit_heads(self.model, self.data, rng))
+        self.progress.count(
+            fit_heads(self.model, self.data, rng, stage.losses.objective or self.model.objective)
+        )
         self.state.bank.forget()  # its features are those of the heads before
         self.emit("heads", seconds=time.monotonic() - began)
 
