@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import socket
@@ -273,3 +274,18 @@ def test_a_client_that_speaks_in_time_is_answered_again_and_again(
             while not answer.endswith(b"}"):
                 answer += client.recv(4096)
             assert answer.startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("head", [b"GET /?", HEAD, HEAD + b"X-Long: "], ids=["address", "fields", "a field"])
+def test_a_head_without_end_is_refused(store: Store, head: bytes) -> None:
+    more = b"X-A: b\r\n" if head == HEAD else b"a"
+    with (
+        running(create_app(FakeModel(), store)) as port,
+        socket.create_connection(("127.0.0.1", port)) as client,
+    ):
+        client.settimeout(60)
+        client.sendall(head)
+        with contextlib.suppress(ConnectionError):  # it hangs up before all is sent
+            for _ in range(1000):
+                client.sendall(more * (65536 // len(more)))
+            pytest.fail("65 MB of a head were read")

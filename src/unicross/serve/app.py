@@ -73,7 +73,14 @@ def create_app(model: Encoder, store: Store, settings: Settings | None = None) -
     _add_pictures(app, service)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     keys = Keys(settings.keys, settings.api_key)
-    app.add_middleware(AccessMiddleware, metrics=metrics, hosts=settings.hosts, keys=keys)
+    app.add_middleware(
+        AccessMiddleware,
+        metrics=metrics,
+        hosts=settings.hosts,
+        keys=keys,
+        is_full=service.is_full,
+        retry_after=service.retry_after,
+    )
     if settings.root_path:
         app.add_middleware(BelowPath, root=settings.root_path)
     return app

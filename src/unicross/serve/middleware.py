@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 import json
 import time
-from collections.abc import MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
@@ -20,9 +20,12 @@ from unicross.serve.keys import Keys
 COOKIE = "unicross_key"
 OPEN_PATHS = frozenset({"/", "/healthz"})
 """What is answered without a key; the page itself must load to ask for one."""
+NEVER_SHED = OPEN_PATHS | {"/metrics"}
+"""What is answered whatever else waits."""
 
 NO_KEY = 401, "an API key is needed: send it as the header X-API-Key"
 WRONG_KEY = 401, "this API key is not known here: send one that is as the header X-API-Key"
+FULL = 503, "too many requests wait here: try again in a moment"
 
 HEADERS = {
     b"x-content-type-options": b"nosniff",
@@ -67,12 +70,18 @@ class Metrics:
 
 @dataclass
 class AccessMiddleware:
-    """ASGI middleware. `hosts`: the names under which it answers, besides any IP address."""
+    """ASGI middleware. `hosts`: the names under which it answers, besides any IP address.
+
+    `is_full` says whether too many requests wait; who comes then is told so before anything else is done for
+    it, and to come back after `retry_after` seconds.
+    """
 
     app: ASGIApp
     metrics: Metrics
     hosts: tuple[str, ...]
     keys: Keys
+    is_full: Callable[[], bool]
+    retry_after: Callable[[], int]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -93,9 +102,13 @@ class AccessMiddleware:
             if refusal is None:
                 await self.app(scope, receive, send_with_headers)
             else:
+                headers: tuple[tuple[bytes, bytes], ...] = ()
                 if refusal is WRONG_KEY:
                     await asyncio.sleep(self.keys.delay_after_failure((scope.get("client") or ("",))[0]))
-                await _refuse(send_with_headers, *refusal)
+                elif refusal is FULL:
+                    self.metrics.shed.inc()
+                    headers = ((b"retry-after", str(self.retry_after()).encode()),)
+                await _refuse(send_with_headers, *refusal, headers)
         finally:
             route = getattr(scope.get("route"), "path", "other")
             self.metrics.requests.labels(route, str(status)).inc()
@@ -109,14 +122,16 @@ class AccessMiddleware:
         if host not in self.hosts and not _is_address(host):
             return 400, "this host name is not served here (--host, --allow-host)"
         path = scope["path"]
-        if not self.keys.are_wanted or path in OPEN_PATHS or path.startswith("/static/"):
-            return None
+        is_static = path.startswith("/static/")
+        full = FULL if not is_static and path not in NEVER_SHED and self.is_full() else None
+        if not self.keys.are_wanted or path in OPEN_PATHS or is_static:
+            return full
         given = [key for key in _keys(headers) if key]
         name = self.keys.name_of(given)
         if name is None:
             return WRONG_KEY if given else NO_KEY
         self.metrics.keys.labels(name).inc()
-        return None
+        return full
 
 
 def _is_address(host: str) -> bool:
@@ -148,8 +163,8 @@ def _keys(headers: MutableMapping[bytes, bytes]) -> list[bytes]:
     return keys
 
 
-async def _refuse(send: Any, status: int, message: str) -> None:
+async def _refuse(send: Any, status: int, message: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
     body = json.dumps({"error": {"status": status, "message": message}}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    about = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": [*about, *headers]})
     await send({"type": "http.response.body", "body": body})

@@ -25,7 +25,7 @@ from unicross.query import Query
 from unicross.search import OTHERS, Searcher
 from unicross.serve.batching import BatchedEncoder
 from unicross.serve.crowd import Crowd
-from unicross.serve.middleware import Metrics
+from unicross.serve.middleware import FULL, Metrics
 from unicross.serve.pictures import PictureError, PictureFiles, Uploads, relative, stored_picture
 from unicross.store import Condition, Hit, Kind, Row, Store, Where, make_id, parse_where
 from unicross.store.base import MAX_DEPTH
@@ -159,9 +159,13 @@ class Service:
         """When a client that is refused now may come back, in seconds; each has a turn of its own."""
         return self._crowd.turn(self._waiting)
 
+    def is_full(self) -> bool:
+        """Whether as many requests wait as may; the middleware tells most who come then (`FULL`)."""
+        return self._waiting >= self.settings.max_waiting
+
     def shed(self) -> None:
-        """Raise HTTPException where too many requests wait already."""
-        if self._waiting >= self.settings.max_waiting:
+        """Raise HTTPException where too many requests wait, which they may not have when this one came."""
+        if self.is_full():
             self._refuse()
 
     @contextmanager
@@ -178,7 +182,7 @@ class Service:
 
     def _refuse(self) -> NoReturn:
         self.metrics.shed.inc()
-        raise HTTPException(503, "too many requests wait here: try again in a moment")
+        raise HTTPException(*FULL)
 
     def _told(self, work: Callable[[], T]) -> T:
         """The work, with whatever it raises as StoreError where the store itself is gone."""
