@@ -1,12 +1,14 @@
 """The table of formats: which one is found in a folder."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from data_files import flickr, picture, write
-from unicross.data.formats import FORMATS
+from unicross.data.formats import FORMATS, check_takes
 from unicross.data.load import load_items
+from unicross.data.records import BY_NAME, SAID_AS, ReadOptions
 from unicross.errors import DataError
 
 
@@ -61,3 +63,27 @@ def test_what_was_looked_for_names_every_format(tmp_path: Path) -> None:
     for name, kind in FORMATS.items():
         assert f"{name}:" in str(error.value)
         assert kind.looked_for in str(error.value)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_means_nothing_to_a_format_is_refused(name: str, tmp_path: Path) -> None:
+    takes = FORMATS[name].takes
+    for field, key in SAID_AS.items():
+        options = replace(BY_NAME, **{field: ("x",) if field in ("images", "captions") else "x"})
+        if field in takes:
+            check_takes(tmp_path, name, options)
+        else:
+            with pytest.raises(DataError, match=f"data.{key} says nothing about data of format '{name}'"):
+                check_takes(tmp_path, name, options)
+
+
+def test_a_folder_is_read_with_what_means_something_to_it(tmp_path: Path) -> None:
+    picture(tmp_path / "a.jpg")
+    write(tmp_path / "a.txt", "a file name")
+    write(tmp_path / "a.json", '{"title": "a red wall"}')
+    (item,) = load_items(tmp_path, options=ReadOptions(captions=("title",))).items
+    assert item.captions == ("a red wall",)
+    with pytest.raises(DataError, match=r"no KEY\.json has a field 'zz'"):
+        load_items(tmp_path, options=ReadOptions(captions=("zz",)))
+    with pytest.raises(DataError, match=r"data\.language says nothing about data of format 'folder'"):
+        load_items(tmp_path, options=ReadOptions(language="en"))

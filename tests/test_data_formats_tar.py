@@ -12,6 +12,7 @@ from shard_files import png, shades, write_tar
 from unicross.data.formats import tar
 from unicross.data.load import load_items
 from unicross.data.pixels import LazyPixels
+from unicross.data.records import ReadOptions
 from unicross.errors import DataError
 
 
@@ -73,8 +74,8 @@ def test_the_index_is_made_once_and_anew_when_the_shard_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scans: list[Path] = []
-    scan = tar._scan
-    monkeypatch.setattr(tar, "_scan", lambda path, *rest: scans.append(path) or scan(path, *rest))
+    scan = tar.scan_shard
+    monkeypatch.setattr(tar, "scan_shard", lambda path, *rest: scans.append(path) or scan(path, *rest))
     shard = write_tar(tmp_path / "0.tar", {"a.jpg": png(1), "b.jpg": png(2)})
     for _ in range(3):
         assert shades(load_items(tmp_path).items) == [1, 2]
@@ -101,7 +102,7 @@ def test_where_nothing_can_be_written_beside_the_index_goes_to_the_cache_folder(
     monkeypatch.setattr(tar, "_write", refused)
     write_tar(tmp_path / "0.tar", {"a.jpg": png(1)})
     load_items(tmp_path)
-    monkeypatch.setattr(tar, "_scan", lambda *_: pytest.fail("scanned again"))
+    monkeypatch.setattr(tar, "scan_shard", lambda *_: pytest.fail("scanned again"))
     assert shades(load_items(tmp_path).items) == [1]
     assert len(list(no_cache.rglob("*.index"))) == 1
 
@@ -164,3 +165,13 @@ def test_a_shard_that_changes_while_it_is_used(tmp_path: Path) -> None:
     shard.unlink()
     with pytest.raises(DataError, match=r"0\.tar: a: cannot be read: No such file"):
         pixels[[0]]
+
+
+def test_fields_that_are_named_are_those_of_the_json_members(tmp_path: Path) -> None:
+    members = {"a.jpg": png(1), "a.txt": "a file name", "a.json": '{"title": "a red wall"}', "b.jpg": png(2)}
+    write_tar(tmp_path / "0.tar", members)
+    loaded = load_items(tmp_path, options=ReadOptions(captions=("title",)))
+    assert [item.captions for item in loaded.items] == [("a red wall",), ()]
+    assert any("1 .txt" in problem.what for problem in loaded.problems)
+    with pytest.raises(DataError, match=r"no KEY.json has a field 'zz' \(data.caption\)"):
+        load_items(tmp_path, options=ReadOptions(captions=("zz",)))

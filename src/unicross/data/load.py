@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from unicross.config import DataConfig
 from unicross.data.assembly import assemble
-from unicross.data.formats import FORMATS, detect
+from unicross.data.formats import FORMATS, check_takes, detect
 from unicross.data.formats.json_file import json_files, load_json
 from unicross.data.items import Item, Items
 from unicross.data.places import local_copy
@@ -97,6 +97,7 @@ def open_source(root: Path | str, format: str | None = None, options: ReadOption
     """Read what a source says. Raises DataError where nothing can be read."""
     root = local_copy(root)
     name, path = detect(root, format)
+    check_takes(root, name, options)
     records, problems = FORMATS[name].read(path, options)
     if root.is_dir():
         problems += _unread_files(root, records)

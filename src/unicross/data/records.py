@@ -59,6 +59,15 @@ class ReadOptions:
 
 
 BY_NAME = ReadOptions()
+SAID_AS = {
+    "images": "image",
+    "captions": "caption",
+    "split": "split_column",
+    "item": "item",
+    "language": "language",
+    "encoding": "encoding",
+}
+"""The fields of `ReadOptions`, and what they are below `data.` in a recipe."""
 
 
 class Record(NamedTuple):

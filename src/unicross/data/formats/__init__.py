@@ -19,7 +19,7 @@ from unicross.data.formats import (
     table,
     tar,
 )
-from unicross.data.records import Problem, ReadOptions, Records
+from unicross.data.records import SAID_AS, Problem, ReadOptions, Records
 from unicross.errors import DataError
 
 
@@ -33,6 +33,8 @@ class Format:
     """What there is of it at a path (a file or a folder); each one is a source of its own."""
     read: Callable[[Path, ReadOptions], tuple[Records, list[Problem]]]
     """Reads one source. Raises DataError where nothing of it can be read."""
+    takes: frozenset[str]
+    """The fields of `ReadOptions` that mean something to it."""
     order: int = 1
     """Formats are looked for from the least order on, until there are sources: what an earlier one knows is
     never taken for a later one's."""
@@ -40,38 +42,58 @@ class Format:
     """Whether it reads any folder that is said to be of this format, whatever is in it."""
 
 
+ENCODING = frozenset({"encoding"})
+COLUMNS = frozenset({"images", "captions", "split", "item", "language"})
+
 FORMATS: dict[str, Format] = {
-    "flickr": Format("Flickr8k.token.txt or results_20130124.token", flickr.find, flickr.read),
-    "karpathy": Format("dataset*.json", karpathy.find, karpathy.read),
+    "flickr": Format("Flickr8k.token.txt or results_20130124.token", flickr.find, flickr.read, ENCODING),
+    "karpathy": Format("dataset*.json", karpathy.find, karpathy.read, ENCODING),
     "table": Format(
         "one .csv, .tsv, .jsonl or .json table, or several called train, val, test; "
         "a captions.txt with a header",
         table.find,
         table.read,
+        COLUMNS | ENCODING,
     ),
-    "label_studio": Format("a JSON export of Label Studio with texts", label_studio.find, label_studio.read),
-    "tar": Format(".tar shards of samples KEY.jpg, KEY.txt, KEY.json", tar.find, tar.read),
-    "parquet": Format(".parquet files with an image and a caption column", parquet.find, parquet.read),
+    "label_studio": Format(
+        "a JSON export of Label Studio with texts",
+        label_studio.find,
+        label_studio.read,
+        ENCODING | {"images"},
+    ),
+    "tar": Format(
+        ".tar shards of samples KEY.jpg, KEY.txt, KEY.json", tar.find, tar.read, frozenset({"captions"})
+    ),
+    "parquet": Format(
+        ".parquet files with an image and a caption column", parquet.find, parquet.read, COLUMNS
+    ),
     # Saved folders hold JSON and Arrow files of their own, which are no sources of another format.
     "arrow": Format(
-        "a folder that Hugging Face datasets saved (save_to_disk)", arrow.find, arrow.read, order=0
+        "a folder that Hugging Face datasets saved (save_to_disk)", arrow.find, arrow.read, COLUMNS, order=0
     ),
     # These two keep tables, too, which are theirs.
-    "coco": Format("annotations/captions_*.json as COCO has them", coco.find, coco.read, order=0),
+    "coco": Format("annotations/captions_*.json as COCO has them", coco.find, coco.read, ENCODING, order=0),
     "imagefolder": Format(
         "metadata.csv, .jsonl or .parquet with a column file_name",
         imagefolder.find,
         imagefolder.read,
+        COLUMNS | ENCODING,
         order=0,
     ),
     # Most other formats keep their images in folders too.
     "folder": Format(
-        "images, and .txt files of the same names", folder.find, folder.read, order=2, any_folder=True
+        "images, and .txt files of the same names",
+        folder.find,
+        folder.read,
+        ENCODING | {"captions", "item"},
+        order=2,
+        any_folder=True,
     ),
     "photos": Format(
         "captions inside photographs or their sidecars; only where data.format=photos",
         photos.find,
         photos.read,
+        frozenset(),
         order=3,
         any_folder=True,
     ),
@@ -114,3 +136,14 @@ def find_sources(root: Path) -> list[tuple[str, Path]]:
         if sources := [(name, path) for name, kind in formats.items() for path in kind.find(root)]:
             return sources
     return []
+
+
+def check_takes(root: Path, format: str, options: ReadOptions) -> None:
+    """Raise DataError where something is said of the data that means nothing to their format."""
+    takes = FORMATS[format].takes
+    for field, key in SAID_AS.items():
+        if getattr(options, field) is not None and field not in takes:
+            raise DataError(
+                f"{root}: data.{key} says nothing about data of format {format!r}: leave it out, or name "
+                "another format as data.format"
+            )

@@ -18,7 +18,7 @@ from pathlib import Path
 from unicross.data.formats.downloads import failed_downloads
 from unicross.data.formats.embedded import embedded_captions
 from unicross.data.formats.rows import SPLIT_NAMES, read_lines, read_text
-from unicross.data.formats.shards import described
+from unicross.data.formats.shards import described, named_nowhere
 from unicross.data.images import IMAGE_SUFFIXES
 from unicross.data.items import CaptionKind
 from unicross.data.languages import kind_of
@@ -61,6 +61,8 @@ def read(root: Path, options: ReadOptions) -> tuple[Records, list[Problem]]:
     problems, notes = failed_downloads(root)
     captions, of_files = _captions(files, options)
     problems += of_files
+    if options.captions and not captions:
+        raise named_nowhere(root, options.captions)
     if options.item is not None:
         if options.item != BY_FOLDER:
             raise DataError(
@@ -117,7 +119,7 @@ def _captions(files: Iterable[Path], options: ReadOptions) -> tuple[dict[Path, L
     problems: list[Problem] = []
     for path in files:
         suffix = path.suffix.lower()
-        if suffix in TEXT_SUFFIXES:
+        if suffix in TEXT_SUFFIXES and options.captions is None:
             lines = enumerate(read_lines(path, options.encoding), start=1)
             captions[path] = [(number, line) for number, line in lines if line.strip()] or [(1, "")]
         elif suffix == ".json":

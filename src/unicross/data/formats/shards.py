@@ -23,6 +23,7 @@ from unicross.data.image_source import ImageFile, Pictures
 from unicross.data.items import PLAIN_KIND, CaptionKind, Mask, as_unicode
 from unicross.data.records import KINDS, LISTS, Records, number_ids
 from unicross.data.walk import walk
+from unicross.errors import DataError
 
 NO_PICTURES = "no column of pictures is known by its name"
 
@@ -223,6 +224,15 @@ def described(content: Any, captions: Sequence[str] | None = None) -> list[str] 
     chosen = values[:1] if captions is None else values
     texts = [text for value in chosen for text in (value if isinstance(value, list) else [value])]
     return ["" if text is None else as_unicode(str(text)) for text in texts]
+
+
+def named_nowhere(root: Path, captions: Sequence[str]) -> DataError:
+    """Of data whose captions are files, where fields of KEY.json were named and none has them."""
+    names = " or ".join(map(repr, captions))
+    return DataError(
+        f"{root}: no KEY.json has a field {names} (data.caption): name one that is there, or leave it out to "
+        "read KEY.txt"
+    )
 
 
 def concat(columns: Sequence[Any], kind: Any) -> Any:
