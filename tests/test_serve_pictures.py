@@ -14,6 +14,8 @@ from PIL import Image
 from fake_model import INFO, FakeModel, paint
 from layouts import LAYOUTS
 from serving import make_store, png, refusal
+from shard_files import png as shaded
+from shard_files import write_parquet
 
 pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 
@@ -22,11 +24,13 @@ from fastapi.testclient import TestClient
 from unicross.contact_sheet import render
 from unicross.data.images import load_square
 from unicross.data.preparation import ExactResize, PictureRules
+from unicross.data.records import ReadOptions
 from unicross.serve.app import create_app
 from unicross.serve.pictures import stored_picture
 from unicross.serve.service import Settings
 from unicross.store import Hit, Store, open_store
 from unicross.store.index import index
+from unicross.store.sources import AS_FOUND, Reading
 
 
 @pytest.fixture(scope="module")
@@ -95,11 +99,19 @@ def test_only_pictures_inside_the_indexed_folders_are_served(tmp_path: Path) -> 
             assert client.get(f"/static/{path}").status_code == 404
 
 
-@pytest.mark.parametrize("name", ["shards", "shards_with_dots", "parquet", "arrow"])
+@pytest.mark.parametrize("name", ["shards", "shards_with_dots", "parquet", "arrow", "own column"])
 def test_pictures_in_shards_are_served_from_where_they_lie(name: str, tmp_path: Path) -> None:
-    LAYOUTS[name][1](tmp_path / "data")
+    reading = AS_FOUND
+    if name == "own column":
+        photos, masks = ([shaded(shade + number) for number in range(3)] for shade in (10, 20))
+        write_parquet(
+            tmp_path / "data" / "0.parquet", mask=masks, photo=photos, caption=["one", "two", "three"]
+        )
+        reading = Reading(options=ReadOptions(images=("photo",)))
+    else:
+        LAYOUTS[name][1](tmp_path / "data")
     store = open_store(str(tmp_path / "store"), INFO)
-    assert index(FakeModel(), tmp_path / "data", store).added == 6
+    assert index(FakeModel(), tmp_path / "data", store, reading=reading).added == 6
     rows = [row for row in store.scan() if row.kind == "image"]
     with TestClient(create_app(FakeModel(), store), base_url="http://localhost") as client:
         for row in rows:
@@ -107,7 +119,9 @@ def test_pictures_in_shards_are_served_from_where_they_lie(name: str, tmp_path: 
             small = client.get(f"/images/{row.id}/thumbnail")
             assert (whole.status_code, small.status_code) == (200, 200)
             assert Image.open(io.BytesIO(whole.content)).format == "PNG"
-        assert len({client.get(f"/images/{row.id}").content for row in rows}) == len(rows)
+        served = {client.get(f"/images/{row.id}").content for row in rows}
+        assert len(served) == len(rows)
+        assert name != "own column" or served == set(photos)
         assert "cannot be read" not in render("hits", [Hit(row, 0.5) for row in rows])
         for file in (tmp_path / "data").rglob("*.*"):
             file.unlink()

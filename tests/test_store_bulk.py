@@ -15,7 +15,7 @@ import pytest
 
 from fake_model import INFO, FakeModel, gallery, paint
 from shard_files import png, write_parquet, write_tar
-from unicross.data.records import BY_NAME, ReadOptions
+from unicross.data.records import ReadOptions
 from unicross.store import open_store
 from unicross.store.archive import EmbeddingArchive
 from unicross.store.bulk import _in_shards, _Worker, embed_source
@@ -119,10 +119,7 @@ def test_columns_of_other_names_are_embedded_here_and_by_a_worker(tmp_path: Path
         *(("image", "one"), ("image", "two")),
         *(("text", "one"), ("text", "two")),
     ]
-    assert {image.read() for image in _in_shards(rows, options).values()} == {png(1), png(2)}
-    for image in _in_shards(rows, BY_NAME).values():
-        with pytest.raises(OSError, match="no column of pictures is known"):
-            image.read()
+    assert {image.read() for image in _in_shards(rows).values()} == {png(1), png(2)}
 
 
 @pytest.mark.parametrize("make", [shop, shards, parquet])
@@ -132,9 +129,7 @@ def test_a_worker_finds_the_pictures_where_they_lie(make: Callable[[Path], Path]
     catalog = read_rows(place, None)
     rows = [*catalog.images.values(), *(catalog.texts or {}).values()]
     EmbeddingArchive(tmp_path / "there").describe(INFO)
-    _Worker(FakeModel, str(tmp_path / "there"), 1, BY_NAME)(
-        {"row": [json.dumps(asdict(row)) for row in rows]}
-    )
+    _Worker(FakeModel, str(tmp_path / "there"), 1)({"row": [json.dumps(asdict(row)) for row in rows]})
     here, there = (
         {row.id: row for part in EmbeddingArchive(tmp_path / name).replay() for row in part}
         for name in ("here", "there")

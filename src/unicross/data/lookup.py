@@ -1,19 +1,19 @@
 """A picture again by the path that a store keeps of it, where it lies in a shard or a Parquet or Arrow file.
 
 Such a path is that of the file, and behind it the picture's place there: `shards/0.tar/KEY`,
-`x.parquet/row 5`. What is known of a file is kept for the pictures that follow, until the file changes.
+`x.parquet/row 5`, or `x.parquet/photo row 5` where the column's name had to be said. What is known of a file
+is kept for the pictures that follow, until the file changes.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 from unicross.data.formats import FORMATS, detect
-from unicross.data.formats.shards import ShardImage, ShardRows, file_stamp
+from unicross.data.formats.shards import ROW, ShardImage, ShardRows, file_stamp
 from unicross.data.image_source import ImageSource
-from unicross.data.records import BY_NAME, ReadOptions
+from unicross.data.records import ReadOptions
 from unicross.errors import DataError
 
 SHARDS = (".tar", ".parquet", ".arrow")
@@ -29,28 +29,27 @@ def shard_of(path: str) -> Path | None:
     )
 
 
-def picture_in(shard: Path, path: str, options: ReadOptions = BY_NAME) -> ImageSource | None:
-    """The picture of a path that leads into a file; None where it is not there (any more).
-
-    `options`: as the file was read when the path was made.
-    """
+def picture_in(shard: Path, path: str) -> ImageSource | None:
+    """The picture of a path that leads into a file; None where it is not there (any more)."""
+    place = path.removeprefix(f"{shard}/")
+    match = ROW.fullmatch(place)
     try:
-        pictures = _pictures(shard, file_stamp(shard), options)
+        pictures = _pictures(shard, file_stamp(shard), match["column"] if match else None)
     except (OSError, DataError):
         return None
-    row = pictures.find(shard, path.removeprefix(f"{shard}/"))
+    row = pictures.find(shard, place)
     return None if row is None else ShardImage(pictures, row)
 
 
 @lru_cache(FILES_KNOWN)
-def _pictures(shard: Path, stamp: str, options: ReadOptions) -> ShardRows:
-    """The pictures of a file, or of the saved folder that it belongs to. Raises DataError."""
+def _pictures(shard: Path, stamp: str, column: str | None) -> ShardRows:
+    """The pictures of a file, or of the saved folder that it belongs to, in a column where that is not found
+    by its name. Raises DataError."""
     del stamp  # only a key: of a file that changed, others are read
     format, source = detect(shard.parent, "arrow") if shard.suffix == ".arrow" else detect(shard, None)
-    try:
-        pictures = FORMATS[format].read(source, options)[0].pictures
-    except DataError:  # the captions may have names of their own, which pictures do not need
-        pictures = FORMATS[format].read(source, replace(options, captions=()))[0].pictures
+    no_captions = None if format == "tar" else ()  # a shard's index that is kept has them
+    columns = ReadOptions(images=(column,) if column else None, captions=no_captions)
+    pictures = FORMATS[format].read(source, columns)[0].pictures
     if not isinstance(pictures, ShardRows):
         raise DataError(f"{shard}: no pictures inside")
     return pictures

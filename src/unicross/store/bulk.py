@@ -18,7 +18,6 @@ from typing import Any
 
 from unicross.data.image_source import ImageSource
 from unicross.data.lookup import picture_in, shard_of
-from unicross.data.records import ReadOptions
 from unicross.embed import Encoder, Failure
 from unicross.errors import StoreError
 from unicross.prefetch import OnProgress
@@ -102,7 +101,7 @@ def embed_source_ray(
         )
         counts = rows.map_batches(
             _Worker,
-            fn_constructor_args=(load, str(out.resolve()), archive.run, reading.options),
+            fn_constructor_args=(load, str(out.resolve()), archive.run),
             batch_size=block_size,
             concurrency=workers,
             num_gpus=gpus_per_worker,
@@ -120,24 +119,23 @@ def embed_source_ray(
 class _Worker:
     """Lives in a process of a node: holds the model, writes parts, answers with counts only."""
 
-    def __init__(self, load: Load, out: str, run: int, options: ReadOptions) -> None:
+    def __init__(self, load: Load, out: str, run: int) -> None:
         self._model = load()
         self._archive = EmbeddingArchive(Path(out), run)
-        self._options = options
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         to_embed = [Row(**json.loads(row)) for row in batch["row"]]
-        rows, failures = embed_rows(self._model, to_embed, pictures=_in_shards(to_embed, self._options))
+        rows, failures = embed_rows(self._model, to_embed, pictures=_in_shards(to_embed))
         self._archive.append(rows)
         return {"added": [len(rows)], "failed": [[asdict(failure) for failure in failures]]}
 
 
-def _in_shards(rows: Iterable[Row], options: ReadOptions) -> dict[str, ImageSource]:
+def _in_shards(rows: Iterable[Row]) -> dict[str, ImageSource]:
     """By path, the pictures of rows that are no files of their own; found again, as they stay on their
     node."""
     paths = [row.path for row in rows if row.kind == "image"]
     shards = {path: shard for path in paths if (shard := shard_of(path)) is not None}
-    pictures = {path: picture_in(shard, path, options) for path, shard in shards.items()}
+    pictures = {path: picture_in(shard, path) for path, shard in shards.items()}
     return {path: picture for path, picture in pictures.items() if picture is not None}
 
 

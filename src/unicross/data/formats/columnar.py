@@ -88,6 +88,7 @@ def read_files(
     files: list[F] = []
     records: list[FileRecords] = []
     leaves: list[str] = []
+    own_columns: list[str] = []
     image_paths: list[Path] = []
     for path in paths:
         try:
@@ -118,7 +119,9 @@ def read_files(
         records.append(of_file)
         image_paths += paths_of_file
         leaves.append(leaf or "")
+        own_columns.append(columns.images[0] if leaf and options.images else "")
     rows = embedded(sound, files, leaves)
+    rows.own_columns = own_columns
     if not image_paths:
         return join(records, rows, rows.name, paths, several=several), problems
     if any(leaves) or len(image_paths) < sum(file.rows for file in files):
@@ -276,6 +279,8 @@ def _find(path: Path, file: ColumnFile, options: ReadOptions) -> ColumnNames:
         kind = file.schema.field(name).type
         if pa.types.is_list(kind) or pa.types.is_large_list(kind):
             contents[name] = "texts" if pa.types.is_string(kind.value_type) else "numbers"
+        elif _is_encoded(kind):
+            contents[name] = "pictures"
         elif _is_text(kind) and (
             name in columns.images or (name not in known and not (columns.images and columns.captions))
         ):
@@ -286,6 +291,14 @@ def _find(path: Path, file: ColumnFile, options: ReadOptions) -> ColumnNames:
     return columns
 
 
+def _is_encoded(kind: Any) -> bool:
+    """Whether a column of this type can hold pictures, as their files are."""
+    if pa.types.is_struct(kind):
+        field = kind.get_field_index("bytes")
+        return field >= 0 and _is_encoded(kind.field(field).type)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
 def _image_leaves(path: Path, schema: Any, names: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:
     """Where the encoded bytes are, and where paths of pictures are; None and () where there is no such
     thing."""
@@ -294,7 +307,7 @@ def _image_leaves(path: Path, schema: Any, names: Sequence[str]) -> tuple[str | 
     for name in names:
         kind = schema.field(name).type
         listed = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-        if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        if _is_encoded(kind) and not pa.types.is_struct(kind):
             inside.append(name)
         elif _is_text(kind) or (listed and _is_text(kind.value_type)):
             pointers.append(name)

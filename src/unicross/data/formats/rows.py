@@ -129,10 +129,10 @@ def check_columns(
             f"{where}: the column {addresses!r} holds addresses of pictures, which are not fetched: download "
             "them with img2dataset and give the folder that it writes"
         )
-    if not columns.images and pictures:
+    if not columns.images and options.images is None and pictures:
         raise DataError(
             f"{where}: no image column is known by its name among {listed}. Say which one it is, perhaps "
-            f"data.image={pictures[0]}"
+            f"data.image={pictures[0]}; data.image=[] reads texts alone"
         )
     if not columns.captions and options.captions is None and texts:
         raise DataError(

@@ -28,11 +28,17 @@ from unicross.errors import DataError
 NO_PICTURES = "no column of pictures is known by its name"
 
 
+ROW = re.compile(r"(?s:(?P<column>.+) )?row (?P<row>\d{1,18})")
+"""What `ShardRows.name` says of the place in a file."""
+
+
 class ShardRows:
     """The rows of some files [R], one file after another; kinds that hold pictures say how to `read` them."""
 
     def __init__(self, paths: Sequence[Path], counts: Sequence[int]) -> None:
         self.paths = paths
+        self.own_columns: Sequence[str] = ("",) * len(paths)
+        """The column of each file that the pictures are in, where its name does not say so."""
         self._bounds = np.cumsum([0, *counts])
 
     def __getitem__(self, row: int) -> ShardImage:
@@ -51,15 +57,15 @@ class ShardRows:
     def name(self, row: int) -> str:
         """The file and the place in it, for messages."""
         number, row_in_file = self.locate(row)
-        return f"{self.paths[number]}: row {row_in_file}"
+        return f"{self.paths[number]}: {f'{self.own_columns[number]} row {row_in_file}'.lstrip()}"
 
     def find(self, path: Path, place: str) -> int | None:
         """The row of a picture by what `name` says of it: its file, and its place there."""
         number = next((k for k, file in enumerate(self.paths) if file == path), None)
-        match = re.fullmatch(r"row (\d{1,18})", place)
-        if number is None or match is None:
+        match = ROW.fullmatch(place)
+        if number is None or match is None or (match["column"] or "") != self.own_columns[number]:
             return None
-        row = int(self._bounds[number]) + int(match[1])
+        row = int(self._bounds[number]) + int(match["row"])
         return row if row < self._bounds[number + 1] else None
 
     def read(self, row: int) -> bytes:
