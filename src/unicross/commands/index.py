@@ -66,8 +66,8 @@ def index(
         int | None,
         typer.Option(
             metavar="SIDE",
-            help="Keep a small JPEG of each picture in the store, its longer side of SIDE pixels (512, say), to "
-            "be shown where the picture is gone; later runs go on with it.",
+            help="Keep a small JPEG of each picture in the store, SIDE pixels (512, say) on its longer side, "
+            "to show where that is gone; later runs go on with it.",
         ),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Keep going: look again and again.")] = False,
