@@ -152,11 +152,11 @@ class LanceStore:
 
     def delete(self, ids: Sequence[str]) -> None:
         self._write_lock()
+        self.thumbnails.delete(ids)  # first: who is killed here deletes the rows again
         with self._whole():
             for start in range(0, len(ids), 1000):
                 self._table.delete(f"id IN ({literals(ids[start : start + 1000])})")
         self._changed()
-        self.thumbnails.delete(ids)
 
     def search(
         self, vector: Vector, k: int, *, offset: int = 0, where: Where = (), vectors: bool = False
