@@ -30,4 +30,4 @@ def run(photos: Path, address: str, started: Any) -> None:
     model = Slow()
     store = open_store(address, StoreInfo(fingerprint=model.fingerprint(), checkpoint="m", dim=16))
     started.set()
-    index(model, photos, store, archive=EmbeddingArchive(Path(address) / "embeddings"))
+    index(model, photos, store, archive=EmbeddingArchive(Path(address) / "embeddings"), thumbnails=64)

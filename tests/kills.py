@@ -91,6 +91,17 @@ def rows(address: Path) -> Any:
     return {row.id: digest(row.vector) for row in found}
 
 
+def kept(address: Path) -> Any:
+    """By id, whether what a store keeps as thumbnail is of the row that it has; None for one of no row."""
+    if not address.exists():
+        return {}
+    store = open_store(str(address))
+    assert store.thumbnails is not None
+    stored = {row.id: row for row in store.scan()}
+    states = store.thumbnails.states()
+    return {id: id in stored and store.thumbnails.picture(stored[id]) is not None for id in sorted(states)}
+
+
 def archived(folder: Path) -> Any:
     """The rows of an archive by id, as its last words about them are."""
     if not any(folder.glob("*.parquet")):
@@ -126,24 +137,32 @@ def commands(base: Path) -> dict[str, Command]:
             whole=False,
         ),
         "index": Command(
-            lambda home: ["index", model, photos, "--store", str(home / "store")],
-            lambda home: [rows(home / "store"), archived(home / "store" / "embeddings")],
+            lambda home: ["index", model, photos, "--store", str(home / "store"), "--thumbnails", "64"],
+            lambda home: [
+                rows(home / "store"),
+                archived(home / "store" / "embeddings"),
+                kept(home / "store"),
+            ],
             whole=False,
         ),
         "store forget": Command(
             lambda home: ["store", "forget", str(home / "store"), photos],
-            lambda home: [rows(home / "store"), archived(home / "store" / "embeddings")],
+            lambda home: [
+                rows(home / "store"),
+                archived(home / "store" / "embeddings"),
+                kept(home / "store"),
+            ],
             whole=False,
             before=indexed,
         ),
         "store copy": Command(
             lambda home: ["store", "copy", store, str(home / "copy")],
-            lambda home: rows(home / "copy"),
+            lambda home: [rows(home / "copy"), kept(home / "copy")],
             whole=False,
         ),
         "store rebuild": Command(
             lambda home: ["store", "rebuild", str(base / "store" / "embeddings"), str(home / "again")],
-            lambda home: rows(home / "again"),
+            lambda home: [rows(home / "again"), kept(home / "again")],
             whole=False,
         ),
         "embed": Command(
@@ -206,7 +225,7 @@ class Kills:
         for arguments in (
             ["train", str(base / "recipe.yaml"), "--out", str(base / "run")],
             ["export", str(base / "run"), str(base / "model")],
-            ["index", str(base / "model"), str(base / "photos" / "images"), "--store", str(base / "store")],
+            self.commands["index"].arguments(base),
         ):
             assert self._run(arguments, base, None) == 0, (base / "said").read_text()
 

@@ -70,7 +70,8 @@ def index_once(photos: str, address: str, started: Any, largest_file: int | None
     started.set()
     try:
         store = open_store(address, INFO)
-        index(Slow(), Path(photos), store, prune=True, archive=EmbeddingArchive(Path(address) / "embeddings"))
+        archive = EmbeddingArchive(Path(address) / "embeddings")
+        index(Slow(), Path(photos), store, prune=True, archive=archive, thumbnails=64)
     except Exception as error:
         if largest_file is None:
             raise
@@ -260,6 +261,13 @@ class Soak:
                 self.faults.append(f"the {name} has {len(wrong)} other vectors: {wrong[0]}")
         if stored.keys() != archived.keys():
             self.faults.append("store and archive differ")
+        kept = {id: (size, mtime) for id, (size, mtime, _) in store.thumbnails.states().items()}
+        rows = {row.id: row for row in store.scan()}
+        if superfluous := kept.keys() - rows.keys():
+            self.faults.append(f"{len(superfluous)} thumbnails of no picture")
+        wrong = [row.path for row in rows.values() if kept.get(row.id) != (row.size, row.mtime)]
+        if lacking := expected.keys() & set(wrong):
+            self.faults.append(f"{len(lacking)} pictures lack a thumbnail of their own: {min(lacking)}")
         store.close()
         self.counts["checks"] += 1
 

@@ -225,3 +225,18 @@ def test_store_info_copy_and_rebuild(home: Path) -> None:
     ids = {row.id for row in open_store("s").scan()}
     assert {row.id for row in open_store("copied").scan()} == ids
     assert {row.id for row in open_store("rebuilt").scan()} == ids
+
+
+def test_thumbnails_are_made_told_and_refused(home: Path) -> None:
+    run("index", "model", "photos", "--store", "s")
+    assert (
+        "\n6 thumbnails made\n"
+        in run("index", "model", "photos", "--store", "s", "--thumbnails", "64").stdout
+    )
+    about = json.loads(run("store", "info", "s", "--json").stdout)["thumbnails"]
+    assert (about["side"], about["pictures"]) == (64, 6)
+    for side, store, message in [("9", "new", "give 64 to 2048"), ("512", "x.db/y", "give --store a folder")]:
+        said = CliRunner().invoke(app, ["index", "model", "photos", "--store", store, "--thumbnails", side])
+        assert said.exit_code != 0
+        assert message in str(said.exception)
+    assert not (home / "new").exists()

@@ -81,9 +81,10 @@ WITHIN = {
     "store": (
         {"cached", "filters", "lance_text", "lance_torn"},
         {"base"},
-        {"archive", "catalog", "lance_index", "lance_rows", "milvus"},
+        {"archive", "catalog", "lance_index", "lance_rows", "milvus", "thumbnails"},
         {"lance"},
         {"calibrate", "changes", "contents", "copy", "gaps", "memory", "moved", "sources"},
+        {"thumbnailing"},
         {"index"},
         {"bulk"},
     ),

@@ -67,7 +67,7 @@ demo --out --items --seed
 embed CHECKPOINT FOLDER --out OVERRIDES --captions --engine --workers --gpus --device --json
 evaluate CHECKPOINT OVERRIDES --folds --batch-size --device --json
 export MODEL OUT OVERRIDES --to --int8 --push
-index CHECKPOINT FOLDER --store OVERRIDES --captions --prune --moved-from --dim --archive --watch --every --serve --device --json
+index CHECKPOINT FOLDER --store OVERRIDES --captions --prune --moved-from --dim --archive --thumbnails --watch --every --serve --device --json
 report FOLDER --out
 search STORE WORDS --image --like --minus --weight --mode --fold --near --by --texts --where -k --offset --min-score --model --device --json --sheet --open
 serve STORE --host --port --api-key --keys --allow-host --root-path --max-upload-mb --max-megapixels --timeout --model --device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
 import signal
 from pathlib import Path
@@ -30,7 +31,8 @@ def test_kills_while_indexing_lose_and_double_nothing(
     for number in range(150):
         paint(photos / f"{number % 7}" / f"{number:03}.png", tuple(rng.randrange(256) for _ in range(3)))
     address = str(tmp_path / "store")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # for the process that is forked
+    here = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(here))  # for the process that is forked
     processes = multiprocessing.get_context("forkserver")  # forks of a process that has imported everything
     processes.set_forkserver_preload(["kill_worker"])
     kills, sizes = 0, []
@@ -42,6 +44,7 @@ def test_kills_while_indexing_lose_and_double_nothing(
         process.join(rng.random() * 0.25 if kills < KILLS else 120)
         process.kill()
         process.join()
+        assert process.exitcode in (0, -signal.SIGKILL)
         kills += process.exitcode == -signal.SIGKILL
         sizes.append(open_store(address).count())
         if kills == KILLS and process.exitcode == 0:
@@ -57,6 +60,8 @@ def test_kills_while_indexing_lose_and_double_nothing(
     assert sorted(row.id for row in rows) == sorted(expected)
     for row in rows:
         np.testing.assert_array_equal(row.vector, expected[row.id].vector)
+    kept = broken.thumbnails.states()
+    assert {id: state[:2] for id, state in kept.items()} == {row.id: (row.size, row.mtime) for row in rows}
     again = open_store(str(tmp_path / "again"), info)
     rebuild(EmbeddingArchive(Path(address) / "embeddings"), again)
     assert sorted(row.id for row in again.scan()) == sorted(expected)

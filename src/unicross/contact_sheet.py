@@ -12,7 +12,8 @@ from unicross.data.image_source import ImageFile, ImageSource
 from unicross.data.images import thumbnail
 from unicross.data.lookup import picture_in, shard_of
 from unicross.errors import DataError
-from unicross.store import Hit
+from unicross.store import Hit, Store
+from unicross.store.thumbnails import kept_picture
 
 SIDE = 320
 """Pixels on the longer side of a picture."""
@@ -33,9 +34,10 @@ figcaption {{ overflow-wrap: anywhere; }} small {{ color: #888; }} h2 {{ margin-
 """
 
 
-def render(title: str, hits: Sequence[Hit]) -> str:
-    """The page of some hits; a picture that cannot be read is replaced by its reason."""
-    return page(title, section(map(_hit, hits)))
+def render(title: str, hits: Sequence[Hit], store: Store | None = None) -> str:
+    """The page of some hits; in place of a picture that is gone stands the thumbnail that the store
+    keeps, and of one that cannot be read the reason."""
+    return page(title, section(_hit(hit, store) for hit in hits))
 
 
 def page(title: str, *parts: str) -> str:
@@ -58,12 +60,26 @@ def figure(pictures: Iterable[ImageSource], words: str, small: str) -> str:
     return f"<figure>{shown}<figcaption>{caption}</figcaption></figure>"
 
 
-def _hit(hit: Hit) -> str:
+def _hit(hit: Hit, store: Store | None) -> str:
     row = hit.row
-    shard = shard_of(row.path)
-    picture = ImageFile(Path(row.path)) if shard is None else picture_in(shard, row.path)
-    pictures = [picture] if row.path and picture is not None else []
+    picture = _original(row.path) if row.path else None
+    if store is not None and (picture is None or _is_gone(picture)):
+        picture = kept_picture(store, row) or picture
+    pictures = [picture] if picture is not None else []
     return figure(pictures, row.caption, f"{hit.score:.3f} {row.path}")
+
+
+def _original(path: str) -> ImageSource | None:
+    shard = shard_of(path)
+    return ImageFile(Path(path)) if shard is None else picture_in(shard, path)
+
+
+def _is_gone(picture: ImageSource) -> bool:
+    try:
+        picture.stamp()
+    except OSError:
+        return True
+    return False
 
 
 def _picture(picture: ImageSource, alt: str) -> str:

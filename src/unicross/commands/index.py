@@ -62,6 +62,14 @@ def index(
             help="Where to archive the embeddings as Parquet; STORE/embeddings for a store in a folder."
         ),
     ] = None,
+    thumbnails: Annotated[
+        int | None,
+        typer.Option(
+            metavar="SIDE",
+            help="Keep a small JPEG of each picture in the store, SIDE pixels (512, say) on its longer side, "
+            "to show where that is gone; later runs go on with it.",
+        ),
+    ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Keep going: look again and again.")] = False,
     every: Annotated[float, typer.Option(min=0, help="With --watch: seconds between two looks.")] = 10,
     serve: Annotated[
@@ -88,7 +96,10 @@ def index(
     from unicross.store.calibrate import calibrate
     from unicross.store.index import index as run
     from unicross.store.sources import Reading
+    from unicross.store.thumbnails import check_thumbnails
 
+    if thumbnails is not None:
+        check_thumbnails(thumbnails, store)
     said = reading_config(overrides or (), ("data.format=", *READING_KEYS))
     reading = Reading(said.format, read_options(said))
     place = local_copy(folder)
@@ -110,12 +121,14 @@ def index(
                 prune=prune,
                 moved_from=moved_from,
                 archive=embeddings,
+                thumbnails=thumbnails,
                 on_progress=partial(bars.show, "indexing"),
             )
         moved_from = None  # for those that follow
         if report.changed and (not watch or target.info.calibration is None):
             target.remember(calibration=(None if dim else calibration_of(checkpoint)) or calibrate(target))
-        if not watch or report.changed or not reported.issuperset(report.failed):
+        news = report.changed or report.thumbnails or not reported.issuperset(report.failed)
+        if not watch or news:
             _print(report, store, target.count(), reported, json=json)
         reported.update(report.failed)
         if not watch:
@@ -142,6 +155,8 @@ def _print(report: IndexReport, store: str, count: int, reported: set[Failure], 
         f"{store}: {report.added} added, {moved}{known}{report.updated} updated, "
         f"{report.unchanged} unchanged, {report.removed} removed; the store has {counted(count, 'row')}"
     )
+    if report.thumbnails:
+        typer.echo(f"{counted(report.thumbnails, 'thumbnail')} made")
     print_failures([failure for failure in report.failed if failure not in reported])
     print_archive(report)
 

@@ -12,7 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from unicross.hybrid import Mode
-    from unicross.store import Hit
+    from unicross.store import Hit, Store
 
 
 def search(
@@ -84,20 +84,21 @@ def search(
     )
     hits = searcher.find(query)
     if sheet or open_:
-        _show(hits, words or (str(image) if image else f"like {like}"), sheet, open_)
+        title = words or (str(image) if image else f"like {like}")
+        _show(hits, searcher.store, title, sheet, open_)
     if json:
         typer.echo(json_module.dumps([as_dict(hit) for hit in hits], indent=2, ensure_ascii=False))
     else:
         _print(hits, offset, min_score)
 
 
-def _show(hits: list[Hit], title: str, sheet: Path | None, open_: bool) -> None:
+def _show(hits: list[Hit], store: Store, title: str, sheet: Path | None, open_: bool) -> None:
     from unicross.contact_sheet import render
 
     if sheet is None:
         sheet = Path(tempfile.mkdtemp(prefix="unicross-")) / "hits.html"
     try:
-        sheet.write_text(render(title, hits), encoding="utf-8")
+        sheet.write_text(render(title, hits, store), encoding="utf-8")
     except OSError as error:
         raise typer.BadParameter(f"--sheet {sheet}: cannot be written: {error.strerror}") from error
     typer.echo(f"the hits with their pictures: {sheet}", err=True)

@@ -24,6 +24,7 @@ def info(
         "address": store,
         **source.info.model_dump(),
         "rows": {str(kind): count for kind, count in source.values("kind", 10)},
+        "thumbnails": None if source.thumbnails is None else source.thumbnails.about(),
         "columns": {name: kind.__name__ for name, kind in source.columns.items()},
     }
     source.close()
@@ -76,6 +77,8 @@ def copy(
     new = open_store(target, create=old.info)
     run(old, new, archive_of(target))
     typer.echo(f"{target} has {counted(new.count(), 'row')}; {source} has {old.count():,}")
+    if old.thumbnails is not None and old.thumbnails.side is not None and new.thumbnails is None:
+        typer.echo(f"the thumbnails that {source} keeps stay there, as {target} is no folder", err=True)
     old.close()
     new.close()
 

@@ -7,6 +7,7 @@ is kept for the pictures that follow, until the file changes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,6 +21,17 @@ SHARDS = (".tar", ".parquet", ".arrow")
 """Files that hold pictures."""
 FILES_KNOWN = 32
 """Files of which the places of pictures are kept in memory."""
+
+
+def lies_in(path: str, roots: Sequence[str]) -> bool:
+    """Whether a picture's real place, links resolved, is in one of these folders, be it there or gone."""
+    if not path or "\0" in path:
+        return False
+    try:
+        real = Path(path).resolve()
+        return any(real.is_relative_to(Path(root).resolve()) for root in roots)
+    except (OSError, RuntimeError):  # a link to itself
+        return False
 
 
 def shard_of(path: str) -> Path | None:

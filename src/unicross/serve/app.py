@@ -24,6 +24,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from unicross import __version__
+from unicross.data.image_source import ImageSource
 from unicross.embed import Encoder
 from unicross.errors import DataError, QueryError, UnicrossError, UnknownIdError
 from unicross.serve.below import BelowPath
@@ -140,13 +141,15 @@ def _add_routes(app: FastAPI, service: Service) -> None:
 def _add_pictures(app: FastAPI, service: Service) -> None:
     @app.get("/images/{id}", summary="A picture as it is")
     async def original(id: str, request: Request) -> Response:
-        send = service.run(lambda: service.pictures.original(service.picture(id)), service.drawing)
+        send = service.run(lambda: service.show(id, service.pictures.original), service.drawing)
         return _picture(request, await send)
 
     @app.get("/images/{id}/thumbnail", summary="A small JPEG of a picture")
     async def thumbnail(id: str, request: Request, side: Side = Side.medium) -> Response:
-        draw = service.run(lambda: service.pictures.thumbnail(service.picture(id), side), service.drawing)
-        return _picture(request, await draw)
+        def small(picture: ImageSource) -> Served:
+            return service.pictures.thumbnail(picture, side)
+
+        return _picture(request, await service.run(lambda: service.show(id, small), service.drawing))
 
 
 def _picture(request: Request, served: Served) -> Response:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from unicross.data.decoding import ImageError
 from unicross.data.image_source import ImageFile, ImageSource
-from unicross.data.lookup import picture_in, shard_of
+from unicross.data.lookup import lies_in, picture_in, shard_of
 from unicross.serve.decoders import Busy, Decoders
 from unicross.serve.protocol import MEDIA_TYPES
 
@@ -105,8 +105,7 @@ def inside(path: str, roots: Sequence[str]) -> Path | None:
         real = Path(path).resolve(strict=True)
     except (OSError, RuntimeError):
         return None
-    ok = real.is_file() and any(real.is_relative_to(Path(root).resolve()) for root in roots)
-    return real if ok else None
+    return real if real.is_file() and lies_in(str(real), roots) else None
 
 
 def stored_picture(path: str, roots: Sequence[str]) -> ImageSource | None:

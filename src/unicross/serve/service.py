@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 
 from unicross import __version__
 from unicross.data.image_source import ImageSource
+from unicross.data.lookup import lies_in
 from unicross.embed import Encoder
 from unicross.errors import DataError, StoreError
 from unicross.folding import cell
@@ -26,10 +27,11 @@ from unicross.search import OTHERS, Searcher
 from unicross.serve.batching import BatchedEncoder
 from unicross.serve.crowd import Crowd
 from unicross.serve.middleware import FULL, Metrics
-from unicross.serve.pictures import PictureError, PictureFiles, Uploads, relative, stored_picture
+from unicross.serve.pictures import PictureError, PictureFiles, Served, Uploads, relative, stored_picture
 from unicross.store import Condition, Hit, Kind, Row, Store, Where, make_id, parse_where
 from unicross.store.base import MAX_DEPTH
 from unicross.store.cached import Cached
+from unicross.store.thumbnails import kept_picture
 
 T = TypeVar("T")
 
@@ -284,11 +286,23 @@ class Service:
         shown = {**row.built_in, "path": relative(row.path, self.store.info.roots)}
         return {**shown, "columns": dict(row.extra), "picture": picture}
 
-    def picture(self, id: str) -> ImageSource:
-        picture = stored_picture(self.searcher.row(id).path, self.store.info.roots)
-        if picture is None:
-            raise HTTPException(404, "the picture's file is not in an indexed folder any more")
-        return picture
+    def show(self, id: str, send: Callable[[ImageSource], Served]) -> Served:
+        """A row's picture as `send` sends it: the original, or the kept thumbnail where that cannot be sent.
+
+        Raises PictureError.
+        """
+        row, roots = self.searcher.row(id), self.store.info.roots
+        picture = stored_picture(row.path, roots)
+        try:
+            if picture is None:
+                raise PictureError(404, "the picture's file is not in an indexed folder any more")
+            return send(picture)
+        except PictureError as error:
+            may = error.status != 503 and lies_in(row.path, roots)  # as for an original
+            kept = kept_picture(self.store, row) if may else None
+            if kept is None:
+                raise
+            return send(kept)
 
     def info(self) -> dict[str, Any]:
         return {"version": __version__, **self._facets.get()}

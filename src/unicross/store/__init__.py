@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unicross.store.base import Hit, Kind, Row, Store, StoreInfo, make_id
+from unicross.store.base import Hit, Kind, Row, Store, StoreInfo, in_folder, make_id
 from unicross.store.filters import ColumnTypes, Condition, Where, parse_where
 
 __all__ = [
@@ -29,7 +29,7 @@ def open_store(address: str, create: StoreInfo | None = None, *, in_memory: bool
     """
     address = str(address)
     store: Store
-    if address.startswith(("http://", "https://")) or ".db/" in address:
+    if not in_folder(address):
         from unicross.store.milvus import MilvusStore
 
         store = MilvusStore(address, create)

@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from unicross.calibration import Calibration
 from unicross.errors import QueryError, StoreError
 from unicross.store.filters import ColumnTypes, Value, Where
+
+if TYPE_CHECKING:
+    from unicross.store.thumbnails import Thumbnails
 
 Vector = NDArray[np.float32]
 Kind = Literal["image", "text"]
@@ -196,6 +199,11 @@ def make_id(kind: Kind, path: str, text: str = "") -> str:
     return hashlib.blake2b(parts, digest_size=10).hexdigest()
 
 
+def in_folder(address: str) -> bool:
+    """Whether a store of this address is a folder of its own: all but those of Milvus are."""
+    return not address.startswith(("http://", "https://")) and ".db/" not in address
+
+
 class Store(Protocol):
     """A vector store. All of its methods raise StoreError."""
 
@@ -209,6 +217,11 @@ class Store(Protocol):
     @property
     def columns(self) -> ColumnTypes:
         """All columns but the vector, user columns included, with their types."""
+
+    @property
+    def thumbnails(self) -> Thumbnails | None:
+        """Small pictures that are kept with the rows and deleted with them; None where there is no folder for
+        them."""
 
     def remember(
         self,

@@ -88,6 +88,8 @@ def copy_vectors(store: Store, archive: EmbeddingArchive, copies: Sequence[tuple
         chunk = copies[start : start + CHUNK]
         vectors = {row.id: row.vector for row in store.get([old.id for _, old in chunk])}
         rows = [replace(row, vector=vectors[old.id], digest=old.digest) for row, old in chunk]
+        if store.thumbnails is not None:
+            store.thumbnails.copy((old, row) for row, old in chunk)
         write_rows(store, archive, rows)
 
 

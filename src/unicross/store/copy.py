@@ -8,6 +8,7 @@ from itertools import chain, islice
 from unicross.errors import StoreError
 from unicross.store.archive import EmbeddingArchive
 from unicross.store.base import Row, Store, StoreInfo
+from unicross.store.thumbnails import Thumbnails
 
 CHUNK = 1000
 """Rows that are written at once."""
@@ -16,14 +17,17 @@ CHUNK = 1000
 def copy(old: Store, new: Store, archive: EmbeddingArchive | None = None) -> None:
     """Put all rows of a store into another one; rows with the same ids are replaced.
 
-    `archive` is that of the new store. Raises StoreError.
+    Kept thumbnails go along where the new store has a folder. `archive` is that of the new store. Raises
+    StoreError.
     """
     new.info.check(old.info.fingerprint, address=new.address)
+    if old.thumbnails is not None and new.thumbnails is not None:
+        new.thumbnails.copy_from(old.thumbnails)
     _fill(new, old.scan(vectors=True), old.info, archive)
 
 
 def rebuild(old: EmbeddingArchive, new: Store, archive: EmbeddingArchive | None = None) -> None:
-    """Put all rows of an archive into a store; see `copy`.
+    """Put all rows of an archive into a store, and the thumbnails of the store that it lies in; see `copy`.
 
     Raises StoreError, before the store is touched, where the archive has no rows or lacks some that it had.
     """
@@ -34,6 +38,9 @@ def rebuild(old: EmbeddingArchive, new: Store, archive: EmbeddingArchive | None 
         raise StoreError(
             f"{old.folder}: the archive holds no rows: `unicross index` fills it from its store, or anew"
         )
+    kept = Thumbnails(old.folder.parent)
+    if new.thumbnails is not None and not new.thumbnails.is_of(old.folder.parent):
+        new.thumbnails.copy_from(kept)
     _fill(new, chain([first], rows), old.info, archive)
 
 

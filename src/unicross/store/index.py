@@ -24,6 +24,8 @@ from unicross.store.contents import Digested, copy_vectors, digests_of, find_kno
 from unicross.store.gaps import Mended, fill_gaps
 from unicross.store.moved import find_moved, find_renamed, move_rows
 from unicross.store.sources import AS_FOUND, Reading, read_rows
+from unicross.store.thumbnailing import fill_thumbnails, keep, sources_of
+from unicross.store.thumbnails import check_thumbnails
 
 
 def _silent(done: int, total: int, /) -> None:
@@ -44,6 +46,8 @@ class IndexReport:
     """Pictures that were elsewhere, or had another name; they were not embedded again."""
     known: int = 0
     """Other pictures, new or changed, whose content was embedded before; they were not embedded again."""
+    thumbnails: int = 0
+    """Those that were made; see `thumbnails.py`."""
     failed: list[Failure] = field(default_factory=list)
     archived: int = 0
     """Rows of the store that the archive had lost or never got; it has them now."""
@@ -65,6 +69,7 @@ def index(
     prune: bool = False,
     moved_from: Path | None = None,
     archive: EmbeddingArchive | None = None,
+    thumbnails: int | None = None,
     on_progress: OnProgress = _silent,
 ) -> IndexReport:
     """Embed what is new or changed under `folder` into `store`.
@@ -74,13 +79,18 @@ def index(
     `captions` adds texts and user columns (see `catalog.py`). `prune` removes pictures of this folder that
     are gone, and texts that the captions file has no more. Pictures moved here, from `moved_from` or
     from wherever (see `moved.py`), keep their vectors. `archive` takes the embeddings as Parquet as well, and
-    is what pictures are known again from by their content.
+    is what pictures are known again from by their content. `thumbnails`: pixels of the longer side of small
+    pictures that are kept in the store from now on, of all pictures that are under `folder`.
     Raises DataError for a folder or captions file that cannot be used, StoreError for a store that another
-    model filled.
+    model filled, and for thumbnails of a nonsensical size or in a store without a folder.
     """
+    if thumbnails is not None:
+        check_thumbnails(thumbnails, store.address)
     store.info.check(model.fingerprint(), address=store.address)
     catalog = read_rows(folder, captions, reading)
     store.remember(roots=[catalog.root])
+    if thumbnails is not None and store.thumbnails is not None:
+        store.thumbnails.begin(thumbnails)
     mended = Mended(0, [])
     if archive is not None:
         archive.describe(store.info)
@@ -110,6 +120,9 @@ def index(
     _embed(model, store, archive, catalog, changes.to_embed, stored, report, on_progress)
     if prune:
         _prune(store, archive, catalog, stored, report)
+    made, failures = fill_thumbnails(store, catalog)
+    report.thumbnails += made
+    report.failed += failures
     if report.changed:
         store.optimize()
     return report
@@ -238,7 +251,9 @@ def _embed(
         def on_row(done: int, _: int, before: int = start) -> None:
             on_progress(before + done, total)
 
-        rows, failures = embed_rows(model, chunk, on_row, catalog.pictures)
+        sources = sources_of(store, chunk, catalog.pictures)
+        rows, failures = embed_rows(model, chunk, on_row, sources)
+        report.thumbnails += keep(store, rows, sources)
         write_rows(store, archive, rows)
         report.failed += failures
         replaced = sum(row.id in stored for row in rows)

@@ -3,6 +3,8 @@
     photos.lance/
         store.json     what the store remembers about itself
         rows.lance/    the table; every change is a new version of it, all or nothing
+        thumbnails.sqlite
+                       small pictures, where they are kept (see `thumbnails.py`)
         lock           held by the process that writes
 
 Searches are exact until `optimize` builds an index, which it does when the table is large enough. With an
@@ -46,6 +48,8 @@ from unicross.store.lance_index import build_indexes, text_columns
 from unicross.store.lance_rows import ARROW, SQL, literal, literals, to_arrow, to_rows
 from unicross.store.lance_text import text_query
 from unicross.store.lance_torn import files_of, mend, torn
+from unicross.store.thumbnails import FILE as THUMBNAILS
+from unicross.store.thumbnails import Thumbnails
 
 REFINE = 2
 """Candidates scored again with full vectors, as a multiple of k."""
@@ -63,6 +67,7 @@ class LanceStore:
     def __init__(self, address: str, create: StoreInfo | None = None) -> None:
         self.address = address
         self._folder = Path(address)
+        self.thumbnails = Thumbnails(self._folder)
         self._lock = FileLock(self._folder / "lock", thread_local=False)
         self._description = self._folder / "store.json"
         self._info = Cached(self._read_info, MAX_STALENESS_S)
@@ -147,6 +152,7 @@ class LanceStore:
 
     def delete(self, ids: Sequence[str]) -> None:
         self._write_lock()
+        self.thumbnails.delete(ids)  # first: who is killed here deletes the rows again
         with self._whole():
             for start in range(0, len(ids), 1000):
                 self._table.delete(f"id IN ({literals(ids[start : start + 1000])})")
@@ -291,4 +297,6 @@ def _read(path: Path) -> str:
 
 def _foreign(folder: Path) -> bool:
     """Whether a folder holds anything that a store cut off while it was made would not."""
-    return any(child.name not in {"rows.lance", "lock", "embeddings"} for child in folder.iterdir())
+    return any(
+        child.name not in {"rows.lance", "lock", "embeddings", THUMBNAILS} for child in folder.iterdir()
+    )

@@ -63,6 +63,8 @@ _MILVUS: Mapping[type, DataType] = {str: DataType.VARCHAR, int: DataType.INT64, 
 class MilvusStore:
     """A store in a collection of Milvus."""
 
+    thumbnails = None
+
     def __init__(self, address: str, create: StoreInfo | None = None) -> None:
         match = _ADDRESS.fullmatch(address)
         if match is None:

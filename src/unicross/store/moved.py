@@ -120,6 +120,8 @@ def move_rows(
             for text in texts.get(old.path, ()):
                 id = make_id("text", row.path, text.caption)
                 rows.append(replace(text, id=id, path=row.path, album=row.album, vector=vectors[text.id]))
+        if store.thumbnails is not None:
+            store.thumbnails.copy((old, row) for row, old in chunk)
         write_rows(store, archive, rows)
         if archive is not None:
             archive.forget(leaving)
