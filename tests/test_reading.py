@@ -18,7 +18,7 @@ import tiny
 from data_files import write
 from fake_model import paint
 from unicross import reading
-from unicross.data.formats import arrow, imagefolder, parquet, photos, table, tar
+from unicross.data.formats import arrow, imagefolder, parquet, photos, table, tar_members
 from unicross.data.formats.rows import read_text
 from unicross.data.records import BY_NAME
 from unicross.errors import CheckpointError, DataError, RecipeError, UnicrossError
@@ -184,7 +184,7 @@ def test_a_shard_that_became_a_pipe_or_claims_giants_is_a_problem(tmp_path: Path
 
 def problems_of(shard: Path) -> str:
     problems: list[object] = []
-    tar._scan(shard, None, None, problems)  # type: ignore[arg-type]
+    tar_members.scan_shard(shard, None, None, problems)  # type: ignore[arg-type]
     return "; ".join(map(str, problems))
 
 
@@ -195,7 +195,7 @@ def test_a_long_name_in_a_shard_is_still_read(tmp_path: Path) -> None:
         member.size = 3
         file.addfile(member, BytesIO(b"cat"))
     problems: list[object] = []
-    scanned, _ = tar._scan(tmp_path / "a.tar", None, None, problems)  # type: ignore[arg-type]
+    scanned, _ = tar_members.scan_shard(tmp_path / "a.tar", None, None, problems)  # type: ignore[arg-type]
     assert (scanned["key"].to_pylist(), problems) == ([name], [])
 
 
