@@ -1,14 +1,17 @@
 """A server with more clients than it can serve: how long those accepted wait, and how soon the others are
 told.
 
-    python benchmarks/overload.py CHECKPOINT [--rows 10000] [--clients 1,16,100,500] [--seconds 60] [--keep
-    NAME]
+    python benchmarks/overload.py CHECKPOINT [--rows 10000] [--clients 1,16,100,500] [--seconds 60]
+        [--refusing] [--keep NAME]
 
 Every client asks for words, one question after another, each over a connection of its own; one that is shed
 waits for as long as `Retry-After` says. The server runs in a process of its own, on the same machine.
 Columns: questions answered a second; p50 and p99 of those answered and of those shed, in milliseconds; the
 share of questions that were shed; p50 and p99 of what `Retry-After` said, in seconds; what else was answered,
 by status, of which there should be nothing.
+
+With `--refusing` the server refuses everything, and every client asks once, all at the same time: the median
+of seven such bursts, after one to warm up.
 """
 
 from __future__ import annotations
@@ -39,16 +42,18 @@ WORDS = [
 ]
 
 
-def serve(checkpoint: str, home: str, port: int) -> None:
+def serve(checkpoint: str, home: str, port: int, refusing: bool) -> None:
     import uvicorn
 
     from unicross.search import open_model
     from unicross.serve.app import create_app
     from unicross.serve.connections import configuration
+    from unicross.serve.service import Settings
     from unicross.store import open_store
 
     store = open_store(home)
-    app = create_app(open_model(store, Path(checkpoint), "cpu"), store)
+    settings = Settings(max_waiting=0) if refusing else None
+    app = create_app(open_model(store, Path(checkpoint), "cpu"), store, settings)
     uvicorn.Server(configuration(app, host="127.0.0.1", port=port)).run()
 
 
@@ -118,6 +123,20 @@ async def crowd(port: int, clients: int, seconds: float) -> dict[str, Any]:
     }
 
 
+async def burst(port: int, clients: int) -> list[float]:
+    """All clients ask once and are refused; p50 and p99 until they are told, in milliseconds."""
+    answers = await asyncio.gather(*(ask(port, WORDS[0]) for _ in range(clients)))
+    assert all(status == 503 for status, _, _ in answers)
+    return [1e3 * float(np.percentile([took for _, took, _ in answers], p)) for p in (50, 99)]
+
+
+def refused(port: int, clients: int) -> dict[str, Any]:
+    """A row of figures of a server that refuses everything."""
+    bursts = [asyncio.run(burst(port, clients)) for _ in range(8)][1:]
+    p50, p99 = np.median(bursts, axis=0)
+    return {"clients": clients, "refused_p50_ms": float(p50), "refused_p99_ms": float(p99)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -126,6 +145,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--clients", default="1,16,100,500")
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--refusing", action="store_true", help="a server that refuses everything")
     parser.add_argument("--keep", help="keep the figures in experiments/benchmarks.json")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="unicross-bench-") as home, socket.socket() as probe:
@@ -134,7 +154,7 @@ def main() -> None:
         port = int(probe.getsockname()[1])
         probe.close()
         process = multiprocessing.get_context("spawn").Process(
-            target=serve, args=(arguments.checkpoint, home, port)
+            target=serve, args=(arguments.checkpoint, home, port, arguments.refusing)
         )
         process.start()
         try:
@@ -146,7 +166,11 @@ def main() -> None:
                     time.sleep(0.2)
             figures = []
             for clients in map(int, arguments.clients.split(",")):
-                figures.append(asyncio.run(crowd(port, clients, arguments.seconds)))
+                figures.append(
+                    refused(port, clients)
+                    if arguments.refusing
+                    else asyncio.run(crowd(port, clients, arguments.seconds))
+                )
                 print(figures[-1], flush=True)
                 if arguments.keep:
                     keep(arguments.keep, rows=figures)

@@ -85,7 +85,8 @@ def test_pictures_of_the_hub_are_indexed_where_serving_finds_them(cache: Path, t
 
     in_hub_cache(cache, "me/pictures", LAYOUTS["csv_table"][1])
     store = open_store(str(tmp_path / "store"), INFO)
-    assert index(FakeModel(), local_copy("hf://me/pictures"), store).added == 6
+    report = index(FakeModel(), local_copy("hf://me/pictures"), store, thumbnails=64)
+    assert (report.added, report.thumbnails) == (6, 3)
     for row in store.scan():
         assert inside(row.path, store.info.roots) is not None
 

@@ -190,8 +190,9 @@ def test_a_full_queue_is_shed_at_once_and_health_is_told(store: Store) -> None:
             answer = ask("/search", params={"q": "red"})
             assert refusal(answer) == (503, "too many requests wait here: try again in a moment")
             assert 1 <= int(answer.headers["retry-after"]) <= 30
+        assert client.get("/search", params={"k": "many"}).status_code == 503  # before it is looked at
         assert client.get("/healthz").status_code == 200
-        assert "unicross_shed_total 2.0" in client.get("/metrics").text
+        assert "unicross_shed_total 3.0" in client.get("/metrics").text
         slow.go_on.set()
         for thread in asking:
             thread.join()

@@ -74,6 +74,17 @@ def test_a_pair_without_a_head_that_moves_is_refused_before_the_first_step(photo
         train(make_recipe(raw), tmp_path / "run")
 
 
+def test_a_head_makes_the_same_of_features_here_as_in_its_tower(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(head_fitting, "DROPOUT", 0)
+    model = TwoTower.create(on_a_pair(photos, "siglip", tmp_path).model)
+    rows = 7 * torch.randn(5, model.text.cross.in_features)
+    with torch.no_grad():
+        model.text.cross.bias.normal_()
+        weight, bias = model.text.cross.weight, model.text.cross.bias
+        made = head_fitting._embedded(rows, weight, bias, torch.Generator())
+        assert torch.allclose(made, model.text.embed(rows), atol=1e-5)
+
+
 def test_equal_seeds_give_equal_heads_of_a_sample(photos, monkeypatch):
     monkeypatch.setattr(head_fitting, "MOST_PAIRS", 10)
     fitted = []

@@ -30,8 +30,9 @@ from unicross.errors import DataError, QueryError, UnicrossError, UnknownIdError
 from unicross.serve.below import BelowPath
 from unicross.serve.keys import Keys
 from unicross.serve.middleware import AccessMiddleware, Metrics
+from unicross.serve.parameters import SearchParameters, Words
 from unicross.serve.pictures import PictureError, Served
-from unicross.serve.service import SearchParameters, Service, Settings, Words
+from unicross.serve.service import Service, Settings
 from unicross.store import Kind, Store
 from unicross.store.base import MAX_DEPTH
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import anyio.to_thread
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,15 +21,14 @@ from unicross.data.lookup import lies_in
 from unicross.embed import Encoder
 from unicross.errors import DataError, StoreError
 from unicross.folding import cell
-from unicross.hybrid import Mode
 from unicross.query import Query
 from unicross.search import OTHERS, Searcher
 from unicross.serve.batching import BatchedEncoder
 from unicross.serve.crowd import Crowd
 from unicross.serve.middleware import FULL, Metrics
+from unicross.serve.parameters import SearchParameters
 from unicross.serve.pictures import PictureError, PictureFiles, Served, Uploads, relative, stored_picture
 from unicross.store import Condition, Hit, Kind, Row, Store, Where, make_id, parse_where
-from unicross.store.base import MAX_DEPTH
 from unicross.store.cached import Cached
 from unicross.store.thumbnails import kept_picture
 
@@ -41,8 +40,6 @@ FACET_VALUES = 200
 """Most values of a column that are offered as filters."""
 UNFILTERED = frozenset({"id", "kind", "path", "caption", "size"})
 """Built-in columns whose values are not offered: nearly every row has its own, or the page asks otherwise."""
-
-Words = Annotated[str, Field(max_length=1000)]
 
 
 class Settings(BaseModel):
@@ -89,26 +86,6 @@ def first_of_each(rows: Iterable[Row], by: str) -> Iterator[Row]:
 def is_gone(address: str) -> bool:
     """Whether a store was a folder that is not there any more."""
     return "://" not in address and not Path(address).is_dir() and not Path(address).parent.is_file()
-
-
-class SearchParameters(BaseModel):
-    """The parameters of a request for a search, of which a `Query` is made."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    q: Words = Field("", description="what to look for, in words")
-    like: str = Field("", max_length=64, description='a stored id: "more like this"')
-    minus: list[Words] = Field([], max_length=8, description="words whose meaning is taken away")
-    where: list[Words] = Field([], max_length=32, description="filters: album=beach, mtime>=2024-05-01")
-    kind: Kind = Field("image", description="find pictures or texts")
-    weight: float = Field(0.5, ge=0, le=1, description="with words and a picture: the picture's share")
-    mode: Mode = Field("vector", description="compare words as a vector, with the words of texts, or both")
-    fold: bool = Field(False, description="make one hit of near-duplicates, with the others in it")
-    near: float | None = Field(None, gt=0, le=1, description="with fold: from which cosine")
-    by: str = Field("", max_length=64, description="a column: make one hit of rows with the same value")
-    min_score: float = Field(0, ge=0, le=1, description="leave out pictures less likely a match than this")
-    k: int = Field(24, ge=1, le=200, description="how many")
-    offset: int = Field(0, ge=0, le=MAX_DEPTH - 201, description="how many to leave out at the top")
 
 
 class Service:

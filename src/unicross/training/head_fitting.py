@@ -155,9 +155,8 @@ def _fitted(
 
 
 def _drawn(shown: Features, items: Indices, rng: np.random.Generator) -> Indices:
-    """A row of each item, drawn where some have several."""
-    first, counts = shown.first[items], shown.counts[items]
-    return first + rng.integers(0, counts) if (shown.counts > 1).any() else first
+    """A row of each item."""
+    return shown.first[items] + rng.integers(0, shown.counts[items])
 
 
 def _embedded(rows: Tensor, weight: Tensor | None, bias: Tensor | None, generator: torch.Generator) -> Tensor:

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from unicross.data.formats.columnar import leaf_of, read_files
+from unicross.data.formats.columnar import read_files
+from unicross.data.formats.leaves import leaf_of
 from unicross.data.formats.shards import NO_PICTURES, ShardRows
 from unicross.data.items import Mask
 from unicross.data.records import Problem, ReadOptions, Records

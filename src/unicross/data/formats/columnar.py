@@ -4,8 +4,6 @@ Columns are found by their usual names (see `rows.py`): an image (bytes, Hugging
 path, or a list of paths), a caption (a text or a list of texts), perhaps `split` and `image_id` or `item_id`.
 Rows without an image are texts only, rows without a caption images only. Only the small columns are read
 beforehand.
-
-A leaf is a column or a field of one, `image.bytes` for instance.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -21,13 +19,9 @@ import pyarrow.compute as pc
 
 from unicross.batches import Indices
 from unicross.data.formats.downloads import SUCCESS
+from unicross.data.formats.leaves import ColumnFile, find_in, image_leaves, leaf_of, top
 from unicross.data.formats.rows import (
-    SAMPLE,
     ColumnNames,
-    Content,
-    check_columns,
-    content_of,
-    find_columns,
     find_image,
     image_folders,
     unread_columns,
@@ -49,22 +43,6 @@ from unicross.errors import DataError
 
 STATUS = "status"
 """The column in which img2dataset says whether a picture could be downloaded."""
-
-
-class ColumnFile(Protocol):
-    """One opened file."""
-
-    schema: Any
-    rows: int
-
-    def columns(self, names: Sequence[str]) -> Any:
-        """A table of these columns or leaves of columns."""
-
-    def present(self, leaf: str) -> Mask:
-        """In which rows the leaf is not null [rows]."""
-
-    def close(self) -> None:
-        """Close the file; there may be more of them than a process may have open."""
 
 
 F = TypeVar("F", bound=ColumnFile)
@@ -93,15 +71,15 @@ def read_files(
     for path in paths:
         try:
             file = open_(path)
-            columns = _find(path, file, options)
-            leaf, pointers = _image_leaves(path, file.schema, columns.images)
+            columns = find_in(path, file, options)
+            leaf, pointers = image_leaves(path, file.schema, columns.images)
             has_image = file.present(leaf) if leaf else np.zeros(file.rows, bool)
             if pointers and not has_image.any():
                 leaf = None
             pointers = () if leaf else pointers
             several |= columns.item is not None or not leaf
             small = (*columns.captions, columns.split, columns.item, columns.language)
-            names = [_top(name) for name in small if name is not None and _top(name) in file.schema.names]
+            names = [top(name) for name in small if name is not None and top(name) in file.schema.names]
             noted = [STATUS] if leaf and STATUS in file.schema.names else []
             table = file.columns([*names, *pointers, *noted])
             file.close()
@@ -129,45 +107,6 @@ def read_files(
     return join(records, Files(image_paths), rows.name, paths, several=several), problems
 
 
-def leaf_of(table: Any, leaf: str) -> Any:
-    """A column, or a field of one: of its structs, or of the structs in its lists."""
-    if leaf in table.column_names:
-        return table.column(leaf)
-    name, *inner = leaf.split(".")
-    column = table.column(name)
-    for field in inner:
-        try:
-            column = (
-                pc.struct_field(column, field)
-                if pa.types.is_struct(column.type)
-                else _in_lists(column, field)
-            )
-        except pa.ArrowException:
-            raise DataError(f"no field {field!r} in the column {name!r}, which holds {column.type}") from None
-    return column
-
-
-def _in_lists(column: Any, field: str) -> Any:
-    lists = column.to_pylist()
-    return pa.chunked_array(
-        [
-            [
-                None
-                if one is None
-                else [part.get(field) if isinstance(part, dict) else None for part in one]
-                if isinstance(one, list)
-                else None
-                for one in lists
-            ]
-        ],
-        LISTS,
-    )
-
-
-def _top(name: str) -> str:
-    return name.partition(".")[0]
-
-
 def _records(
     path: Path, root: Path, table: Any, columns: ColumnNames, has_image: Mask, pointers: Sequence[str]
 ) -> tuple[FileRecords, list[Path]]:
@@ -189,9 +128,9 @@ def _records(
         firsts = pa.array([of_row[0] if of_row else "" for of_row in names], pa.large_string())
         ids = pc.if_else(pa.array(has_image), firsts, ids)
         row = np.repeat(np.arange(count), [max(len(of_row), 1) for of_row in names])
-    if columns.split is not None and _top(columns.split) in table.column_names:
+    if columns.split is not None and top(columns.split) in table.column_names:
         split = pc.coalesce(_text(path, table, columns.split), split)
-    if columns.item is not None and _top(columns.item) in table.column_names:
+    if columns.item is not None and top(columns.item) in table.column_names:
         ids = pc.coalesce(_text(path, table, columns.item), ids)
     languages = None if columns.language is None else _text(path, table, columns.language).to_pylist()
     captions, kinds, kind = _joined(
@@ -263,68 +202,6 @@ def _downloaded(path: Path, records: FileRecords, table: Any, problems: list[Pro
     what = f"{int(failed.sum())} of {len(failed)} pictures were not downloaded"
     problems.append(Problem("not read", str(path), what))
     return replace(records, dropped=failed)
-
-
-def _is_text(kind: Any) -> bool:
-    if pa.types.is_dictionary(kind):
-        return _is_text(kind.value_type)
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
-
-
-def _find(path: Path, file: ColumnFile, options: ReadOptions) -> ColumnNames:
-    columns = find_columns(file.schema.names, options)
-    known = {_top(name) for name in columns.known()}
-    contents: dict[str, Content] = {}
-    for name in file.schema.names:
-        kind = file.schema.field(name).type
-        if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-            contents[name] = "texts" if pa.types.is_string(kind.value_type) else "numbers"
-        elif _is_encoded(kind):
-            contents[name] = "pictures"
-        elif _is_text(kind) and (
-            name in columns.images or (name not in known and not (columns.images and columns.captions))
-        ):
-            contents[name] = content_of(file.columns([name]).column(name)[:SAMPLE].to_pylist())
-        else:
-            contents[name] = "numbers"  # or lists and the like, or known: nothing that would be passed over
-    check_columns(path, columns, contents, options)
-    return columns
-
-
-def _is_encoded(kind: Any) -> bool:
-    """Whether a column of this type can hold pictures, as their files are."""
-    if pa.types.is_struct(kind):
-        field = kind.get_field_index("bytes")
-        return field >= 0 and _is_encoded(kind.field(field).type)
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-
-
-def _image_leaves(path: Path, schema: Any, names: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:
-    """Where the encoded bytes are, and where paths of pictures are; None and () where there is no such
-    thing."""
-    inside: list[str] = []
-    pointers: list[str] = []
-    for name in names:
-        kind = schema.field(name).type
-        listed = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-        if _is_encoded(kind) and not pa.types.is_struct(kind):
-            inside.append(name)
-        elif _is_text(kind) or (listed and _is_text(kind.value_type)):
-            pointers.append(name)
-        elif pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-            inside.append(f"{name}.bytes")
-            pointers += [f"{name}.path"] if kind.get_field_index("path") >= 0 else []
-        else:
-            raise DataError(
-                f"{path}: the column {name!r} holds {kind}: images must be encoded bytes, {{bytes, path}}, "
-                "paths, or lists of paths"
-            )
-    if len(inside) > 1 or (inside and len(names) > 1):
-        raise DataError(
-            f"{path}: of {' and '.join(names)} only one column may hold encoded pictures: write a row for "
-            "each picture, with a column that says which item it is of (data.item)"
-        )
-    return next(iter(inside), None), tuple(pointers)
 
 
 def _text(path: Path, table: Any, leaf: str) -> Any:

@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unicross.data.formats import tar
-from unicross.data.formats.columnar import leaf_of, read_files
+from unicross.data.formats.columnar import read_files
 from unicross.data.formats.downloads import is_note
+from unicross.data.formats.leaves import leaf_of
 from unicross.data.formats.shards import NO_PICTURES, ShardRows, find_files
 from unicross.data.images import IMAGE_SUFFIXES
 from unicross.data.items import Mask
