@@ -1,8 +1,8 @@
-"""A pair of CLIP ViT-B/32's sizes with random weights, for measurements where nothing can be downloaded.
+"""A pair of the sizes of CLIP ViT-B/32 or SigLIP B/16 with random weights, where nothing can be downloaded.
 
-    python benchmarks/clip_pair.py FOLDER
+    python benchmarks/clip_pair.py FOLDER [--family siglip] [--layers 12]
 
-Its tokenizer has a word for each of a few; the vocabulary of its text tower is as large as CLIP's.
+Its tokenizer has a word for each of a few; the vocabulary of its text tower is as large as the family's.
 """
 
 from __future__ import annotations
@@ -11,7 +11,15 @@ import argparse
 from pathlib import Path
 
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, PreTrainedTokenizerFast
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    PreTrainedTokenizerFast,
+    SiglipConfig,
+    SiglipImageProcessorPil,
+    SiglipModel,
+)
 
 WORDS = (
     "a the of in on with and dog cat man woman child street snow water grass red blue green two runs plays"
@@ -24,7 +32,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
+    parser.add_argument("--family", choices=("clip", "siglip"), default="clip")
+    parser.add_argument("--layers", type=int, default=12, help="of each tower")
+    given = parser.parse_args()
+    folder, layers = given.folder, {"num_hidden_layers": given.layers}
     vocabulary = {word: number for number, word in enumerate((*SPECIAL, *WORDS.split()))}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -33,13 +44,17 @@ def main() -> None:
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=words, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>"
     )
-    tokenizer.model_max_length = 77
-    config = CLIPConfig(text_config={"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2})
-    # eos_token_id=2 means the greatest id to transformers, as in CLIP's own first files
-    config.text_config.eos_token_id = 2
-    CLIPModel(config).save_pretrained(folder)
+    texts = layers | {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    if given.family == "clip":
+        tokenizer.model_max_length = 77
+        # eos_token_id=2 means the greatest id to transformers, as in CLIP's own first files
+        CLIPModel(CLIPConfig(text_config=texts, vision_config=layers)).save_pretrained(folder)
+        CLIPImageProcessorPil().save_pretrained(folder)
+    else:
+        tokenizer.model_max_length = 64
+        SiglipModel(SiglipConfig(text_config=texts, vision_config=layers)).save_pretrained(folder)
+        SiglipImageProcessorPil().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    CLIPImageProcessorPil().save_pretrained(folder)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@
 * `a2000.jsonl`: the same with 2,000 of the training items only, a quick stand-in for regime A at its end.
 * `noisy20.jsonl`, `noisy40.jsonl`, `noisy60.jsonl` (G): those 2,000 items, of which so many percent have the
   captions of another (`is_wrong`), and the held-out items.
-* `languages.jsonl` (F), with `--languages FOLDER`: those 2,000 items and 500 held-out ones, each with its
-  English captions and the Chinese ones of `FOLDER/Flickr8k.zh.token.txt`; read with
-  `data.caption=[en.caption,zh.caption]`.
+* `languages.jsonl` (F), with `--languages FOLDER`: all items, each with its English captions and the Chinese
+  ones of `FOLDER/Flickr8k.zh.token.txt`; read with `data.caption=[en.caption,zh.caption]`.
+* `languages51.jsonl`: the same, where items to train on have only one of their Chinese captions.
 
 Each image path is absolute, so the tables serve only on the machine that wrote them.
 """
@@ -28,7 +28,7 @@ from unicross.data.image_source import ImageFile
 from unicross.data.items import Item
 from unicross.data.load import load_items
 
-FEW, POOL, SOME, HELD, SEED = 600, 1000, 2000, 500, 2023
+FEW, POOL, SOME, SEED = 600, 1000, 2000, 2023
 NOISE = (20, 40, 60)
 """Percent."""
 
@@ -60,8 +60,11 @@ def main() -> None:
         _write(arguments.out / f"noisy{percent}.jsonl", _with_noise(rest[:SOME], percent) + held)
     if arguments.languages:
         chinese = _captions(arguments.languages / "Flickr8k.zh.token.txt")
-        both = [_in_two_languages(record, chinese) for record in rest[:SOME] + held[:HELD]]
-        _write(arguments.out / "languages.jsonl", both)
+        seen = [_record(item, "train") for item in train]
+        for name, most in (("languages", None), ("languages51", 1)):
+            both = [_in_two_languages(record, chinese, most) for record in seen]
+            both += [_in_two_languages(record, chinese) for record in held]
+            _write(arguments.out / f"{name}.jsonl", both)
 
 
 def _with_noise(records: list[dict[str, Any]], percent: int) -> list[dict[str, Any]]:
@@ -85,8 +88,10 @@ def _captions(path: Path) -> dict[str, list[str]]:
     return captions
 
 
-def _in_two_languages(record: dict[str, Any], chinese: dict[str, list[str]]) -> dict[str, Any]:
-    captions = {"en": record["caption"], "zh": chinese[Path(record["image"]).name]}
+def _in_two_languages(
+    record: dict[str, Any], chinese: dict[str, list[str]], most: int | None = None
+) -> dict[str, Any]:
+    captions = {"en": record["caption"], "zh": chinese[Path(record["image"]).name][:most]}
     return {key: record[key] for key in ("image", "split")} | {
         language: {"caption": texts} for language, texts in captions.items()
     }

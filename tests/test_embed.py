@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from fake_model import COLOURS, FakeModel, gallery, paint
@@ -96,6 +98,38 @@ def test_embed_images_sees_pictures_upright(tmp_path: Path) -> None:
     Image.fromarray(np.rot90(pixels).copy()).save(tmp_path / "turned.png", exif=exif)
     upright, turned = embed_images(FakeModel(), [tmp_path / "upright.png", tmp_path / "turned.png"])
     np.testing.assert_allclose(upright, turned, atol=1e-6)
+
+
+class Ahead(FakeModel):
+    """Can begin with pictures, and notes what it is asked for."""
+
+    images_at_once = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    def start_pixels(self, pixels: NDArray[np.uint8]) -> Callable[[], NDArray[np.float32]]:
+        number = sum(order.startswith("begin") for order in self.asked)
+        self.asked.append(f"begin {number}")
+        vectors = self.encode_pixels(pixels)
+
+        def wait() -> NDArray[np.float32]:
+            self.asked.append(f"fetch {number}")
+            return vectors
+
+        return wait
+
+
+@pytest.mark.parametrize("dim", [16, 5])
+def test_a_model_has_its_next_pictures_before_it_is_asked_for_vectors(tmp_path: Path, dim: int) -> None:
+    """A GPU would stand still between batches otherwise."""
+    paths = [paint(tmp_path / f"{name}.png", name) for name in list(COLOURS)[:5]]
+    model = Ahead()
+    vectors = np.stack(list(embed_images(shortened(model, dim), paths)))
+    assert model.asked == ["begin 0", "begin 1", "fetch 0", "begin 2", "fetch 1", "fetch 2"]
+    plain = np.stack(list(embed_images(shortened(FakeModel(), dim), paths)))
+    np.testing.assert_array_equal(vectors, plain)
 
 
 def test_embed_images_of_nothing() -> None:

@@ -11,7 +11,7 @@ from unicross.data.load import read_splits
 from unicross.device import autocast
 from unicross.evaluation import evaluate_embeddings
 from unicross.model import TwoTower
-from unicross.model.two_tower import IMAGES_AT_ONCE, TEXTS_AT_ONCE
+from unicross.model.two_tower import TEXTS_AT_ONCE
 from unicross.training import embedding, train
 
 
@@ -51,6 +51,6 @@ def test_the_last_look_of_a_run_is_the_evaluation_of_its_weights(photos, tmp_pat
 def test_evaluation_batches_as_validation_does():
     """In bf16 a vector depends a little on what else is in its batch."""
     batches = inspect.signature(unicross.evaluate).parameters
-    assert batches["batch_size"].default == IMAGES_AT_ONCE
+    assert batches["batch_size"].default is None  # the model's own, as in validation
     texts = inspect.signature(TwoTower.encode_texts).parameters
     assert texts["batch_size"].default == TEXTS_AT_ONCE

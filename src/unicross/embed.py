@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from unicross.data.images import (
 from unicross.data.preparation import PictureRules
 from unicross.data.walk import walk
 from unicross.errors import NOT_FINITE, CheckpointError, DataError
+from unicross.prefetch import made_ahead
 from unicross.reading import LARGEST_PICTURE, why_not
 
 Vectors = NDArray[np.float32]
@@ -50,6 +51,18 @@ class Encoder(Protocol):
         """N texts -> float32 [N, D], rows of length 1."""
 
 
+@runtime_checkable
+class StartingEncoder(Encoder, Protocol):
+    """An encoder that can begin with pictures and be asked for their vectors later; `TwoTower` is one."""
+
+    @property
+    def images_at_once(self) -> int:
+        """Pictures that it best takes together."""
+
+    def start_pixels(self, pixels: Pixels, /) -> Callable[[], Vectors]:
+        """Begin `encode_pixels`; a call of what is returned gives the vectors."""
+
+
 @dataclass(frozen=True)
 class Shortened:
     """An encoder whose vectors are the first `dim` numbers of another's, made to length 1 again."""
@@ -64,8 +77,16 @@ class Shortened:
     def fingerprint(self) -> str:
         return f"{self.inner.fingerprint()}:{self.dim}"
 
+    @property
+    def images_at_once(self) -> int:
+        return _at_once(self.inner)
+
     def encode_pixels(self, pixels: Pixels, /) -> Vectors:
         return self._cut(self.inner.encode_pixels(pixels))
+
+    def start_pixels(self, pixels: Pixels, /) -> Callable[[], Vectors]:
+        vectors = _start(self.inner, pixels)
+        return lambda: self._cut(vectors())
 
     def encode_texts(self, texts: Sequence[str], /) -> Vectors:
         return self._cut(self.inner.encode_texts(texts))
@@ -161,17 +182,39 @@ def _printable(path: str) -> str:
 
 
 def embed_images(
-    model: Encoder, images: Sequence[AnyImage], batch_size: int = IMAGES_AT_ONCE
+    model: Encoder, images: Sequence[AnyImage], batch_size: int | None = None
 ) -> Iterator[NDArray[np.float32] | DataError]:
     """Each picture's vector float32 [D], in order, or the error that says why there is none.
 
-    The next batch is read and decoded in threads while the model works on this one.
+    The next batch is read and decoded in threads while the model works on this one, and a model on a GPU has
+    its next batch before the vectors of this one are asked for. `batch_size` None: as suits the model.
     """
-    for batch in decode_batches(images, model.picture_rules.side, model.picture_rules.resize, batch_size):
-        squares = [square for square in batch if not isinstance(square, DataError)]
-        vectors = iter(finite(model.encode_pixels(np.stack(squares))) if squares else ())
+    rules = model.picture_rules
+
+    def started() -> Iterator[tuple[list[Pixels | DataError], Callable[[], Vectors]]]:
+        for batch in decode_batches(images, rules.side, rules.resize, batch_size or _at_once(model)):
+            squares = [square for square in batch if not isinstance(square, DataError)]
+            yield batch, _start(model, np.stack(squares)) if squares else _nothing
+
+    for batch, found in made_ahead(started()):
+        vectors = iter(finite(found()))
         for square in batch:
             yield square if isinstance(square, DataError) else next(vectors)
+
+
+def _at_once(model: Encoder) -> int:
+    return model.images_at_once if isinstance(model, StartingEncoder) else IMAGES_AT_ONCE
+
+
+def _start(model: Encoder, pixels: Pixels) -> Callable[[], Vectors]:
+    if isinstance(model, StartingEncoder):
+        return model.start_pixels(pixels)
+    vectors = model.encode_pixels(pixels)
+    return lambda: vectors
+
+
+def _nothing() -> Vectors:
+    return np.zeros((0, 0), np.float32)
 
 
 def finite(vectors: Vectors) -> Vectors:

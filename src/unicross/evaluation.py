@@ -27,7 +27,6 @@ from unicross.batches import equal_pairs, ranges
 from unicross.calibration import fit_calibration
 from unicross.data.decoding import decode
 from unicross.data.image_source import ImageSource
-from unicross.data.images import IMAGES_AT_ONCE
 from unicross.data.items import Item, Items, text_numbers
 from unicross.embed import Encoder, embed_images
 from unicross.errors import DataError
@@ -46,22 +45,24 @@ from unicross.metrics import (
 from unicross.progress import track
 from unicross.result import Direction, Result
 
+CHANGED_AT_ONCE = 64
+"""Changed pictures that are in memory together, in their own sizes."""
 SIBLING_QUERIES = 50_000
 """Most that ask in t2t and i2i, whose cost would grow with their square. Recalls of so many have a standard
 error of at most 0.22."""
 
 
 def evaluate(
-    model: Encoder, items: Sequence[Item], *, folds: int = 1, batch_size: int = IMAGES_AT_ONCE, seed: int = 0
+    model: Encoder, items: Sequence[Item], *, folds: int = 1, batch_size: int | None = None, seed: int = 0
 ) -> Result:
     """All metrics, i2i among them, of a model on the pairs among `items`.
 
     >>> evaluate(TwoTower.load("runs/mine"), load_items("photos", "val").items).metrics["rsum"]
 
     `folds`: items are cut into so many consecutive, equally large parts, each evaluated alone, and metrics
-    averaged (5 for COCO's 1K protocol). `batch_size`: pictures that pass the model at a time. `seed` fixes
-    the changed pictures of i2i. Raises DataError where there are no pairs, fewer than folds, or a picture
-    cannot be decoded.
+    averaged (5 for COCO's 1K protocol). `batch_size`: pictures that pass the model at a time; None: as suits
+    the model. `seed` fixes the changed pictures of i2i. Raises DataError where there are no pairs, fewer than
+    folds, or a picture cannot be decoded.
     """
     items = Items.of(items)
     pairs = items.select(np.flatnonzero(items.has_image & items.has_text))
@@ -76,9 +77,9 @@ def evaluate(
     views = None
     if len(pictures) == len(pairs):
         batches = []
-        starts = range(0, len(pictures), batch_size)
+        starts = range(0, len(pictures), CHANGED_AT_ONCE)
         for start in track("embedding changed pictures", starts, len(starts)):
-            batch = enumerate(pictures[start : start + batch_size], start)
+            batch = enumerate(pictures[start : start + CHANGED_AT_ONCE], start)
             changed = [_changed(picture, (seed, i)) for i, picture in batch]
             batches.append(_stacked(embed_images(model, changed, batch_size)))
         views = np.concatenate(batches)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -24,3 +24,14 @@ def prefetch(make: Callable[[T], R], inputs: Sequence[T], depth: int = 2) -> Ite
             if following < len(inputs):
                 waiting.append(pool.submit(make, inputs[following]))
             yield ready.result()
+
+
+def made_ahead(things: Iterable[T]) -> Iterator[T]:
+    """The things in their order, each when the one after it has been made as well: what was begun on a GPU is
+    asked for when the GPU has its next work."""
+    waiting: list[T] = []
+    for thing in things:
+        waiting.append(thing)
+        if len(waiting) > 1:
+            yield waiting.pop(0)
+    yield from waiting

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -44,7 +44,28 @@ def inference(
 
 def as_numpy(tensor: Tensor) -> Floats:
     """Vectors on the CPU in float32. Raises CheckpointError for any that is not finite."""
-    vectors: Floats = tensor.float().cpu().numpy()
+    return fetched(tensor)()
+
+
+def fetched(tensor: Tensor) -> Callable[[], Floats]:
+    """A call that gives the vectors on the CPU in float32; from a GPU they are copied as soon as they are
+    there, and only the call waits for them. It raises CheckpointError for any that is not finite."""
+    values = tensor.float()
+    if values.device.type != "cuda":
+        return lambda: _finite(values.cpu().numpy())
+    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    host.copy_(values, non_blocking=True)
+    copied = torch.cuda.Event()
+    copied.record(torch.cuda.current_stream(values.device))
+
+    def wait() -> Floats:
+        copied.synchronize()
+        return _finite(host.numpy().copy())  # pinned memory is dear: it goes back
+
+    return wait
+
+
+def _finite(vectors: Floats) -> Floats:
     if not np.isfinite(vectors).all():
         raise CheckpointError(NOT_FINITE)
     return vectors

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -28,13 +28,14 @@ from unicross.data.images import IMAGES_AT_ONCE, AnyImage, Pixels, decode_batche
 from unicross.data.items import strings
 from unicross.data.preparation import PatchCanvas
 from unicross.data.tokens import TEXTS_AT_ONCE, TokenizedTexts
-from unicross.device import pick_device
+from unicross.device import pick_device, send
 from unicross.errors import CheckpointError, DataError, RecipeError
 from unicross.losses import Objective
-from unicross.model.inference import Floats, as_numpy, inference
+from unicross.model.inference import Floats, as_numpy, fetched, inference
 from unicross.model.pairs import canvas_inputs
 from unicross.model.parts import SETTINGS, WEIGHTS, Parts, from_checkpoint, from_config
 from unicross.model.weights import CONFIGS
+from unicross.prefetch import made_ahead
 from unicross.run import checkpoint_at
 
 
@@ -218,18 +219,25 @@ class TwoTower(nn.Module):
         """Values in [0, 1] -> what the image tower expects. [B, 3, S, S]."""
         return (pixels - self.mean) / self.std
 
+    @property
+    def images_at_once(self) -> int:
+        """Pictures that pass the image tower together: on a GPU enough that its work takes longer than to
+        order it."""
+        return IMAGES_AT_ONCE if self.device.type == "cpu" else 4 * IMAGES_AT_ONCE
+
     def encode_pixels(self, pixels: NDArray[np.uint8]) -> Floats:
         """Squares [B, S, S, 3] of this model's size -> unit embeddings [B, D]."""
-        with self._inference():
-            return as_numpy(self.image.embed(self._pooled_pixels(pixels)))
+        return self.start_pixels(pixels)()
 
-    def pool_pixels(self, pixels: NDArray[np.uint8]) -> Floats:
-        """Squares [B, S, S, 3] -> the image tower's features before its head [B, H]."""
+    def start_pixels(self, pixels: NDArray[np.uint8], *, pooled: bool = False) -> Callable[[], Floats]:
+        """Begin `encode_pixels`: a call of what is returned gives the embeddings, or the image tower's
+        features before its head [B, H] (`pooled`). A GPU computes while its next pictures are prepared."""
         with self._inference():
-            return as_numpy(self._pooled_pixels(pixels).float())
+            features = self._pooled_pixels(pixels)
+            return fetched(features if pooled else self.image.embed(features))
 
     def _pooled_pixels(self, pixels: NDArray[np.uint8]) -> Tensor:
-        whole = torch.from_numpy(np.require(pixels, requirements="W")).to(self.device)
+        whole = send(torch.from_numpy(np.require(pixels, requirements="W")), self.device)
         shown = self.normalise(whole.permute(0, 3, 1, 2).float() / 255)
         canvas = self.picture_rules.resize
         if isinstance(canvas, PatchCanvas):
@@ -237,17 +245,20 @@ class TwoTower(nn.Module):
         pooled: Tensor = self.image(pixel_values=shown)
         return pooled
 
-    def encode_images(self, images: Sequence[AnyImage], batch_size: int = IMAGES_AT_ONCE) -> Floats:
+    def encode_images(self, images: Sequence[AnyImage], batch_size: int | None = None) -> Floats:
         """Paths, sources of bytes, PIL images or [H, W, 3] uint8 arrays -> unit embeddings [N, D].
 
-        Raises DataError for a picture that cannot be decoded.
+        `batch_size`: pictures that pass the tower together; None: `images_at_once`. Raises DataError for a
+        picture that cannot be decoded.
         """
         if isinstance(images, str | Path):
             raise DataError("encode_images takes a list of pictures: put the one picture into a list")
-        parts = []
-        for batch in decode_batches(images, self.picture_rules.side, self.picture_rules.resize, batch_size):
-            squares = [_readable(square) for square in batch]
-            parts.append(self.encode_pixels(np.stack(squares)))
+        rules, size = self.picture_rules, batch_size or self.images_at_once
+        started = (
+            self.start_pixels(np.stack([_readable(square) for square in batch]))
+            for batch in decode_batches(images, rules.side, rules.resize, size)
+        )
+        parts = [vectors() for vectors in made_ahead(started)]
         return np.concatenate(parts) if parts else np.zeros((0, self.dim), np.float32)
 
     def encode_tokens(self, ids: Tensor, mask: Tensor) -> Floats:

@@ -10,12 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from unicross.batches import Indices
-from unicross.data.images import IMAGES_AT_ONCE
 from unicross.data.tokens import TEXTS_AT_ONCE
 from unicross.data.turns import parts_of
 from unicross.evaluation import evaluate_embeddings
 from unicross.model import TwoTower
-from unicross.prefetch import prefetch
+from unicross.prefetch import made_ahead, prefetch
 from unicross.progress import track
 from unicross.result import Result
 from unicross.training.dataset import Dataset
@@ -29,16 +28,15 @@ def embed_images(
 
     Each process embeds its share.
     """
-    encode = model.pool_pixels if pooled else model.encode_pixels
-    size = model.config.image_size
+    size, at_once = model.config.image_size, model.images_at_once
     own = images[rank_slice(len(images))]
 
     def squares(start: int) -> NDArray[np.uint8]:
-        return _resized(data.pixels[own[start : start + IMAGES_AT_ONCE]], size)
+        return _resized(data.pixels[own[start : start + at_once]], size)
 
-    starts = range(0, len(own), IMAGES_AT_ONCE)
-    batches = track("embedding pictures", prefetch(squares, starts), len(starts))
-    parts = [encode(pixels) for pixels in batches]
+    starts = range(0, len(own), at_once)
+    started = (model.start_pixels(pixels, pooled=pooled) for pixels in prefetch(squares, starts))
+    parts = [vectors() for vectors in track("embedding pictures", made_ahead(started), len(starts))]
     return gather_array(np.concatenate(parts), len(images)) if parts else np.zeros((0, model.dim), np.float32)
 
 
