@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -54,10 +55,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--keep", help="keep the figures in experiments/benchmarks.json")
     given = parser.parse_args()
+    figures: dict[str, Any] = {"device": torch.cuda.get_device_name(), "batch": given.batch}
     with tempfile.TemporaryDirectory(prefix="unicross-bench-") as home:
-        figures = training(given, Path(home)) | embedding(given, Path(home))
-    if given.keep:
-        keep(given.keep, device=torch.cuda.get_device_name(), batch=given.batch, **figures)
+        for part in (embedding, training):
+            figures |= part(given, Path(home))
+            if given.keep:
+                keep(given.keep, **figures)
 
 
 def training(given: argparse.Namespace, home: Path) -> dict[str, Any]:
@@ -75,7 +78,7 @@ def training(given: argparse.Namespace, home: Path) -> dict[str, Any]:
     for _ in range(given.rounds):
         for name, measure in sides.items():
             torch.cuda.reset_peak_memory_stats()
-            speeds[name].append(measure())
+            _note(speeds, name, measure())
             memory[name] = torch.cuda.max_memory_allocated() / 2**30
             _clear()
     _show("pairs/s", speeds, "bare towers", memory)
@@ -148,7 +151,7 @@ def embedding(given: argparse.Namespace, home: Path) -> dict[str, Any]:
         for name, measure in sides.items():
             began = time.perf_counter()
             measure(turn)
-            speeds[name].append(len(paths) / (time.perf_counter() - began))
+            _note(speeds, name, len(paths) / (time.perf_counter() - began))
     _show("pictures/s", speeds, "bare tower", {})
     return {"pictures_per_second": speeds}
 
@@ -187,6 +190,12 @@ def _clear() -> None:
     torch.compiler.reset()
     gc.collect()
     torch.cuda.empty_cache()
+
+
+def _note(speeds: dict[str, list[float]], name: str, speed: float) -> None:
+    """Also said at once: a machine with a GPU may be taken away before the end."""
+    speeds[name].append(speed)
+    print(f"{name}: {speed:.0f} a second", file=sys.stderr, flush=True)
 
 
 def _show(unit: str, speeds: dict[str, list[float]], bound: str, memory: dict[str, float]) -> None:

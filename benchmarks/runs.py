@@ -54,7 +54,12 @@ def main() -> None:
     command = commands.add_parser("keep", help="add finished or stopped runs to the tables")
     command.add_argument("runs", nargs="+", metavar="RUN=NAME")
     command.add_argument("--note", default="", help="how they were run, where that matters")
-    command.set_defaults(run=lambda given: [keep(*run.rsplit("=", 1), given.note) for run in given.runs])
+    command.add_argument(
+        "--machine", help="hardware and torch of runs from elsewhere: 'one H100, torch 2.11.0'"
+    )
+    command.set_defaults(
+        run=lambda given: [keep(*run.rsplit("=", 1), given.note, given.machine) for run in given.runs]
+    )
     command = commands.add_parser("compare", help="mean and deviation over seeds, and intervals of rSum")
     command.add_argument(
         "names", nargs="+", help="before -seedN; the first is what the others are set against"
@@ -71,10 +76,11 @@ def main() -> None:
     given.run(given)
 
 
-def keep(run: str, name: str, note: str) -> None:
+def keep(run: str, name: str, note: str, machine: str | None = None) -> None:
     """Add a run folder to runs.csv, curves.csv and, where `unicross compare` evaluated it, ranks.parquet.
 
-    A run that was stopped is kept with what its last look at validation found.
+    A run that was stopped is kept with what its last look at validation found. `machine`: hardware and
+    torch's version, where it ran elsewhere.
     """
     folder = RunFolder(Path(run))
     # Recipe and summary may be of any version of unicross, so they are read as plain data.
@@ -94,6 +100,8 @@ def keep(run: str, name: str, note: str) -> None:
     base, overrides = experiments.describe(recipe, recipes)
     text = (folder.path / SUMMARY).read_text(encoding="utf-8") if folder.is_done else "{}"
     summary = json.loads(text)
+    here = f"{experiments.hardware(recipe['train']['threads'])}, torch {torch.__version__}"
+    ran_on, _, version = (machine or here).rpartition(", torch ")
     looks, epochs = folder.events("eval"), folder.events("epoch")
     metrics = summary.get("metrics") or (looks[-1] if looks else {})
     forwards = summary.get("forwards", {})
@@ -104,8 +112,8 @@ def keep(run: str, name: str, note: str) -> None:
         "data": data,
         "seed": seed,
         "date": date.today().isoformat(),
-        "hardware": experiments.hardware(recipe["train"]["threads"]),
-        "torch": torch.__version__,
+        "hardware": ran_on,
+        "torch": version,
         "note": note,
         "finished": "yes" if folder.is_done else "no",
         "epochs": summary.get("epochs", len(epochs)),

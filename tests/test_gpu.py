@@ -98,9 +98,14 @@ def test_a_batch_arrives_as_it_was_sent(photos):
     recipe, _, data = prepared(photos, ALL)
     batch = batch_of(data, np.arange(6), recipe.stages[0])
     there = Sender(GPU)(batch)()
-    for name in ("image_ids", "text_ids", "pixels"):
-        assert getattr(there, name).device == GPU
-        torch.testing.assert_close(getattr(there, name).cpu(), getattr(batch, name))
+    sent = zip(
+        (there.image_ids, there.text_ids, *there.pixels),
+        (batch.image_ids, batch.text_ids, *batch.pixels),
+        strict=True,
+    )
+    for mine, other in sent:
+        assert mine.device == GPU
+        torch.testing.assert_close(mine.cpu(), other)
     for mine, other in zip(there.text_views, batch.text_views, strict=True):
         torch.testing.assert_close(mine.ids.cpu(), other.ids)
 
@@ -122,3 +127,13 @@ def test_a_run_learns_and_one_cut_short_goes_on(photos, tmp_path):
     losses = [event["loss"] for event in wanted]
     assert [event["loss"] for event in mine] == pytest.approx(losses, rel=2e-2)
     assert all(np.isfinite(losses))
+
+
+def test_pictures_have_the_vectors_of_the_cpu(photos):
+    """Of batches that are begun while the ones before are computed."""
+    _, model, data = prepared(photos, ALL)
+    model.eval()
+    pictures = [data.items.image(position) for position in range(len(data.items.images))]
+    here = model.encode_images(pictures, batch_size=4)
+    there = model.to(GPU).encode_images(pictures, batch_size=4)
+    np.testing.assert_allclose(there, here, atol=0.03)

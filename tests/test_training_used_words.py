@@ -56,3 +56,11 @@ def test_a_small_table_is_trained_whole(photos):
     _, model, data = prepared(photos, tiny.ALIGN)
     data.captions._flat = np.arange(60)  # of about a hundred
     assert not train_used_words(model, data.captions)
+
+
+def test_rows_in_use_live_where_the_table_does():
+    """On `meta` all that a GPU would refuse to mix is refused, on any machine."""
+    table = nn.Embedding(6, 3, device="meta")
+    used = UsedRows(table, torch.tensor([1, 4], device="meta"))
+    for training in (True, False):
+        assert used.train(training)(torch.tensor([[1, 4]], device="meta")).shape == (1, 2, 3)

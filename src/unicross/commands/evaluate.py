@@ -41,7 +41,9 @@ def evaluate(
         ),
     ] = None,
     folds: Annotated[int, typer.Option(min=1, help="Parts evaluated alone and averaged (COCO 1K: 5).")] = 1,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images that pass the model at a time.")] = 64,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images that pass the model at a time; by default as suits it.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; the best there is by default.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:

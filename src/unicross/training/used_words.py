@@ -32,8 +32,8 @@ class UsedRows(nn.Module):
         super().__init__()
         self.base_layer = embedding
         self.used = nn.Parameter(embedding.weight.detach()[rows].clone())  # [U, H]
-        place = torch.full((len(embedding.weight),), -1)
-        place[rows] = torch.arange(len(rows))
+        place = torch.full((len(embedding.weight),), -1, device=rows.device)
+        place[rows] = torch.arange(len(rows), device=rows.device)
         self.register_buffer("rows", rows, persistent=False)
         self.register_buffer("place", place, persistent=False)
 
