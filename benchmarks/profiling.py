@@ -194,7 +194,7 @@ def texts(arguments: argparse.Namespace) -> dict[str, Any]:
         recipe = pairs_recipe(arguments, table, _stage(1), **settings)
         items, _, _ = read_splits(recipe.data)
         model = make_model(recipe, items, torch.device("cpu")).train()
-        side = cached_side(recipe.data, recipe.model)
+        side = cached_side(recipe.data, model.picture_rules)
         rng, silent = stream(0, "captions"), lambda *_: None
         data, _ = make_dataset(items, model, recipe.data, side=side, where=None, rng=rng, progress=silent)
         stage, size, unclustered = recipe.stages[0], recipe.train.batch_size, Round(data.captioned_by)

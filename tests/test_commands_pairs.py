@@ -67,7 +67,9 @@ def test_every_family_evaluates_untrained_is_indexed_and_served(family, photos, 
     from unicross.serve.app import create_app
 
     pair = make_pair(family, tmp_path / "pair")
-    found = json.loads(run("evaluate", pair, f"data.root={photos}", "data.split.val=val", "--json").stdout)
+    result = run("evaluate", pair, f"data.root={photos}", "data.split.val=val", "--json")
+    assert "[transformers]" not in result.stderr
+    found = json.loads(result.stdout)
     assert found["n_images"] == 8
     assert found["n_captions"] == 24
     run("index", pair, photos, "--store", tmp_path / "store")

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,10 +17,12 @@ import tiny
 from pretrained import ALL, FAMILIES, TEXTS, into_cache, make_pair
 from unicross.config import ModelConfig
 from unicross.data.images import load_square
-from unicross.data.preparation import ExactResize
+from unicross.data.preparation import ExactResize, PatchCanvas
 from unicross.errors import CheckpointError, RecipeError
 from unicross.model import TwoTower
 from unicross.model.processors import normalised
+from unicross.training import train
+from unicross.training.step import _image_features
 
 SIZES = ((61, 43), (40, 90), (200, 151), (32, 32), (20, 25))
 pytestmark = pytest.mark.filterwarnings("ignore:.*BlipModel")
@@ -123,14 +126,49 @@ def test_a_naflex_pair_is_equal_to_its_source(pairs, pictures, tmp_path, monkeyp
     assert (again.encode_images(shown) == model.encode_images(shown)).all()
 
 
-def test_a_naflex_pair_is_not_tuned(pairs, photos, tmp_path):
-    from unicross.training import train
+def naflex_recipe(pair, photos, **sections):
+    whole = {"crop": [1, 1], "flip": 0}
+    raw = tiny.raw_recipe(photos, tiny.ALIGN | {"epochs": 2}, tiny.SHARPEN | {"losses": {"image_text": 1.0}})
+    raw |= {"model": {"pair": str(pair)}, "data": {"root": str(photos)}, "views": {"image": whole}} | sections
+    return tiny.make_recipe(raw)
 
-    raw = tiny.raw_recipe(photos, tiny.ALIGN)
-    raw["model"] = {"pair": str(pairs("naflex"))}
-    raw["data"] = {"root": str(photos)}
-    with pytest.raises(RecipeError, match=r"own proportions \(NaFlex\) and is used untrained only"):
-        train(tiny.make_recipe(raw), tmp_path / "run")
+
+def test_a_naflex_pair_is_tuned_on_whole_pictures(pairs, photos, tmp_path):
+    """A step sees what the index sees: the loss of the first batch is that of vectors made in evaluation."""
+    recipe = naflex_recipe(pairs("naflex"), photos, train={"batch_size": 8, "precision": "fp32"})
+    train(recipe, tmp_path / "run")
+    before, after = TwoTower.load(pairs("naflex")), TwoTower.load(tmp_path / "run" / "last")
+    assert isinstance(after.picture_rules.resize, PatchCanvas)
+    weights = after.image.backbone.state_dict()
+    moved = [name for name, old in before.image.backbone.state_dict().items() if not weights[name].equal(old)]
+    assert any("encoder" in name for name in moved)
+    shown = np.stack(
+        [
+            load_square(path, after.picture_rules.side, after.picture_rules.resize)
+            for path in sorted(photos.rglob("*.png"))[:3]
+        ]
+    )
+    pixels = torch.from_numpy(shown)
+    batch = SimpleNamespace(image_views=(None,), image_ids=torch.arange(3), pixels=(pixels,))
+    with torch.no_grad():
+        features = _image_features(after, batch, slice(1, 3), recipe.stages[0].losses)
+    np.testing.assert_allclose(features.cross[:, 0], after.encode_pixels(shown[1:]), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"views": {}},
+        {"views": {"image": {"crop": [1, 1], "flip": 0, "size": 0.5}}},
+        {"data_cache": 64},
+    ],
+)
+def test_a_naflex_pair_sees_no_other_views(pairs, photos, tmp_path, sections):
+    if "data_cache" in sections:
+        sections = {"data": {"root": str(photos), "cache_size": sections["data_cache"]}}
+    recipe = naflex_recipe(pairs("naflex"), photos, **sections)
+    with pytest.raises(RecipeError, match=r"\(NaFlex\) and is trained on whole ones: set views\.image"):
+        train(recipe, tmp_path / "run")
 
 
 def test_a_sigmoid_pair_keeps_its_bias_and_temperature_beyond_clips_bound(pairs):

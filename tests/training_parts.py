@@ -41,7 +41,7 @@ def prepared(photos, *stages, alone=0, **sections):
         items.append(Item(f"text {number}", (), (f"a text about nothing {number}",)))
     captions = [caption for item in items for caption in item.captions]
     model = TwoTower.create(recipe.model, max_tokens=24, captions=captions)
-    side = cached_side(recipe.data, recipe.model)
+    side = cached_side(recipe.data, model.picture_rules)
     data = dataset_of(items, model, recipe, side=side)
     return recipe, model, data
 

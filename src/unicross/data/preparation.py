@@ -112,9 +112,15 @@ class PatchCanvas:
 
     def shapes(self, squares: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Rows and columns [B, 2] of the patches on squares [B, S, S, 3]."""
-        row, column = (self.patch * place for place in divmod(self.most, self.tiles))
-        spare = squares[:, row : row + self.patch, column : column + self.patch].reshape(len(squares), -1)
+        rows, columns = self.spare_tile
+        spare = squares[:, rows, columns].reshape(len(squares), -1)
         return np.ascontiguousarray(spare[:, :4]).view("<u2").astype(np.int64)
+
+    @property
+    def spare_tile(self) -> tuple[slice, slice]:
+        """Where on a square the tile with the shape lies."""
+        row, column = (self.patch * place for place in divmod(self.most, self.tiles))
+        return slice(row, row + self.patch), slice(column, column + self.patch)
 
 
 Resize = Literal["squash", "crop"] | ExactResize | PatchCanvas

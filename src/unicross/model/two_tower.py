@@ -236,13 +236,17 @@ class TwoTower(nn.Module):
             features = self._pooled_pixels(pixels)
             return fetched(features if pooled else self.image.embed(features))
 
-    def _pooled_pixels(self, pixels: NDArray[np.uint8]) -> Tensor:
-        whole = send(torch.from_numpy(np.require(pixels, requirements="W")), self.device)
-        shown = self.normalise(whole.permute(0, 3, 1, 2).float() / 255)
+    def whole_pictures(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Squares uint8 [B, S, S, 3] of this model's size, on its device, as the image tower takes them."""
+        shown = self.normalise(pixels.permute(0, 3, 1, 2).float() / 255)
         canvas = self.picture_rules.resize
-        if isinstance(canvas, PatchCanvas):
-            return self.image(**canvas_inputs(canvas, shown, canvas.shapes(pixels)))
-        pooled: Tensor = self.image(pixel_values=shown)
+        if not isinstance(canvas, PatchCanvas):
+            return {"pixel_values": shown}
+        return canvas_inputs(canvas, shown, canvas.shapes(pixels.cpu().numpy()))
+
+    def _pooled_pixels(self, pixels: NDArray[np.uint8]) -> Tensor:
+        on_device = send(torch.from_numpy(np.require(pixels, requirements="W")), self.device)
+        pooled: Tensor = self.image(**self.whole_pictures(on_device))
         return pooled
 
     def encode_images(self, images: Sequence[AnyImage], batch_size: int | None = None) -> Floats:

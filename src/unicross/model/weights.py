@@ -128,7 +128,8 @@ def read_config(source: str | Path) -> PreTrainedConfig:
             )
         )
     try:
-        config = CONFIG_MAPPING[kind].from_dict(_without_code(raw))
+        with quiet_transformers():  # SigLIP's own end token lies beyond its words, and nothing uses it
+            config = CONFIG_MAPPING[kind].from_dict(_without_code(raw))
     except Exception as error:  # a configuration's own checks raise nearly anything
         raise CheckpointError(f"{source}: its config.json makes no {kind}: {first_line(error)}") from error
     check_config(source, config)

@@ -15,7 +15,7 @@ from unicross.data.preparation import PatchCanvas
 from unicross.data.tokens import CaptionTokens
 from unicross.errors import DataError, RecipeError, TrainingError
 from unicross.model import TwoTower
-from unicross.stage import Losses, Stage
+from unicross.stage import ImageView, Losses, Stage
 from unicross.training.dataset import Dataset
 from unicross.training.sharding import reshard
 from unicross.wording import counted
@@ -26,15 +26,15 @@ MANY_CUT = 0.01
 """Share of captions that may be cut without a word."""
 LOOKED_AT = 10
 """Steps at the end of an epoch over which that mean is taken, at most; fewer than three say nothing."""
+WHOLE = ImageView(crop=(1.0, 1.0), flip=0.0)
+"""The view that changes nothing."""
 
 
 def check_trains(recipe: Recipe, model: TwoTower) -> None:
-    """Raise RecipeError for a pair whose pictures cannot be shown in views, or without heads to fit."""
+    """Raise RecipeError for views of a pair whose pictures are only shown whole, or one without heads to
+    fit."""
     if isinstance(model.picture_rules.resize, PatchCanvas):
-        raise RecipeError(
-            f"{model.config.pair}: this SigLIP 2 sees pictures in their own proportions (NaFlex) and is used "
-            "untrained only: tune one of a fixed size, such as google/siglip2-base-patch16-224"
-        )
+        _check_whole(recipe)
     towers = {"image_head": model.image, "text_head": model.text}
     linear = {head for head, tower in towers.items() if isinstance(tower.cross, torch.nn.Linear)}
     for stage in recipe.stages:
@@ -43,6 +43,17 @@ def check_trains(recipe: Recipe, model: TwoTower) -> None:
                 f"stage {stage.name!r}: fit_heads moves linear heads, and this pair has "
                 f"{'none that is not frozen' if linear else 'none'}: leave it out"
             )
+
+
+def _check_whole(recipe: Recipe) -> None:
+    if recipe.data.cache_size is not None or any(
+        view != WHOLE for stage in recipe.stages for view in stage.image_views
+    ):
+        raise RecipeError(
+            f"{recipe.model.pair}: this SigLIP 2 sees pictures in their own proportions (NaFlex) and is "
+            "trained on whole ones: set views.image.crop=[1,1] views.image.flip=0, and leave out other "
+            "changes of them and data.cache_size"
+        )
 
 
 def check_recipe_fits(recipe: Recipe, data: Dataset, val: Dataset | None, model: TwoTower) -> None:

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
+from unicross.data.preparation import PatchCanvas
 from unicross.model import TwoTower
 from unicross.model.tower import Tower
 from unicross.stage import Stage
@@ -55,9 +57,13 @@ def tower_cost(model: TwoTower, text_tokens: float) -> TowerCost:
 def _counted(model: TwoTower) -> float:
     """GFLOP of one forward of a picture through a tower without patches, whose weights meet no fixed
     tokens."""
-    side = model.picture_rules.side
+    rules = model.picture_rules
+    square = torch.zeros(1, rules.side, rules.side, 3, dtype=torch.uint8)
+    if isinstance(rules.resize, PatchCanvas):  # whose shape must be told
+        picture = Image.new("RGB", (rules.side, rules.side))
+        square = torch.from_numpy(rules.resize.square(picture, rules.side))[None]
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.image(pixel_values=torch.zeros(1, 3, side, side, device=model.device))
+        model.image(**model.whole_pictures(square.to(model.device)))
     return 1e-9 * counter.get_total_flops()
 
 

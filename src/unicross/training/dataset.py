@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from unicross.batches import Indices
-from unicross.config import DataConfig, ModelConfig
+from unicross.config import DataConfig
 from unicross.data.items import Items
 from unicross.data.pixels import LazyPixels, PixelCache, PixelSource
+from unicross.data.preparation import PatchCanvas, PictureRules
 from unicross.data.records import Problem
 from unicross.data.tokens import CaptionTokens
 from unicross.data.turns import EvenTurns, Turns
@@ -172,6 +173,9 @@ def _free_disk(folder: Path) -> int:
     return shutil.disk_usage(existing).free
 
 
-def cached_side(data: DataConfig, model: ModelConfig) -> int:
-    """Side of the stored training pictures: a little larger than a view, so that crops keep their detail."""
-    return data.cache_size or round(model.image_size * 8 / 7)
+def cached_side(data: DataConfig, rules: PictureRules) -> int:
+    """Side of the stored training pictures: a little larger than a view, so that crops keep their detail; a
+    canvas of patches has no other size than its own."""
+    if isinstance(rules.resize, PatchCanvas):
+        return rules.side
+    return data.cache_size or round(rules.side * 8 / 7)

@@ -103,7 +103,7 @@ def _train(
         if listener is not None:
             listener({"kind": "decoding", "done": done, "total": total})
 
-    side = cached_side(recipe.data, model.config)
+    side = cached_side(recipe.data, model.picture_rules)
     pictures = len(train_items.images) + len(val_items.images)
     cached, note = broadcast_object(lambda: choose_cache(recipe.data, pictures, side, run.path, size()))
     build = partial(

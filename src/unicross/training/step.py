@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from unicross.data.preparation import PatchCanvas
 from unicross.data.tokens import Tokens
 from unicross.data.views import apply_views
 from unicross.losses import Objective, cross_modal, cut, sample_weights, sigmoid_of_share, uni_modal
@@ -226,6 +227,9 @@ def _image_features(model: TwoTower, batch: Batch, rows: slice, losses: Losses) 
     """Features of some images, all views of a kind in one pass."""
     views, device = len(batch.image_views), batch.image_ids.device
     of_views = batch.pixels * views if len(batch.pixels) == 1 else batch.pixels
+    if isinstance(model.picture_rules.resize, PatchCanvas):  # shown whole: see `checks.check_trains`
+        pooled = torch.cat([model.image(**model.whole_pictures(pixels[rows])) for pixels in of_views])
+        return _features(model.image, pooled, views, losses.image_text > 0, losses.image_image > 0)
     with torch.no_grad(), torch.autocast(device.type, enabled=False):  # coordinates need float32
         draws = [view.rows(rows).to(device) for view in batch.image_views]
         shown = [
