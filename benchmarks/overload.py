@@ -43,18 +43,16 @@ WORDS = [
 
 
 def serve(checkpoint: str, home: str, port: int, refusing: bool) -> None:
-    import uvicorn
-
     from unicross.search import open_model
     from unicross.serve.app import create_app
-    from unicross.serve.connections import configuration
+    from unicross.serve.connections import run
     from unicross.serve.service import Settings
     from unicross.store import open_store
 
     store = open_store(home)
     settings = Settings(max_waiting=0) if refusing else None
     app = create_app(open_model(store, Path(checkpoint), "cpu"), store, settings)
-    uvicorn.Server(configuration(app, host="127.0.0.1", port=port)).run()
+    run(app, host="127.0.0.1", port=port)
 
 
 def fill(checkpoint: str, home: str, rows: int) -> None:

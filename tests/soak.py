@@ -82,15 +82,13 @@ def index_once(photos: str, address: str, started: Any, largest_file: int | None
 
 def serve(address: str, port: int) -> None:
     """The server, in a process of its own."""
-    import uvicorn
-
     from unicross.serve.app import create_app
-    from unicross.serve.connections import configuration
+    from unicross.serve.connections import run
     from unicross.serve.service import Settings
 
     patient = Settings(timeout_s=300, decode_s=120)  # a slow machine is no fault
     app = create_app(FakeModel(), open_store(address), patient)
-    uvicorn.Server(configuration(app, host="127.0.0.1", port=port)).run()
+    run(app, host="127.0.0.1", port=port)
 
 
 class Soak:

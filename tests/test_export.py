@@ -88,6 +88,40 @@ def test_sentence_transformers_makes_the_same(family, tmp_path, pictures):
     np.testing.assert_allclose(theirs.encode(list(TEXTS)), model.encode_texts(TEXTS), atol=1e-4)
 
 
+GPT = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64, "vocab_size": 200}
+RESNET = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}
+TOWERS = {
+    "as-recipes-have-it": {"image_pool": "cls", "text_pool": "mean"},
+    "mean-of-patches": {"image_pool": "mean", "text_pool": "cls"},
+    "poolers": {"image_pool": "pooler", "text_pool": "pooler"},
+    "last-token": {"image_pool": "cls", "text": GPT, "text_pool": "last"},
+    "no-tokens-of-patches": {"image": RESNET, "image_pool": None, "text_pool": "mean"},
+}
+
+
+@pytest.mark.parametrize("changes", TOWERS.values(), ids=TOWERS)
+@pytest.mark.filterwarnings("ignore")
+def test_sentence_transformers_routes_to_two_towers(changes, tmp_path, pictures):
+    """Two towers that were no pair; and what the library makes of their folder when it saves it is read."""
+    library = pytest.importorskip("sentence_transformers")
+    text = tiny.BERT | {"initializer_range": 0.3}
+    model = tiny.model(TEXTS, **{"image": tiny.VIT | {"initializer_range": 0.3}, "text": text} | changes)
+    export(model, tmp_path, tmp_path / "out", "sentence-transformers")
+    theirs = library.SentenceTransformer(str(tmp_path / "out"), device="cpu")
+    images, texts = model.encode_images(pictures), model.encode_texts(TEXTS)
+    shown = [Image.open(path) for path in pictures]
+    np.testing.assert_allclose(theirs.encode(shown), images, atol=1e-4)
+    np.testing.assert_allclose(theirs.encode(list(TEXTS)), texts, atol=1e-4)
+    np.testing.assert_allclose(theirs.encode(shown[1]), images[1], atol=1e-4)
+    np.testing.assert_allclose(theirs.encode_query(TEXTS[2]), texts[2], atol=1e-4)
+    np.testing.assert_allclose(theirs.encode_document(shown[0]), images[0], atol=1e-4)
+    theirs.save(str(tmp_path / "saved"))
+    for folder in ("out", "saved"):
+        again = TwoTower.load(tmp_path / folder)
+        np.testing.assert_allclose(again.encode_images(pictures), images, atol=1e-5)
+        np.testing.assert_allclose(again.encode_texts(TEXTS), texts, atol=1e-5)
+
+
 def test_a_clip_goes_to_open_clip_and_comes_back(tmp_path, pictures):
     """Against open_clip itself: test_model_open_clip.py, where it is installed."""
     tokenizer = clip_tokenizer()
@@ -125,8 +159,14 @@ def test_a_siglip_goes_to_open_clip_and_comes_back(tmp_path, pictures, monkeypat
 
 def test_what_a_format_cannot_hold_is_refused(tmp_path):
     model = tiny.model(TEXTS)
-    with pytest.raises(CheckpointError, match=r"pools by 'mean', which no pair of transformers does"):
-        export(model, tmp_path, tmp_path / "out", "hf")
+    for target in ("hf", "open_clip"):
+        with pytest.raises(
+            CheckpointError, match=r"no pair of transformers does: write it --to sentence-tra"
+        ):
+            export(model, tmp_path, tmp_path / "out", target)
+    distilled = tiny.model(TEXTS, image=tiny.VIT | {"model_type": "deit"}, image_pool="mean")
+    with pytest.raises(CheckpointError, match=r"2 tokens before them, .*: write it --to onnx"):
+        export(distilled, tmp_path, tmp_path / "out", "sentence-transformers")
     assert not (tmp_path / "out").exists()
     siglip = TwoTower.load(make_pair("siglip", tmp_path / "pair"))
     with pytest.raises(CheckpointError, match=r"no ViT of timm computes what this SigLIP does.*--to hf"):

@@ -59,7 +59,7 @@ WITHIN = {
         {"kernels", "tower"},
         {"inference"},
         {"pairs"},
-        {"open_clip_siglip"},
+        {"open_clip_siglip", "routes"},
         {"open_clip"},
         {"pair_sources"},
         {"parts"},

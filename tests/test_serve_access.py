@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import shutil
 import socket
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -164,7 +166,7 @@ def test_an_open_server_without_a_key_says_so(
     monkeypatch.setattr("unicross.store.open_store", lambda *_, **__: store)
     monkeypatch.setattr("unicross.search.open_model", lambda *_: FakeModel())
     monkeypatch.setattr("unicross.serve.app.create_app", app_of)
-    monkeypatch.setattr("uvicorn.Server.run", lambda *_, **__: None)
+    monkeypatch.setattr("unicross.serve.connections.run", lambda *_: None)
     limits = {"port": 0, "max_upload_mb": 1, "max_megapixels": 1, "timeout": 1}
     serve("store", host="0.0.0.0", **limits, **options)  # type: ignore[arg-type]
     assert ("warning: whoever reaches" in capsys.readouterr().err) == warned
@@ -198,6 +200,62 @@ def test_a_full_queue_is_shed_at_once_and_health_is_told(store: Store) -> None:
             thread.join()
         assert statuses == [200, 200]
         assert client.get("/search", params={"q": "red"}).status_code == 200
+
+
+def ask(port: int, path: str, body: bytes | None = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers by their small names, and body of an answer over a socket of its own."""
+    connection = HTTPConnection("localhost", port, timeout=60)
+    with contextlib.closing(connection):
+        connection.request("GET" if body is None else "POST", path, body, headers)
+        answer = connection.getresponse()
+        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+
+
+SHED = "/search", "/search?k=many", "/photos/search", "/nowhere", "/photos/images/1"
+NEVER_SHED = "/healthz", "/photos/healthz", "/%68ealthz", "/photos/static/app.js", "/photos/", "/metrics"
+
+
+def test_a_connection_sheds_what_the_application_would(store: Store) -> None:
+    """A GET is answered before the application sees it, and a POST by the application: both alike."""
+    with running(create_app(FakeModel(), store, Settings(max_waiting=0, root_path="/photos"))) as port:
+        status, headers, body = ask(port, "/search")
+        other_status, other_headers, other_body = ask(port, "/search", png("red"))
+        assert (status, json.loads(body)) == (other_status, json.loads(other_body))
+        assert headers.pop("connection") == "close"
+        for each in (headers, other_headers):
+            assert 1 <= int(each.pop("retry-after")) <= 30
+            each.pop("date")
+        assert headers == other_headers
+        assert [ask(port, path)[0] for path in SHED] == [503] * len(SHED)
+        assert [ask(port, path)[0] for path in NEVER_SHED] == [200] * len(NEVER_SHED)
+        assert ask(port, "/search", Host="evil.example")[0] == 400
+        counted = ask(port, "/metrics")[2].decode()
+    assert "unicross_shed_total 7.0" in counted
+    assert 'unicross_requests_total{route="other",status="503"} 7.0' in counted
+
+
+def test_keys_are_asked_for_and_counted_where_too_many_wait(store: Store, file: Path) -> None:
+    with running(create_app(FakeModel(), store, Settings(max_waiting=0, keys=file))) as port:
+        ann = {"X-API-Key": ANN}
+        assert [ask(port, "/search")[0], ask(port, "/search", **ann)[0]] == [401, 503]
+        assert b'unicross_key_requests_total{key="ann"} 2.0' in ask(port, "/metrics", **ann)[2]
+        assert b'unicross_key_requests_total{key="ann"} 3.0' in ask(port, "/metrics", **ann)[2]
+
+
+@pytest.mark.parametrize("body", [b"", b"Content-Length: 5\r\n\r\nhello"])
+def test_what_follows_a_request_that_is_shed_is_not_answered(store: Store, body: bytes) -> None:
+    asked = b"GET /search HTTP/1.1\r\nHost: localhost\r\n" + (body or b"\r\n")
+    with (
+        running(create_app(FakeModel(), store, Settings(max_waiting=0))) as port,
+        socket.create_connection(("127.0.0.1", port)) as client,
+    ):
+        client.sendall(3 * asked)
+        client.settimeout(60)
+        received = b""
+        while part := client.recv(4096):
+            received += part
+    assert received.startswith(b"HTTP/1.1 503 ")
+    assert received.count(b"HTTP/1.1") == 1
 
 
 def test_uploads_beyond_what_memory_is_meant_for_are_shed(store: Store) -> None:

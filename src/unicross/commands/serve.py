@@ -56,10 +56,8 @@ def serve(
     from unicross.errors import StoreError
 
     try:
-        import uvicorn
-
         from unicross.serve.app import create_app
-        from unicross.serve.connections import configuration
+        from unicross.serve.connections import run
         from unicross.serve.service import Settings
     except ImportError as error:
         raise StoreError(f"serving needs more packages ({error}): pip install 'unicross[serve]'") from error
@@ -94,7 +92,7 @@ def serve(
         )
     app.state.service.start()
     with listening, contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(configuration(app)).run(sockets=[listening])
+        run(app, [listening])
 
 
 def _checked(root_path: str) -> str:

@@ -19,6 +19,7 @@ from transformers import (
     CLIPImageProcessorPil,
     PreTrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
     Siglip2ImageProcessorPil,
     VisionTextDualEncoderConfig,
     VisionTextDualEncoderModel,
@@ -43,15 +44,21 @@ def write_huggingface(model: TwoTower, folder: Path) -> None:
 
 def write_processors(model: TwoTower, folder: Path) -> None:
     """Tokenizer and picture processor, as transformers writes them."""
+    text_tokenizer(model).save_pretrained(folder)
+    picture_processor(model.picture_rules).save_pretrained(folder)
+
+
+def text_tokenizer(model: TwoTower) -> PreTrainedTokenizerFast:
+    """The tokenizer, which cuts and pads texts as the model does when it is loaded again."""
     tokenizer = copy.deepcopy(model.tokenizer)
     tokenizer.model_max_length = model.max_tokens
+    tokenizer.padding_side = "left" if model.text_rules.pad_left else "right"
+    names = ["padding_side"]
     if model.text.backbone.config.model_type in SEES_PADDING:
         tokenizer.model_input_names = ["input_ids"]  # no mask
-        tokenizer.padding_side = "left" if model.text_rules.pad_left else "right"
-        names = ("model_input_names", "padding_side")
-        tokenizer.init_kwargs |= dict.fromkeys(names)  # of what is set, what has a name here is written
-    tokenizer.save_pretrained(folder)
-    picture_processor(model.picture_rules).save_pretrained(folder)
+        names.append("model_input_names")
+    tokenizer.init_kwargs |= dict.fromkeys(names)  # of what is set, what has a name here is written
+    return tokenizer
 
 
 def picture_processor(rules: PictureRules) -> Any:
@@ -80,12 +87,12 @@ def picture_processor(rules: PictureRules) -> Any:
 
 def as_pair(model: TwoTower) -> PreTrainedModel:
     """The model as one of transformers, on the CPU. Raises CheckpointError where none holds it."""
-    family = _family(model)
+    family = family_of(model)
     pair: Any = _of_family(model, family) if family is not None else _dual(model)
     for tower, there in zip((model.image, model.text), _heads(pair), strict=True):
         if isinstance(tower.cross, nn.Linear):
             assert there is not None  # as `_check_heads` found
-            there.load_state_dict(_cpu(tower.cross))
+            there.load_state_dict(cpu_weights(tower.cross))
     with torch.no_grad():
         log_scale = model.scale.log().cpu()
         if hasattr(pair, "temperature"):
@@ -103,7 +110,7 @@ def _heads(pair: Any) -> tuple[nn.Linear | None, nn.Linear | None]:
     return getattr(pair, "visual_projection", None), getattr(pair, "text_projection", inside)
 
 
-def _family(model: TwoTower) -> type[PreTrainedConfig] | None:
+def family_of(model: TwoTower) -> type[PreTrainedConfig] | None:
     """The configuration of the family of which both towers are halves, pooled as it pools; else None."""
     halves = type(model.image.backbone.config), type(model.text.backbone.config)
     modules = {half.__module__ for half in halves}
@@ -125,7 +132,7 @@ def _of_family(model: TwoTower, family: type[PreTrainedConfig]) -> PreTrainedMod
     )
     pair: Any = MODEL_MAPPING[family](config).float()
     for half, tower in ((pair.vision_model, model.image), (pair.text_model, model.text)):
-        missing, _ = half.load_state_dict(_cpu(tower.backbone), strict=False)
+        missing, _ = half.load_state_dict(cpu_weights(tower.backbone), strict=False)
         assert all(
             name.startswith(("pooler.", "head.")) for name in missing
         )  # ALIGN's text half never uses its pooler; the head inside SigLIP's is the tower's
@@ -140,7 +147,7 @@ def _dual(model: TwoTower) -> PreTrainedModel:
         if tower.pool not in ("pooler", "cls") or not _can_pool(tower):
             raise CheckpointError(
                 f"the {name} tower ({kind}) pools by {tower.pool!r}, which no pair of transformers does: "
-                f"write it with --to onnx, or train with model.{name}_pool=cls"
+                f"write it --to sentence-transformers or --to onnx, or train with model.{name}_pool=cls"
             )
     image, text = (copy.deepcopy(tower.backbone).cpu() for tower in (model.image, model.text))
     config = VisionTextDualEncoderConfig.from_vision_text_configs(
@@ -191,5 +198,6 @@ def _check_heads(model: TwoTower, pair: Any) -> None:
             )
 
 
-def _cpu(module: nn.Module) -> dict[str, torch.Tensor]:
+def cpu_weights(module: nn.Module) -> dict[str, torch.Tensor]:
+    """The weights of a module, on the CPU."""
     return {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}

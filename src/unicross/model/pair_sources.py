@@ -11,9 +11,9 @@ from unicross.errors import CheckpointError
 from unicross.model.open_clip import load_open_clip
 from unicross.model.pairs import Pair, pair_of
 from unicross.model.processors import picture_rules
+from unicross.model.routes import ROUTER, load_routes, module_folder
 from unicross.model.tokenizer import load_tokenizer
 from unicross.model.weights import (
-    PICKLES,
     find_file,
     first_line,
     load,
@@ -23,13 +23,6 @@ from unicross.model.weights import (
     require_source,
 )
 from unicross.reading import read_text
-
-FILES = (
-    *("config.json", "model.safetensors", "model.safetensors.index.json", "preprocessor_config.json"),
-    *("processor_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
-    *("vocab.json", "merges.txt", "vocab.txt", "spiece.model", *PICKLES[:1]),
-)
-"""What is read of a pair that lies in a folder of a sentence-transformers model."""
 
 
 def is_pair(config: PreTrainedConfig) -> bool:
@@ -45,7 +38,11 @@ def load_pair(name: str) -> Pair:
     """
     require_source(name)
     modules = _modules(name)
-    source = _inner_folder(name, modules)
+    if modules and modules[0] == (ROUTER, ""):
+        _check_modules(name, modules)
+        return load_routes(name)
+    inner = modules[0][1] if modules else ""
+    source = (inner and module_folder(name, inner)) or name  # a first module may be none of transformers'
     if find_file(source, "open_clip_config.json") and not _has_model_type(source):
         return load_open_clip(source)
     config = read_config(source)
@@ -89,16 +86,3 @@ def _check_modules(name: str, modules: list[tuple[str, str]]) -> None:
             f"{name}: this sentence-transformers model changes a pair's vectors ({', '.join(more)}), which "
             "is not supported: take one of a pair alone"
         )
-
-
-def _inner_folder(name: str, modules: list[tuple[str, str]]) -> str:
-    """The folder of the pair within a sentence-transformers model; else the name."""
-    inner = modules[0][1] if modules else ""
-    if not inner:
-        return name
-    config = find_file(name, f"{inner}/config.json")
-    if config is None:
-        return name  # its first module is none of transformers'
-    for file in FILES:
-        find_file(name, f"{inner}/{file}")
-    return str(config.parent)

@@ -74,7 +74,7 @@ def pair_of(
         )
     check_vocabulary(name, tokenizer, parts.text_model)
     text_kind = parts.text_model.config.model_type
-    limit = _most_tokens(parts.text_model.config, tokenizer)
+    limit = most_tokens(parts.text_model.config, tokenizer)
     fixed = text_kind in SEES_PADDING
     scale = getattr(parts, "logit_scale", None)
     bias = getattr(parts, "logit_bias", None)
@@ -196,7 +196,8 @@ def _features(output: Any) -> Tensor:
     return features
 
 
-def _most_tokens(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast) -> int:
+def most_tokens(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast) -> int:
+    """The longest text in tokens that a text encoder and its tokenizer take."""
     positions = int(getattr(config, "max_position_embeddings", LONGEST))
     if "roberta" in config.model_type or getattr(config, "model_type", "") == "camembert":
         positions -= 2  # their positions begin after that of the padding

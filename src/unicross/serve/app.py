@@ -29,7 +29,7 @@ from unicross.embed import Encoder
 from unicross.errors import DataError, QueryError, UnicrossError, UnknownIdError
 from unicross.serve.below import BelowPath
 from unicross.serve.keys import Keys
-from unicross.serve.middleware import AccessMiddleware, Metrics
+from unicross.serve.middleware import Access, AccessMiddleware, Metrics
 from unicross.serve.parameters import SearchParameters, Words
 from unicross.serve.pictures import PictureError, Served
 from unicross.serve.service import Service, Settings
@@ -74,15 +74,15 @@ def create_app(model: Encoder, store: Store, settings: Settings | None = None) -
     _add_routes(app, service)
     _add_pictures(app, service)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    keys = Keys(settings.keys, settings.api_key)
-    app.add_middleware(
-        AccessMiddleware,
+    app.state.access = Access(
         metrics=metrics,
         hosts=settings.hosts,
-        keys=keys,
+        keys=Keys(settings.keys, settings.api_key),
         is_full=service.is_full,
         retry_after=service.retry_after,
+        root_path=settings.root_path,
     )
+    app.add_middleware(AccessMiddleware, access=app.state.access)
     if settings.root_path:
         app.add_middleware(BelowPath, root=settings.root_path)
     return app

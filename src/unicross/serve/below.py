@@ -8,6 +8,11 @@ from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 
+def without_root(path: str, root: str) -> str:
+    """`/photos/search` -> `/search` with the root `/photos`; other paths as they are."""
+    return path[len(root) :] if root and path.startswith(f"{root}/") else path
+
+
 @dataclass
 class BelowPath:
     """ASGI middleware: takes `root` off the paths of requests.
@@ -24,6 +29,6 @@ class BelowPath:
         if scope["type"] == "http" and path == self.root:
             await RedirectResponse(f"{self.root}/")(scope, receive, send)  # relative addresses need the slash
             return
-        if path.startswith(f"{self.root}/"):
-            scope = {**scope, "path": path[len(self.root) :], "raw_path": None}
+        if (below := without_root(path, self.root)) != path:
+            scope = {**scope, "path": below, "raw_path": None}
         await self.app(scope, receive, send)

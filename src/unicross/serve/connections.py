@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import socket
 from typing import Any
+from urllib.parse import unquote
 
+import httptools
 import uvicorn
+from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from unicross.serve.middleware import Access
 
 HEAD_S = 10.0
 """Longest time for the head of a request to come in, in seconds."""
@@ -25,9 +32,12 @@ class Connection(HttpToolsProtocol):
 
     uvicorn itself waits for ever for the first request, and for the rest of a head of which a byte came, and
     keeps all that comes of it. httptools reads a request sooner than h11 does, and reading is much of what a
-    crowd waits for that is refused.
+    crowd waits for that is refused. A GET that is shed is answered where its head was read, and its
+    connection closed: a task, and the application's layers, take longer than all the rest of a refusal.
     """
 
+    access: Access
+    """Who is let in."""
     _deadline: asyncio.TimerHandle | None = None
     _head: int | None = None
     """Bytes since a head began that has not ended."""
@@ -53,11 +63,35 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._head = None
-        super().on_headers_complete()
+        if not self._is_shed():
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if self.cycle is not None:  # else the first request was shed
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self.cycle is not None:
+            super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_deadline()
         super().connection_lost(exc)
+
+    def _is_shed(self) -> bool:
+        """Answer a request where too many wait. Not uploads, which the end of the connection would cut off
+        before their sender reads the answer."""
+        if self.transport.is_closing():
+            return True
+        if not self._is_between_requests() or self.parser.get_method() != b"GET":
+            return False
+        path = unquote(httptools.parse_url(self.url).path.decode("ascii"))
+        answer = self.access.shed(path, self.headers, self.server_state.default_headers)
+        if answer is None:
+            return False
+        self.transport.write(answer)
+        self.transport.close()
+        return True
 
     def _is_between_requests(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
@@ -77,11 +111,18 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
 
-def configuration(app: Any, **options: Any) -> uvicorn.Config:
-    """How uvicorn serves an application: connections and their limits as above."""
+def run(app: FastAPI, sockets: list[socket.socket] | None = None, **options: Any) -> None:
+    """Serve an application of `create_app` until it is told to stop."""
+    gc.collect()
+    gc.freeze()  # what is there by now stays, and takes a third of a second each time it is looked through
+    uvicorn.Server(configuration(app, **options)).run(sockets=sockets)
+
+
+def configuration(app: FastAPI, **options: Any) -> uvicorn.Config:
+    """How uvicorn serves an application of `create_app`: connections and their limits as above."""
     return uvicorn.Config(
         app,
-        http=Connection,
+        http=type("Connection", (Connection,), {"access": app.state.access}),
         ws="none",
         log_level="warning",
         server_header=False,
