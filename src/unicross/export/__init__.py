@@ -19,6 +19,7 @@ from unicross.export.open_clip import write_open_clip
 from unicross.export.sentence_transformers import write_sentence_transformers
 from unicross.files import folder_beside
 from unicross.model import TwoTower
+from unicross.model.weights import quiet_transformers
 
 TARGETS: dict[str, Callable[[TwoTower, Path], None]] = {
     "hf": write_huggingface,
@@ -54,7 +55,7 @@ def export(
             "it --to hf"
         )
     try:
-        with folder_beside(out) as folder:
+        with folder_beside(out) as folder, quiet_transformers():
             TARGETS[target](model, folder)
             int8 = None if int8_on is None else quantise(model, folder, int8_on)
             write_card(model, source, folder, target, int8)

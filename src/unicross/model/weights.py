@@ -206,7 +206,6 @@ def load(source: str, config: PreTrainedConfig, kind: type[PreTrainedModel] | No
 def _load(
     source: str, config: PreTrainedConfig, kind: type[PreTrainedModel], names: dict[str, str] | None
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
-    hf_logging.disable_progress_bar()
     try:
         with quiet_transformers():  # its report of weights reads like a fault, or is one and is told above
             return kind.from_pretrained(
@@ -283,13 +282,16 @@ def _some(names: list[str]) -> str:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Within, transformers tells errors only."""
-    verbosity = hf_logging.get_verbosity()
+    """Within, transformers tells errors only, and draws no bars."""
+    verbosity, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
     hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
     try:
         yield
     finally:
         hf_logging.set_verbosity(verbosity)
+        if bars:
+            hf_logging.enable_progress_bar()
 
 
 def first_line(error: BaseException) -> str:
