@@ -96,6 +96,7 @@ TOWERS = {
     "as-recipes-have-it": {"image_pool": "cls", "text_pool": "mean"},
     "mean-of-patches": {"image_pool": "mean", "text_pool": "cls"},
     "poolers": {"image_pool": "pooler", "text_pool": "pooler"},
+    "no-pooler": {"text": {"model_type": "distilbert"} | tiny.DISTIL, "text_pool": "cls"},
     "last-token": {"image_pool": "cls", "text": GPT, "text_pool": "last"},
     "no-tokens-of-patches": {"image": RESNET, "image_pool": None, "text_pool": "mean"},
 }
@@ -166,6 +167,11 @@ def test_what_a_format_cannot_hold_is_refused(tmp_path):
             CheckpointError, match=r"no pair of transformers does: write it --to sentence-tra"
         ):
             export(model, tmp_path, tmp_path / "out", target)
+    no_pooler = tiny.model(
+        TEXTS, image_pool="cls", text={"model_type": "distilbert"} | tiny.DISTIL, text_pool="cls"
+    )
+    with pytest.raises(CheckpointError, match=r"\(distilbert\) takes its first token without .* --to onnx$"):
+        export(no_pooler, tmp_path, tmp_path / "out", "hf")
     distilled = tiny.model(TEXTS, image=tiny.VIT | {"model_type": "deit"}, image_pool="mean")
     with pytest.raises(CheckpointError, match=r"2 tokens before them, .*: write it --to onnx"):
         export(distilled, tmp_path, tmp_path / "out", "sentence-transformers")

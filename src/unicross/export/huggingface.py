@@ -145,9 +145,12 @@ def _dual(model: TwoTower) -> PreTrainedModel:
     for name, tower in (("image", model.image), ("text", model.text)):
         kind = tower.backbone.config.model_type
         if tower.pool not in ("pooler", "cls") or not _can_pool(tower):
+            cls = tower.pool == "cls"
+            how = "takes its first token without a pooler" if cls else f"pools by {tower.pool!r}"
+            advice = "" if cls else f", or train with model.{name}_pool=cls"
             raise CheckpointError(
-                f"the {name} tower ({kind}) pools by {tower.pool!r}, which no pair of transformers does: "
-                f"write it --to sentence-transformers or --to onnx, or train with model.{name}_pool=cls"
+                f"the {name} tower ({kind}) {how}, which no pair of transformers does: write it "
+                f"--to sentence-transformers or --to onnx{advice}"
             )
     image, text = (copy.deepcopy(tower.backbone).cpu() for tower in (model.image, model.text))
     config = VisionTextDualEncoderConfig.from_vision_text_configs(
