@@ -4,30 +4,23 @@ open_clip."""
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from transformers import PreTrainedConfig
 
 from unicross.errors import CheckpointError
+from unicross.model.hub import find_file, first_line, read_json, require_source, weight_files, why_no_weights
 from unicross.model.open_clip import load_open_clip
 from unicross.model.pairs import Pair, pair_of
 from unicross.model.processors import picture_rules
 from unicross.model.tokenizer import load_tokenizer
-from unicross.model.weights import (
-    PICKLES,
-    find_file,
-    first_line,
-    load,
-    model_class,
-    read_config,
-    read_json,
-    require_source,
-)
+from unicross.model.weights import load, model_class, read_config
 from unicross.reading import read_text
 
 FILES = (
     *("config.json", "model.safetensors", "model.safetensors.index.json", "preprocessor_config.json"),
     *("processor_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
-    *("vocab.json", "merges.txt", "vocab.txt", "spiece.model", *PICKLES[:1]),
+    *("vocab.json", "merges.txt", "vocab.txt", "spiece.model"),
 )
 """What is read of a pair that lies in a folder of a sentence-transformers model."""
 
@@ -101,4 +94,6 @@ def _inner_folder(name: str, modules: list[tuple[str, str]]) -> str:
         return name  # its first module is none of transformers'
     for file in FILES:
         find_file(name, f"{inner}/{file}")
+    if not Path(name).is_dir() and not weight_files(str(config.parent)):
+        raise CheckpointError(f"{name}: its weights could not be loaded: {why_no_weights(name, inner)}")
     return str(config.parent)
