@@ -1,14 +1,11 @@
 """Data from elsewhere: the hub by its cache and a server, object storage by fsspec and a local S3."""
 
-import http.server
-import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import fsspec
 import huggingface_hub.constants as hub
@@ -16,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from data_files import write
+from fake_hub import hub_with
 from fake_model import FakeModel
 from layouts import CAPTIONS, LAYOUTS
 from shard_files import png, write_parquet, write_tar
@@ -111,71 +109,22 @@ def places_options() -> Any:
     return ReadOptions(captions=("words",))
 
 
-class Hub(http.server.BaseHTTPRequestHandler):
-    """As much of the hub as one data set needs."""
-
-    files: ClassVar[dict[str, bytes]] = {}
-
-    def do_HEAD(self) -> None:
-        self.answer(body=False)
-
-    def do_GET(self) -> None:
-        self.answer(body=True)
-
-    def answer(self, body: bool) -> None:
-        path = self.path.partition("?")[0]
-        if "/tree/" in path:
-            tree = [
-                {"type": "file", "path": name, "size": len(content), "oid": "0"}
-                for name, content in self.files.items()
-            ]
-            data = json.dumps(tree).encode()
-        elif path.startswith("/api/datasets/me/pictures"):
-            siblings = [{"rfilename": name} for name in self.files]
-            data = json.dumps({"id": "me/pictures", "sha": "b" * 40, "siblings": siblings}).encode()
-        else:
-            name = path.partition(f"/resolve/{'b' * 40}/")[2]
-            data = self.files.get(name, b"")
-        known = path.startswith("/api/datasets/me/pictures") or data
-        self.send_response(200 if known else 404)
-        if not known:
-            self.send_header("X-Error-Code", "RepoNotFound")
-        self.send_header("Content-Length", str(len(data)))
-        self.send_header("ETag", f'"{hash(data)}"')
-        self.send_header("X-Repo-Commit", "b" * 40)
-        self.end_headers()
-        if body:
-            self.wfile.write(data)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-def test_a_data_set_is_downloaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_set_is_downloaded_once(tmp_path: Path) -> None:
     LAYOUTS["csv_table"][1](tmp_path / "source")
-    source = tmp_path / "source"
-    files = {str(p.relative_to(source)): p.read_bytes() for p in source.rglob("*") if p.is_file()}
-    monkeypatch.setattr(Hub, "files", files)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     script = (
         "from unicross.data.places import local_copy\n"
         "print(local_copy('hf://me/pictures'))\n"
         "try: local_copy('hf://me/other')\n"
         "except Exception as error: print(error)"
     )
-    address = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_CACHE": str(tmp_path / "hub")}
-    try:
+    with hub_with("datasets/me/pictures", tmp_path / "source") as (address, _):
         called = subprocess.run(
             [sys.executable, "-c", script],
             capture_output=True,
             text=True,
-            env=os.environ | address,
+            env=os.environ | {"HF_ENDPOINT": address, "HF_HUB_CACHE": str(tmp_path / "hub")},
             check=True,
         )
-    finally:
-        server.shutdown()
-        server.server_close()
     assert called.stdout.splitlines()[0].startswith(str(tmp_path / "hub"))
     assert "the hub has no data set 'me/other' that you may read" in called.stdout
     assert len(load_items("hf://me/pictures").items) == 3  # from the cache, when the hub is gone

@@ -52,7 +52,7 @@ WITHIN = {
         {"load", "lookup"},
     ),
     "model": (
-        {"limits"},
+        {"hub", "limits"},
         {"weights"},
         {"backbones", "pooling", "processors"},
         {"cleaning", "packing", "tokenizer"},

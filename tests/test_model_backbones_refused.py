@@ -12,8 +12,8 @@ from tiny import DISTIL, SMALL
 from unicross.errors import CheckpointError, RecipeError
 from unicross.model import TwoTower
 from unicross.model.backbones import backbone_from_folder, image_backbone, text_backbone
+from unicross.model.hub import require_source
 from unicross.model.tokenizer import load_tokenizer, train_tokenizer
-from unicross.model.weights import require_source
 
 VIT = SMALL | {"patch_size": 8}
 TEXTS = {"bert": SMALL, "roberta": SMALL, "distilbert": DISTIL}

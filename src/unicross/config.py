@@ -47,7 +47,7 @@ class ModelConfig(Strict):
     """Two towers and the heads on them, or a pair that was pretrained together.
 
     `model: {image: facebook/deit-tiny-patch16-224, text: sentence-transformers/all-MiniLM-L6-v2, dim: 256}`
-    `model: {pair: openai/clip-vit-base-patch32}`
+    `model: {pair: laion/CLIP-ViT-B-32-laion2B-s34B-b79K}`
     """
 
     pair: str | None = None

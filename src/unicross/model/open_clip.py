@@ -19,6 +19,7 @@ from transformers import CLIPConfig, CLIPModel, PreTrainedModel, SiglipModel
 from unicross.data.preparation import ExactResize, PictureRules
 from unicross.errors import CheckpointError
 from unicross.model.cleaning import with_cleaning
+from unicross.model.hub import find_file, first_line, read_json
 from unicross.model.limits import check_config, check_fits, check_weights
 from unicross.model.open_clip_siglip import (
     cleaning,
@@ -29,7 +30,6 @@ from unicross.model.open_clip_siglip import (
 )
 from unicross.model.pairs import Pair, pair_of
 from unicross.model.tokenizer import load_tokenizer
-from unicross.model.weights import find_file, first_line, read_json
 
 CONFIG = "open_clip_config.json"
 FILES = ("open_clip_model.safetensors", "model.safetensors")

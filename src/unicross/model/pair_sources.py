@@ -8,20 +8,13 @@ import json
 from transformers import PreTrainedConfig
 
 from unicross.errors import CheckpointError
+from unicross.model.hub import find_file, first_line, read_json, require_source, require_weights
 from unicross.model.open_clip import load_open_clip
 from unicross.model.pairs import Pair, pair_of
 from unicross.model.processors import picture_rules
 from unicross.model.routes import ROUTER, load_routes, module_folder
 from unicross.model.tokenizer import load_tokenizer
-from unicross.model.weights import (
-    find_file,
-    first_line,
-    load,
-    model_class,
-    read_config,
-    read_json,
-    require_source,
-)
+from unicross.model.weights import load, model_class, read_config
 from unicross.reading import read_text
 
 
@@ -43,6 +36,8 @@ def load_pair(name: str) -> Pair:
         return load_routes(name)
     inner = modules[0][1] if modules else ""
     source = (inner and module_folder(name, inner)) or name  # a first module may be none of transformers'
+    if source != name:
+        require_weights(name, inner, source)
     if find_file(source, "open_clip_config.json") and not _has_model_type(source):
         return load_open_clip(source)
     config = read_config(source)

@@ -19,6 +19,7 @@ from unicross.data.preparation import ExactResize, PatchCanvas, PictureRules, Te
 from unicross.errors import CheckpointError, RecipeError
 from unicross.losses import Objective
 from unicross.model.backbones import backbone_from_folder, image_backbone, text_backbone
+from unicross.model.hub import require_source
 from unicross.model.kernels import patches_as_products
 from unicross.model.limits import LARGEST, check_fits, check_weights
 from unicross.model.pair_sources import load_pair
@@ -27,7 +28,7 @@ from unicross.model.pooling import fit_image, fit_text
 from unicross.model.processors import mean_std
 from unicross.model.tokenizer import check_vocabulary, load_tokenizer, train_tokenizer
 from unicross.model.tower import Tower
-from unicross.model.weights import model_class, read_config, require_source
+from unicross.model.weights import model_class, read_config
 from unicross.reading import read_text
 
 WEIGHTS, SETTINGS = "model.safetensors", "model.json"

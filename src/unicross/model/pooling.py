@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from unicross.config import Pooling
 from unicross.errors import RecipeError
-from unicross.model.weights import first_line
+from unicross.model.hub import first_line
 
 HALVES = ("_text_model", "_vision_model")
 """How model types of the halves of pairs end: these pool as they were trained to."""

@@ -16,7 +16,8 @@ from transformers import AutoImageProcessor
 
 from unicross.data.preparation import ExactResize, PatchCanvas, PictureRules
 from unicross.errors import CheckpointError
-from unicross.model.weights import find_file, first_line, quiet_transformers, read_json
+from unicross.model.hub import find_file, first_line, read_json
+from unicross.model.weights import quiet_transformers
 
 FILES = ("preprocessor_config.json", "processor_config.json")
 TOLERANCE = 1e-5

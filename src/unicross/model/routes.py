@@ -21,11 +21,12 @@ from transformers import PreTrainedModel
 from unicross.config import Pooling
 from unicross.data.preparation import TextRules
 from unicross.errors import CheckpointError
+from unicross.model.hub import find_file, read_json, require_weights
 from unicross.model.pairs import SEES_PADDING, Pair, most_tokens, pop_head
 from unicross.model.pooling import fit_image, fit_text
 from unicross.model.processors import picture_rules
 from unicross.model.tokenizer import check_vocabulary, load_tokenizer
-from unicross.model.weights import PICKLES, find_file, load, read_config, read_json
+from unicross.model.weights import load, read_config
 
 ROUTER, ROUTER_FILE, TRANSFORMER_FILE = "Router", "router_config.json", "sentence_bert_config.json"
 START = "unicross"
@@ -34,7 +35,7 @@ FILES = (
     *("config.json", "model.safetensors", "model.safetensors.index.json", "preprocessor_config.json"),
     TRANSFORMER_FILE,
     *("processor_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
-    *("vocab.json", "merges.txt", "vocab.txt", "spiece.model", *PICKLES[:1]),
+    *("vocab.json", "merges.txt", "vocab.txt", "spiece.model"),
 )
 """What is read of a module that lies in a folder of a sentence-transformers model."""
 POOLINGS: dict[str, Pooling] = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
@@ -126,6 +127,7 @@ def _route(name: str, settings: dict[str, Any], modality: str) -> Route:
     if lost := [modules[kind] for kind, folder in folders.items() if folder is None]:
         raise CheckpointError(f"{name}: {lost[0]} has no config.json: fetch it again")
     source = str(folders["Transformer"])
+    require_weights(name, modules["Transformer"], source)
     encoder = load(source, read_config(source)).eval()
     if pop_head(encoder) is not None:
         raise CheckpointError(

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from unicross.errors import CheckpointError
 from unicross.model.backbones import SPECIAL_TOKENS
-from unicross.model.weights import first_line
+from unicross.model.hub import first_line
 
 
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:

@@ -31,10 +31,10 @@ from unicross.data.tokens import TEXTS_AT_ONCE, TokenizedTexts
 from unicross.device import pick_device, send
 from unicross.errors import CheckpointError, DataError, RecipeError
 from unicross.losses import Objective
+from unicross.model.hub import CONFIGS
 from unicross.model.inference import Floats, as_numpy, fetched, inference
 from unicross.model.pairs import canvas_inputs
 from unicross.model.parts import SETTINGS, WEIGHTS, Parts, from_checkpoint, from_config
-from unicross.model.weights import CONFIGS
 from unicross.prefetch import made_ahead
 from unicross.run import checkpoint_at
 
@@ -114,7 +114,7 @@ class TwoTower(nn.Module):
         max_tokens: int | None = None,
     ) -> Self:
         """A model in eval mode: from a checkpoint folder, from the best checkpoint of a run folder, or a
-        pretrained pair from a folder or hub name (`openai/clip-vit-base-patch32`).
+        pretrained pair from a folder or hub name (`laion/CLIP-ViT-B-32-laion2B-s34B-b79K`).
 
         `config` and `max_tokens` replace a checkpoint's own, for training that begins with its weights.
         Raises CheckpointError where there is none, it cannot be read, or `config` has other towers or heads.

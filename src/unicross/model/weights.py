@@ -6,7 +6,6 @@ code.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -16,16 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import HfApi, try_to_load_from_cache
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors import SafetensorError
 from transformers import CONFIG_MAPPING, MODEL_MAPPING, PreTrainedConfig, PreTrainedModel
-from transformers.utils import cached_file
 from transformers.utils import logging as hf_logging
 
 from unicross.errors import CheckpointError, RecipeError
+from unicross.model.hub import absent_shards, first_line, some, weight_files, why_no_weights
 from unicross.model.limits import check_config, check_fits, check_weights
-from unicross.reading import read_text
 
 CHOOSES_CODE = frozenset(
     {
@@ -39,66 +35,6 @@ CHOOSES_CODE = frozenset(
 )
 """What a configuration may not decide: which kernels run (a hub name would fetch one), and in what
 precision."""
-CONFIGS = ("config.json", "open_clip_config.json", "modules.json")
-"""Files one of which lies in the folder of a model."""
-PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "open_clip_pytorch_model.bin")
-"""Weights that are never read: unpickling runs code."""
-CONVERT = (
-    'python -c "import torch; from safetensors.torch import save_file; '
-    "weights = torch.load('{}', weights_only=True); save_file({{name: tensor.clone().contiguous() "
-    "for name, tensor in weights.items()}}, 'model.safetensors', metadata={{'format': 'pt'}})\""
-)
-"""How pickled weights become safetensors."""
-NAMED = 3
-"""So many weights are named in a message, and the rest counted."""
-
-
-def require_source(source: str) -> None:
-    """Raise CheckpointError for a path that is not there, or a hub name where the hub cannot be reached.
-
-    Loading would tell as much, but only after a minute of trying again.
-    """
-    if Path(source).exists():
-        return
-    if source.startswith(("/", "./", "../", "~")):
-        raise CheckpointError(f"{source}: no such folder: give one with a Hugging Face model, or a hub name")
-    try:
-        if not any(isinstance(try_to_load_from_cache(source, name), str) for name in CONFIGS):
-            HfApi().model_info(source, timeout=10)
-    except (HfHubHTTPError, HFValidationError):
-        return  # the hub answers: loading says what is wrong
-    except Exception as error:  # whatever its transport raises
-        raise CheckpointError(
-            f"{source}: no such folder, not in the Hugging Face cache, and the hub cannot be reached "
-            f"({first_line(error)}): give the folder of a model, or fetch it where there is a network with "
-            f"`hf download {source}`"
-        ) from error
-
-
-def find_file(source: str | Path, name: str) -> Path | None:
-    """A file of a folder or hub name; None where it has none, or none can be had."""
-    try:
-        path = cached_file(
-            str(source),
-            name,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-            _raise_exceptions_for_gated_repo=False,
-        )
-    except (OSError, ValueError):
-        return None
-    return Path(path) if path else None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file that holds a mapping. Raises CheckpointError."""
-    try:
-        value = json.loads(read_text(path))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read: {first_line(error)}: fetch it again") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: holds no mapping: fetch it again")
-    return value
 
 
 def read_config(source: str | Path) -> PreTrainedConfig:
@@ -176,11 +112,13 @@ def load(source: str, config: PreTrainedConfig, kind: type[PreTrainedModel] | No
     CheckpointError, which names what is missing or does not fit.
     """
     kind = kind or model_class(config)
+    files = weight_files(source)
+    if not files:  # transformers would ask a service of the hub to convert what is pickled
+        raise CheckpointError(f"{source}: its weights could not be loaded: {why_no_weights(source)}")
     shapes: dict[str, tuple[int, ...]] = {}
-    for path in _weight_files(source):
+    for path in files:
         shapes.update(check_weights(path))
-    if shapes:
-        check_fits(source, lambda: kind(config), shapes)
+    check_fits(source, lambda: kind(config), shapes)
     model, report = _load(source, config, kind, None)
     if _lacking(report) and (prefix := _prefix(report)):
         model, report = _load(source, config, kind, {f"^{re.escape(prefix)}": ""})
@@ -188,7 +126,7 @@ def load(source: str, config: PreTrainedConfig, kind: type[PreTrainedModel] | No
         raise CheckpointError(
             f"{source}: {len(missing)} of the {len(model.state_dict())} weights that {config.model_type!r} "
             f"needs "
-            f"are not in its files: {_some(missing)}. They would be random: give the folder of a trained "
+            f"are not in its files: {some(missing)}. They would be random: give the folder of a trained "
             f"model "
             "of this kind"
         )
@@ -224,38 +162,10 @@ def _load(
         ) from error
     except (KeyError, OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(
-            f"{source}: its weights could not be loaded: {_why_not(source) or first_line(error)}"
+            f"{source}: its weights could not be loaded: {absent_shards(source) or first_line(error)}"
         ) from error
     finally:
         hf_logging.enable_progress_bar()
-
-
-def _weight_files(source: str) -> list[Path]:
-    """The safetensors files of a source, as far as they are there."""
-    if path := find_file(source, "model.safetensors"):
-        return [path]
-    index = find_file(source, "model.safetensors.index.json")
-    shards = set(read_json(index).get("weight_map", {}).values()) if index else set()
-    return [path for name in sorted(shards) if (path := find_file(source, name))]
-
-
-def _why_not(source: str) -> str | None:
-    """What is wrong with the weight files of a source, where that can be seen."""
-    if index := find_file(source, "model.safetensors.index.json"):
-        shards = set(read_json(index).get("weight_map", {}).values())
-        absent = sorted(name for name in shards if not find_file(source, name))
-        if absent:
-            return f"{len(absent)} of its {len(shards)} files are not there ({_some(absent)}): fetch it again"
-    if find_file(source, "model.safetensors"):
-        return None
-    if pickled := next((name for name in PICKLES if find_file(source, name)), None):
-        return (
-            f"only pickled ones are there ({pickled}), which can run code and are never read. If you trust "
-            f"them, convert them once, in the folder: {CONVERT.format(pickled)}"
-        )
-    if Path(source).is_dir():
-        return "there is no model.safetensors in the folder; is it only partly fetched?"
-    return None
 
 
 def _lacking(report: Mapping[str, Any]) -> list[str]:
@@ -275,11 +185,6 @@ def _prefix(report: Mapping[str, Any]) -> str | None:
     return counts.most_common(1)[0][0] if counts else None
 
 
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:NAMED])
-    return shown if len(names) <= NAMED else f"{shown} and {len(names) - NAMED} more"
-
-
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Within, transformers tells errors only, and draws no bars."""
@@ -292,7 +197,3 @@ def quiet_transformers() -> Iterator[None]:
         hf_logging.set_verbosity(verbosity)
         if bars:
             hf_logging.enable_progress_bar()
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -17,7 +17,7 @@ from unicross.data.places import is_address
 from unicross.errors import TrainingError, UnicrossError
 from unicross.events import Listener
 from unicross.model import TwoTower
-from unicross.model.weights import require_source
+from unicross.model.hub import require_source
 from unicross.run import RunFolder
 from unicross.streams import stream
 from unicross.training.checks import check_recipe_fits, check_trains, for_items
