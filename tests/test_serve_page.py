@@ -15,8 +15,10 @@ pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 from playwright.sync_api import expect
 
 from browsing import MARKS, Open, Server, tiles
+from serving import make_store
 from unicross.serve.service import Settings
 from unicross.store import Store, StoreInfo, open_store
+from unicross.store.index import index
 
 pytestmark = MARKS
 
@@ -195,6 +197,31 @@ def test_errors_are_said_and_can_be_tried_again(visit: Open) -> None:
     page.unroute("**/search?*")
     page.get_by_role("button", name="Try again").click()
     expect(tiles(page).first).to_contain_text("a red wall in the sun")
+
+
+def test_what_was_not_found_is_said_and_what_cannot_be_asked_for_can_be_cleared(visit: Open) -> None:
+    page = visit("/?q=zeppelin&mode=text")
+    expect(page.locator("#message")).to_contain_text("No caption, file name or column has these words.")
+    page = visit("/?q=red&where=album%3Dnothing")
+    expect(page.locator("#message")).to_contain_text("Nothing meets all the filters.")
+    page = visit("/?q=red&where=colour%3Dred")
+    expect(page.locator("#message")).to_contain_text("no column 'colour' in this store")
+    page.locator("#message").get_by_role("button", name="Clear the filters").click()
+    expect(tiles(page).first).to_contain_text("a red wall in the sun")
+
+
+def test_a_picture_whose_file_is_gone_says_so(visit: Open, tmp_path: Path) -> None:
+    kept = make_store(tmp_path)
+    index(FakeModel(), tmp_path / "photos", kept, thumbnails=64)
+    red = next(row for row in kept.scan() if row.path.endswith("/red.png") and row.kind == "image")
+    with Server(kept) as running:
+        page = visit(f"/?item={red.id}", running.url)
+        expect(page.locator("#viewer-original")).to_be_visible()
+        expect(page.locator("#viewer-gone")).to_be_hidden()
+        Path(red.path).unlink()
+        page.reload()
+        expect(page.locator("#viewer-gone")).to_contain_text("The store keeps this small picture of it.")
+        expect(page.locator("#viewer-original")).to_be_hidden()
 
 
 def test_the_key_is_asked_for(visit: Open, store: Store) -> None:

@@ -54,7 +54,9 @@ def test_the_original_as_long_as_it_can_be_read_then_the_thumbnail(
     paint(Path(rows["white.png"].path), "purple")
     assert client.get(f"/images/{rows['white.png'].id}").headers["content-type"] == "image/png"
     assert client.get(f"/images/{rows['blue.png'].id}/thumbnail").status_code == 200
+    assert client.get(f"/items/{red.id}").json()["shown"] == "original"
     shutil.rmtree(tmp_path / "photos")
+    assert client.get(f"/items/{red.id}").json()["shown"] == "thumbnail"
     for url in (f"/images/{red.id}", f"/images/{red.id}/thumbnail?side=160", f"/images/{text.id}"):
         answer = client.get(url)
         assert answer.status_code == 200
@@ -78,6 +80,7 @@ def test_none_is_shown_of_what_the_originals_would_not_be_shown_of(
     Path(rows["blue.png"].path).unlink()
     assert client.get(f"/images/{rows['blue.png'].id}").status_code == 200
     store.remember(without=store.info.roots)
+    assert client.get(f"/items/{rows['blue.png'].id}").json()["shown"] is None
     assert client.get(f"/images/{rows['blue.png'].id}").status_code == 404
 
 

@@ -119,7 +119,7 @@ def _add_routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/items/{id}", summary="A stored row")
     async def item(id: str) -> dict[str, Any]:
-        return await service.run(lambda: service.item(service.searcher.row(id)))
+        return await service.run(lambda: service.one(id))
 
     @app.get("/info", summary="What the store holds and what it can be filtered by")
     async def info() -> dict[str, Any]:

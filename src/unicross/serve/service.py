@@ -263,6 +263,17 @@ class Service:
         shown = {**row.built_in, "path": relative(row.path, self.store.info.roots)}
         return {**shown, "columns": dict(row.extra), "picture": picture}
 
+    def one(self, id: str) -> dict[str, Any]:
+        """A row as JSON; `shown` is what its picture comes from: "original", the kept "thumbnail", or null."""
+        row = self.searcher.row(id)
+        if stored_picture(row.path, self.store.info.roots) is not None:
+            return {**self.item(row), "shown": "original"}
+        return {**self.item(row), "shown": "thumbnail" if self._kept(row) else None}
+
+    def _kept(self, row: Row) -> ImageSource | None:
+        """The kept thumbnail of a row whose picture may be shown."""
+        return kept_picture(self.store, row) if lies_in(row.path, self.store.info.roots) else None
+
     def show(self, id: str, send: Callable[[ImageSource], Served]) -> Served:
         """A row's picture as `send` sends it: the original, or the kept thumbnail where that cannot be sent.
 
@@ -275,8 +286,7 @@ class Service:
                 raise PictureError(404, "the picture's file is not in an indexed folder any more")
             return send(picture)
         except PictureError as error:
-            may = error.status != 503 and lies_in(row.path, roots)  # as for an original
-            kept = kept_picture(self.store, row) if may else None
+            kept = self._kept(row) if error.status != 503 else None
             if kept is None:
                 raise
             return send(kept)

@@ -104,7 +104,14 @@ function nothing() {
   else if (leavesOut(state, picture)) {
     const nearest = el("button", { className: "quiet", onclick: () => refine({ likely: 0 }) }, t("nearest"));
     message(t("unlikely"), t("unlikelyHow", { share: percent(state.likely) }), { actions: [nearest] });
-  } else message(t("nothing"), t(filterCount(state) ? "nothingFilters" : "nothingKind"), { actions });
+  } else message(t("nothing"), t(whyNothing()), { actions });
+}
+
+function whyNothing() {
+  if (!info.rows[state.kind]) return "nothingKind";
+  const byWords = state.mode === "text" && state.q.trim() && !state.like;
+  if (byWords && filterCount({ ...state, mode: "vector" }) === 0) return "nothingWords";
+  return filterCount(state) ? "nothingFilters" : "nothingKind";
 }
 
 function fail(error) {
@@ -116,8 +123,9 @@ function fail(error) {
   }
   $("status").textContent = "";
   if (!hits.length) $("results").replaceChildren();
-  const again = el("button", { className: "quiet", onclick: search }, t("again"));
-  message(t("failed"), error.message, { bad: true, actions: [again] });
+  const filtered = error.status === 400 && filterCount(state) > 0; // the same filters would fail again
+  const action = filtered ? el("button", { className: "quiet", onclick: clearFilters }, t("clearFilters")) : el("button", { className: "quiet", onclick: search }, t("again"));
+  message(t("failed"), error.message, { bad: true, actions: [action] });
 }
 
 // ---------------------------------------------------------------- the picture that is searched with

@@ -56,13 +56,28 @@ export class Viewer {
     $("viewer-original").hidden = !item.picture;
     if (item.picture) $("viewer-original").href = original(item.picture);
     $("viewer-link").textContent = t("link");
-    $("viewer-near").hidden = true;
+    $("viewer-near").hidden = $("viewer-gone").hidden = true;
     $("viewer-part").hidden = !item.picture;
     this.group();
     this.update();
     if (!this.dialog.open) this.dialog.showModal();
     this.onMove(item);
-    await this.near(item);
+    await Promise.all([this.near(item), this.gone(item)]);
+  }
+
+  // Says that the file of a picture is gone, and whether a small picture of it was kept.
+  async gone(item) {
+    if (!item.picture) return;
+    try {
+      const { shown } = await ask(`items/${encodeURIComponent(item.id)}`);
+      if (this.item !== item || shown === "original") return;
+      $("viewer-gone").textContent = t(shown === "thumbnail" ? "goneKept" : "gone");
+      $("viewer-gone").hidden = false;
+      $("viewer-original").hidden = true;
+      $("viewer-part").hidden = shown === null;
+    } catch {
+      // the view is complete without it
+    }
   }
 
   // The small picture is there at once; the whole one takes its place when it has come.
