@@ -264,7 +264,7 @@ class Service:
         return {**shown, "columns": dict(row.extra), "picture": picture}
 
     def one(self, id: str) -> dict[str, Any]:
-        """A row as JSON; `shown` is what its picture comes from: "original", the kept "thumbnail", or null."""
+        """A row as JSON; `shown` says what its picture is: the "original", the kept "thumbnail", or null."""
         row = self.searcher.row(id)
         if stored_picture(row.path, self.store.info.roots) is not None:
             return {**self.item(row), "shown": "original"}
