@@ -177,6 +177,14 @@ def test_a_table_says_which_columns_it_has(home: Path, command: tuple[str, str])
     assert "of several files, their folder" in " ".join(said.output.replace("│", " ").split())
 
 
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize("command", [("embed", "--out"), ("index", "--store")])
+def test_a_wrong_place_is_told_before_a_model_is_fetched(command: tuple[str, str]) -> None:
+    with pytest.raises(DataError, match=r"nowhere: no such file or folder"):
+        run(command[0], "no-model", "nowhere", command[1], "made")
+    assert not Path("made").exists()
+
+
 @pytest.mark.parametrize(
     ("place", "more", "what"),
     [

@@ -156,6 +156,7 @@ def test_tables_below_the_root_are_named(tmp_path: Path) -> None:
     assert unread(tmp_path) == ["1 file: 1 .csv (a/words.csv)"]
     result = CliRunner().invoke(app, ["data", str(tmp_path)])
     assert "NO PAIRS of a picture and its words: 1 picture without words" in result.output
+    assert "to search them without training: unicross index laion/" in result.output
 
 
 def test_texts_that_go_with_no_picture_are_explained(tmp_path: Path) -> None:

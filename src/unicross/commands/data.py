@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from unicross.data.items import Items
     from unicross.data.load import Survey
 
+SEARCHES = "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
+"""A pretrained pair that is named where somebody has pictures and no captions."""
 READING_KEYS = tuple(
     f"data.{key}=" for key in ("image", "caption", "split_column", "item", "language", "encoding")
 )
@@ -119,6 +121,9 @@ def data(
             leaks = check_survey(found, model, html, write, json=False)["leaks"]
         if any(values["pairs"] for values in figures.values()):
             typer.echo(f"to train: {command}")
+        elif any(values["images only"] for values in figures.values()):
+            words = ["unicross", "index", SEARCHES, root, "--store", "pictures.lance"]
+            typer.echo(f"to search them without training: {shlex.join(words)}")
     if problems or leaks:
         raise typer.Exit(1)
 

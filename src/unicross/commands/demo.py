@@ -24,7 +24,7 @@ def demo(
     items: Annotated[int, typer.Option(min=200, help="Training pictures to draw.")] = 10_000,
     seed: Annotated[int, typer.Option(help="Of the pictures and of training.")] = 0,
 ) -> None:
-    """Draw captioned pictures, train sole CLIP and the method, compare, index, and search.
+    """Draw captioned pictures, train plain CLIP and the method, compare, index, and search.
 
     Offline, with small towers that begin at random; a few minutes on two CPU cores. At the end it serves the
     pictures, to be searched in the browser, where it was started in a terminal.
@@ -50,7 +50,7 @@ def demo(
     if items < ENOUGH:
         console.print(f"[yellow]note:[/] {items} pictures teach little: --items 10000 teaches more")
 
-    console.print("[bold]2. Training sole CLIP and the method[/] on the same pictures, for the same compute")
+    console.print("[bold]2. Training plain CLIP and the method[/] on the same pictures, for the same compute")
     with Listening(console) as listening:
         comparison = compare(
             [recipe_path(name) for name in RECIPES],

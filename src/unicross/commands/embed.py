@@ -56,11 +56,12 @@ def embed(
     from unicross.model_folder import model_address
     from unicross.store import StoreInfo
     from unicross.store.bulk import embed_source, embed_source_ray
-    from unicross.store.sources import Reading
+    from unicross.store.sources import Reading, require_place
 
     said = reading_config(overrides or (), ("data.format=", *READING_KEYS))
     reading = Reading(said.format, read_options(said))
     place = local_copy(folder)
+    require_place(place)
     model = TwoTower.load(checkpoint, device)
     print_preparation(model)
     path = model_address(checkpoint)

@@ -95,7 +95,7 @@ def index(
     from unicross.store.archive import EmbeddingArchive, archive_of
     from unicross.store.calibrate import calibrate
     from unicross.store.index import index as run
-    from unicross.store.sources import Reading
+    from unicross.store.sources import Reading, require_place
     from unicross.store.thumbnails import check_thumbnails
 
     if thumbnails is not None:
@@ -103,6 +103,7 @@ def index(
     said = reading_config(overrides or (), ("data.format=", *READING_KEYS))
     reading = Reading(said.format, read_options(said))
     place = local_copy(folder)
+    require_place(place)
     tower = TwoTower.load(checkpoint, device)
     print_preparation(tower)
     model = shortened(tower, dim or tower.dim)

@@ -52,6 +52,12 @@ class Reading:
 AS_FOUND = Reading()
 
 
+def require_place(place: Path) -> None:
+    """Raise DataError unless there is a file or folder."""
+    if not place.exists():
+        raise DataError(f"{place}: no such file or folder: give a folder of pictures, a table, or shards")
+
+
 def read_rows(place: Path, captions: Path | None, reading: Reading = AS_FOUND) -> Catalog:
     """The rows of a folder of pictures, with the texts of a captions file if there is one, or of a source.
 
@@ -59,8 +65,7 @@ def read_rows(place: Path, captions: Path | None, reading: Reading = AS_FOUND) -
     are not taken but listed. Raises DataError where they cannot be read, and for captions of a source, which
     says its own.
     """
-    if not place.exists():
-        raise DataError(f"{place}: no such file or folder: give a folder of pictures, a table, or shards")
+    require_place(place)
     packed = reading != AS_FOUND or _is_packed(place)
     if packed and captions is not None:
         raise DataError(
