@@ -4,7 +4,7 @@
     python benchmarks/profiling.py towers IMAGE_TOWER TEXT_TOWER              # bare towers on a CPU
     python benchmarks/profiling.py texts FLICKR8K IMAGE_TOWER TEXT_TOWER      # what padding costs
     python benchmarks/profiling.py memory FLICKR8K IMAGE_TOWER TEXT_TOWER     # gradient caching
-    python benchmarks/profiling.py method FLICKR8K IMAGE_TOWER TEXT_TOWER     # in epochs of sole CLIP
+    python benchmarks/profiling.py method FLICKR8K IMAGE_TOWER TEXT_TOWER     # in epochs of plain CLIP
 
 All take `--keep NAME`. Where variants are compared they take turns and the best of each counts, since sharing
 a machine only ever slows.
@@ -256,7 +256,7 @@ EPOCHS = 3
 
 
 def method(arguments: argparse.Namespace) -> dict[str, Any]:
-    """An epoch of all three losses with clusters, in epochs of sole CLIP, and the share of its rounds."""
+    """An epoch of all three losses with clusters, in epochs of plain CLIP, and the share of its rounds."""
     losses = {"image_text": 1.0, "image_image": 0.1, "text_text": 0.1}
     clustered = {"batches": {"kind": "clustered", "cluster_size": 16, "mask_above": 1.1}}
     small = {"text": "sibling", "image_uni": {"size": arguments.small}}
