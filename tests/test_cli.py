@@ -144,7 +144,7 @@ def test_data_are_looked_at_without_training(run, photos, tmp_path):
         ),
         (["train", "--resume", "RUN"], "nothing to resume"),
         (["evaluate", "RUN"], "say which with data.root="),
-        (["index", "RUN", "RUN", "--store", "STORE"], "RUN: no such folder"),
+        (["index", "RUN", ".", "--store", "STORE"], "RUN: no such folder"),
         (["search", "STORE", "a dog"], "STORE"),
     ],
 )
