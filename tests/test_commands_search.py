@@ -55,6 +55,8 @@ def test_index_then_search(home: Path) -> None:
     table = run("search", "s", "red", "-k", "2").stdout
     assert "1.000" in table
     assert "[bold]red[/bold]" in table.replace("\n", "")  # captions are no markup
+    assert "caption" in table.splitlines()[0]
+    assert "caption" not in run("search", "s", "blue", "-k", "1").stdout.splitlines()[0]  # it would be empty
     hits = json.loads(run("search", "s", "--image", "photos/a/blue.png", "-k", "1", "--json").stdout)
     assert hits[0]["path"] == str(home / "photos/a/blue.png")
     others = json.loads(run("search", "s", "--like", hits[0]["id"], "--where", "album=b", "--json").stdout)

@@ -134,13 +134,14 @@ def _print(hits: list[Hit], offset: int, min_score: float) -> None:
     if likely:
         table.add_column("likely", justify="right")
     table.add_column("picture", overflow="fold")
-    table.add_column("caption", overflow="fold")
+    captioned = any(hit.row.caption for hit in hits)
+    if captioned:
+        table.add_column("caption", overflow="fold")
     table.add_column("id", style="dim")
     for rank, hit in enumerate(hits, offset + 1):
         told = [f"{hit.likelihood or 0:.0%}"] if likely else []
-        table.add_row(
-            *map(Text, (str(rank), f"{hit.score:.3f}", *told, _path(hit), hit.row.caption, hit.row.id))
-        )
+        caption = [hit.row.caption] if captioned else []
+        table.add_row(*map(Text, (str(rank), f"{hit.score:.3f}", *told, _path(hit), *caption, hit.row.id)))
     output().print(table)
 
 
