@@ -110,10 +110,10 @@ class PatchCanvas:
         square = tiles.reshape(self.tiles, self.tiles, patch, patch, 3).swapaxes(1, 2)
         return square.reshape(side, side, 3)
 
-    def shapes(self, squares: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Rows and columns [B, 2] of the patches on squares [B, S, S, 3]."""
-        rows, columns = self.spare_tile
-        spare = squares[:, rows, columns].reshape(len(squares), -1)
+    @staticmethod
+    def shapes(tiles: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Rows and columns [B, 2] of the patches on squares, by their spare tiles [B, P, P, 3]."""
+        spare = tiles.reshape(len(tiles), -1)
         return np.ascontiguousarray(spare[:, :4]).view("<u2").astype(np.int64)
 
     @property

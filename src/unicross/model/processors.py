@@ -119,7 +119,7 @@ def _check_equal(source: str, processor: Any, rules: PictureRules) -> None:
         square = rules.resize.square(image, rules.side)
         ours, theirs = normalised(square, rules), _processed(processor, image)
         if isinstance(rules.resize, PatchCanvas):
-            rows, columns = rules.resize.shapes(square[None])[0]
+            rows, columns = rules.resize.shapes(square[None, *rules.resize.spare_tile])[0]
             ours = in_patches(torch.from_numpy(ours[None]), rules.resize)[0, : rows * columns].numpy()
             theirs = theirs[: rows * columns]  # and padding
         if theirs.shape != ours.shape or not np.allclose(ours, theirs, rtol=0, atol=TOLERANCE):

@@ -242,7 +242,8 @@ class TwoTower(nn.Module):
         canvas = self.picture_rules.resize
         if not isinstance(canvas, PatchCanvas):
             return {"pixel_values": shown}
-        return canvas_inputs(canvas, shown, canvas.shapes(pixels.cpu().numpy()))
+        tiles = pixels[:, *canvas.spare_tile]  # of a GPU's pictures only these are fetched
+        return canvas_inputs(canvas, shown, canvas.shapes(tiles.cpu().numpy()))
 
     def _pooled_pixels(self, pixels: NDArray[np.uint8]) -> Tensor:
         on_device = send(torch.from_numpy(np.require(pixels, requirements="W")), self.device)
