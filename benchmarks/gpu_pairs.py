@@ -28,18 +28,15 @@ from rich.table import Table
 
 from experiments import keep
 from index import make_pictures
-from pairs import write_pairs
+from pairs import bare_speed, write_pairs
 from unicross.config import Recipe
 from unicross.data.images import decode_batches
-from unicross.device import autocast
 from unicross.embed import embed_images
 from unicross.errors import DataError
 from unicross.model import TwoTower
-from unicross.model.kernels import compile_layers, prefer_fast_kernels
 from unicross.recipe import make_recipe
 from unicross.training import train
 
-WARM = 3
 DEVICE = torch.device("cuda")
 
 
@@ -70,7 +67,7 @@ def training(given: argparse.Namespace, home: Path) -> dict[str, Any]:
     captions = [captions[0] for _, captions in pairs]
     recipes = {name: _recipe(given, table, lora) for name, lora in (("tune_clip", None), ("tune_lora", {}))}
     sides: dict[str, Callable[[], float]] = {
-        "bare towers": lambda: _bare_training(recipes["tune_clip"], captions, given.steps),
+        "bare towers": lambda: bare_speed(recipes["tune_clip"], captions, DEVICE, given.steps),
         **{name: lambda recipe=recipe: _tuning(recipe, home) for name, recipe in recipes.items()},
     }
     speeds: dict[str, list[float]] = {name: [] for name in sides}
@@ -94,35 +91,6 @@ def _recipe(given: argparse.Namespace, table: Path, lora: dict[str, Any] | None)
             "stages": [{"name": "align", "epochs": 2, "losses": {"image_text": 1.0}}],
         }
     )
-
-
-def _bare_training(recipe: Recipe, captions: list[str], steps: int) -> float:
-    model = TwoTower.create(recipe.model, max_tokens=recipe.data.max_tokens).to(DEVICE).train()
-    prefer_fast_kernels(model, DEVICE)
-    compile_layers(model)
-    side, batch = model.picture_rules.side, recipe.train.batch_size
-    tokens = model.tokenizer(captions, truncation=True, max_length=model.max_tokens)["input_ids"]
-    length = model.text_rules.pad_to or round(sum(map(len, tokens)) / len(tokens))
-    pixels = torch.randn(batch, 3, side, side, device=DEVICE)
-    ids = torch.randint(3, 20, (batch, length), device=DEVICE)
-    ids[:, -1] = model.text.backbone.config.eos_token_id
-    mask = torch.ones_like(ids)
-
-    def step() -> None:
-        model.zero_grad(set_to_none=True)
-        with autocast(DEVICE, "auto"):
-            made = model.image.embed(model.image(pixel_values=pixels)).sum()
-            made = made + model.text.embed(model.text(input_ids=ids, mask=mask)).sum()
-        made.backward()
-
-    for _ in range(WARM):
-        step()
-    torch.cuda.synchronize()
-    began = time.perf_counter()
-    for _ in range(steps):
-        step()
-    torch.cuda.synchronize()
-    return steps * batch / (time.perf_counter() - began)
 
 
 def _tuning(recipe: Recipe, home: Path) -> float:

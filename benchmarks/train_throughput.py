@@ -18,7 +18,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,16 +27,13 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import keep
-from pairs import arguments_parser, pairs_recipe, write_pairs
+from pairs import WARM, arguments_parser, bare_speed, pairs_recipe, write_pairs
 from unicross.config import Recipe
-from unicross.device import autocast, pick_device
-from unicross.model import TwoTower
-from unicross.model.kernels import compile_layers, prefer_fast_kernels
+from unicross.device import pick_device
 from unicross.recipe import dump_recipe
 from unicross.run import RunFolder
 from unicross.training import train
 
-WARM = 3
 OPEN_CLIP = {
     "open_clip (its defaults)": ("--precision", "fp32"),
     "open_clip bf16": ("--precision", "bf16"),
@@ -71,7 +67,7 @@ def main() -> None:
         settings = {"batch_size": arguments.batch, "compile": arguments.compile, "save_minutes": 1000}
         recipe = pairs_recipe(arguments, table, stage, **settings)
         sides: dict[str, Callable[[], float]] = {
-            "bare towers": lambda: _bare(recipe, [c for _, c in pairs], device, arguments.steps),
+            "bare towers": lambda: bare_speed(recipe, [c for _, c in pairs], device, arguments.steps),
             "unicross": lambda: _unicross(recipe, str(device)),
         }
         if arguments.processes:
@@ -89,35 +85,6 @@ def main() -> None:
                 _clear(device)
                 print(f"round {turn + 1}: {name} {speeds[name][-1]:.1f} pairs/s", file=sys.stderr, flush=True)
             _report(arguments, device, speeds)
-
-
-def _bare(recipe: Recipe, captions: list[str], device: torch.device, steps: int) -> float:
-    model = TwoTower.create(recipe.model, max_tokens=recipe.data.max_tokens).to(device).train()
-    prefer_fast_kernels(model, device)
-    if recipe.train.compile:
-        compile_layers(model)
-    size, batch = recipe.model.image_size, recipe.train.batch_size
-    tokens = model.tokenizer(captions, truncation=True, max_length=recipe.data.max_tokens)["input_ids"]
-    length = round(sum(map(len, tokens)) / len(tokens))
-    pixels = torch.randn(batch, 3, size, size, device=device)
-    ids = torch.randint(1000, 2000, (batch, length), device=device)
-    mask = torch.ones_like(ids)
-
-    def step() -> None:
-        model.zero_grad(set_to_none=True)
-        with autocast(device, "auto"):
-            made = model.image.embed(model.image(pixel_values=pixels)).sum()
-            made = made + model.text.embed(model.text(input_ids=ids, mask=mask)).sum()
-        made.backward()
-
-    for _ in range(WARM):
-        step()
-    _wait(device)
-    began = time.perf_counter()
-    for _ in range(steps):
-        step()
-    _wait(device)
-    return steps * batch / (time.perf_counter() - began)
 
 
 def _unicross(recipe: Recipe, device: str) -> float:
@@ -165,11 +132,6 @@ def _open_clip(arguments: argparse.Namespace, pairs: Path, device: torch.device,
     if done.returncode:
         raise SystemExit(f"open_clip failed:\n{done.stderr[-2000:]}")
     return float(json.loads(done.stdout.splitlines()[-1])["pairs_per_second"])
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def _clear(device: torch.device) -> None:
