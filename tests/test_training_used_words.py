@@ -8,6 +8,7 @@ import tiny
 from training_parts import prepared
 from unicross.model import TwoTower
 from unicross.training import train, used_words
+from unicross.training.cost import tower_cost
 from unicross.training.used_words import UsedRows, train_used_words, with_used_words, without_used_words
 
 
@@ -50,6 +51,13 @@ def test_only_rows_in_use_are_parameters_that_move(photos):
     again = with_used_words(model, moved)
     assert again.keys() == model.state_dict().keys()
     assert torch.equal(again["text.backbone.embeddings.word_embeddings.used"], table.used)
+
+
+def test_looking_words_up_costs_nothing(photos):
+    _, model, data = prepared(photos, tiny.ALIGN)
+    before = tower_cost(model, 10.0)
+    assert train_used_words(model, data.captions)
+    assert tower_cost(model, 10.0) == before
 
 
 def test_a_small_table_is_trained_whole(photos):

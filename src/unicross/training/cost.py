@@ -39,7 +39,12 @@ def tower_cost(model: TwoTower, text_tokens: float) -> TowerCost:
 
     def layer_weights(tower: Tower) -> int:
         backbone = tower.backbone
-        once = sum(p.numel() for name, p in backbone.named_parameters() if "layer" in name and p.ndim >= 2)
+        once = sum(
+            p.numel()
+            for name, p in backbone.named_parameters()
+            # peft's `base_layer` of the words is none: looking a word up multiplies nothing
+            if "layer" in name and "embedding" not in name and p.ndim >= 2
+        )
         groups = getattr(backbone.config, "num_hidden_groups", None)  # ALBERT's layers share weights
         return once * int(backbone.config.num_hidden_layers) // groups if groups else once
 
