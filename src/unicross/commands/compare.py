@@ -22,6 +22,9 @@ def compare(
     out: Annotated[Path, typer.Option(help="Where the runs are kept; finished ones are reused.")] = Path(
         "runs/compare"
     ),
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=1, help="Runs at once, which share the threads of the CPU.")
+    ] = 1,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; the best there is by default.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
 ) -> None:
@@ -50,6 +53,7 @@ def compare(
             overrides=[text for text in recipes if "=" in text],
             progress=lambda text: console.print(text),
             steps=real_steps(listening, device),
+            at_once=jobs,
         )
     if json:
         typer.echo(comparison.model_dump_json(indent=2))

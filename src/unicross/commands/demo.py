@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -26,8 +28,9 @@ def demo(
 ) -> None:
     """Draw captioned pictures, train plain CLIP and the method, compare, index, and search.
 
-    Offline, with small towers that begin at random; a few minutes on two CPU cores. At the end it serves the
-    pictures, to be searched in the browser, where it was started in a terminal.
+    Offline, with small towers that begin at random; a few minutes on two CPU cores, a recipe on each. At the
+    end it serves the pictures that the models never saw, to be searched in the browser, where it was started
+    in a terminal.
     """
     from unicross.commands.show import Bars, Listening, output
     from unicross.compare import compare, real_steps
@@ -59,17 +62,17 @@ def demo(
             overrides=[f"data.root={data}"],
             progress=lambda text: console.print(f"[dim]{text}[/]"),
             steps=real_steps(listening),
+            at_once=min(len(RECIPES), os.cpu_count() or 1),
         )
     console.print(table(comparison))
 
     best = out / "runs" / comparison.rows[1].runs[0] / "best"
-    console.print(f"[bold]3. Indexing the pictures[/] with {best}")
+    console.print(f"[bold]3. Indexing the pictures to test on[/] with {best}")
     model = TwoTower.load(best)
     info = StoreInfo(fingerprint=model.fingerprint(), checkpoint=str(best.resolve()), dim=model.dim)
     target = open_store(str(store), create=info)
     with Bars(console) as bars:
-        progress = partial(bars.show, "indexing")
-        index(model, data / "images", target, captions=data / "captions.csv", on_progress=progress)
+        index(model, _table_of_tested(out), target, on_progress=partial(bars.show, "indexing"))
     target.remember(calibration=calibration_of(best))
     target.close()
 
@@ -82,6 +85,18 @@ def demo(
             console.print(f"    {hit.score:.3f}  {hit.row.path}  {hit.row.caption}{described}")
     searcher.store.close()
     _invite(console, out)
+
+
+def _table_of_tested(out: Path) -> Path:
+    """Write the rows of `data/captions.csv` that are tested on as a table beside the folder."""
+    table = out / "tested.csv"
+    with (out / "data" / "captions.csv").open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "val"]
+    with table.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["image", "caption"])
+        writer.writerows([f"data/images/{row['image']}", row["caption"]] for row in rows)
+    return table
 
 
 def _invite(console: Console, out: Path) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from unicross.compare.intervals import Ranks, owners_of, paired_difference, ranks_of
-from unicross.compare.runs import SAME_COMPUTE, Entry, Runs, Steps, finish, lengthened, real_steps
+from unicross.compare.runs import SAME_COMPUTE, Entry, Runs, Steps, finish_all, lengthened, real_steps
 from unicross.compare.table import Comparison, Match, RecipeRow, Spread
 from unicross.config import Recipe
 from unicross.errors import DataError, RecipeError, TrainingError
@@ -37,11 +37,13 @@ def compare(
     overrides: Sequence[str] = (),
     progress: Callable[[str], None] = lambda _: None,
     steps: Steps | None = None,
+    at_once: int = 1,
 ) -> Comparison:
     """Train what is missing, evaluate, and write `out/comparison.json`.
 
     Finished runs of the same recipe and seed under `out` are reused, killed ones resumed. `progress` is told
-    of each run. Raises RecipeError for recipes of one name or no seeds, DataError where the runs were not
+    of each run. `at_once` runs are trained side by side, in processes of their own which share the CPU's
+    threads. Raises RecipeError for recipes of one name or no seeds, DataError where the runs were not
     evaluated on the same pairs, TrainingError under torchrun, and whatever training raises, with the run
     named.
     """
@@ -64,16 +66,14 @@ def compare(
             raise DataError(f"{entry.label} has no validation split: name one, or data.split.val=0.1")
     out.mkdir(parents=True, exist_ok=True)
 
-    at_equal_epochs = [finish(entry, seeds, out, steps, progress) for entry in entries]
+    at_equal_epochs = finish_all(entries, seeds, out, steps, progress, at_once)
     at_equal_compute = at_equal_epochs
     if match == "compute":
         dearest = max(runs.compute for runs in at_equal_epochs)
-        at_equal_compute = [
-            finish(lengthened(runs, dearest), seeds, out, steps, progress)
-            if runs.compute < (1 - SAME_COMPUTE) * dearest
-            else runs
-            for runs in at_equal_epochs
-        ]
+        cheaper = [runs for runs in at_equal_epochs if runs.compute < (1 - SAME_COMPUTE) * dearest]
+        longer = [lengthened(runs, dearest) for runs in cheaper]
+        matched = dict(zip(cheaper, finish_all(longer, seeds, out, steps, progress, at_once), strict=True))
+        at_equal_compute = [matched.get(runs, runs) for runs in at_equal_epochs]
     untrained = _untrained(at_equal_epochs, out, steps, progress)
     _check_same_pairs([*at_equal_epochs, *at_equal_compute])
     _check_same_data([*at_equal_epochs, *at_equal_compute])

@@ -10,12 +10,14 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from unicross.compare.intervals import Ranks, ranks_of
+from unicross.compare.side_by_side import NewRun, train_side_by_side
 from unicross.config import Recipe
 from unicross.errors import CheckpointError, TrainingStopped, UnicrossError
 from unicross.model_folder import has_recipe, recipe_of
@@ -37,6 +39,8 @@ class Steps:
     """(recipe, run folder): evaluates the best checkpoint on the validation pairs."""
     evaluate_untrained: Callable[[Recipe, str], Result]
     """(recipe, pair or checkpoint): evaluates that on the validation pairs of the recipe."""
+    train_side_by_side: Callable[[Sequence[NewRun], int, Callable[[str], None]], None] = train_side_by_side
+    """(runs, how many at once, who is told what they print): trains several as `train` does."""
 
 
 @dataclass(frozen=True)
@@ -64,17 +68,43 @@ class Runs:
         return ranks_of(self.results)
 
 
-def finish(
+def finish_all(
+    entries: Sequence[Entry],
+    seeds: Sequence[int],
+    out: Path,
+    steps: Steps,
+    progress: Callable[[str], None],
+    at_once: int = 1,
+) -> list[Runs]:
+    """Train and evaluate what is not there yet, so many runs at once."""
+    if at_once > 1:
+        recipes = [
+            (entry, entry.recipe.model_copy(update={"seed": seed})) for entry in entries for seed in seeds
+        ]
+        runs = [
+            NewRun(_name(entry, recipe.seed), recipe, folder, RunFolder(folder).has_begun)
+            for entry, recipe in recipes
+            if not RunFolder(folder := run_folder(recipe, entry.path.stem, out)).is_done
+        ]
+        if runs:
+            steps.train_side_by_side(runs, at_once, progress)
+    return [_finish(entry, seeds, out, steps, progress) for entry in entries]
+
+
+def _name(entry: Entry, seed: int) -> str:
+    return f"{entry.label}, seed {seed}"
+
+
+def _finish(
     entry: Entry, seeds: Sequence[int], out: Path, steps: Steps, progress: Callable[[str], None]
 ) -> Runs:
-    """Train and evaluate what is not there yet."""
     folders, results, summaries = [], [], []
     for seed in seeds:
         recipe = entry.recipe.model_copy(update={"seed": seed})
         folder = run_folder(recipe, entry.path.stem, out)
-        name = f"{entry.label}, seed {seed}"
+        name = _name(entry, seed)
         if RunFolder(folder).is_done:
-            progress(f"{name}: finished before, in {folder}")
+            progress(f"{name}: finished, in {folder}")
         else:
             resume = RunFolder(folder).has_begun
             progress(f"{name}: {'resuming' if resume else 'training'} {recipe.epochs} epochs in {folder}")
@@ -157,4 +187,4 @@ def real_steps(
     def evaluate_untrained(recipe: Recipe, source: str) -> Result:
         return evaluate(TwoTower.load(source, device), read_validation(recipe.data))
 
-    return Steps(train_run, evaluate_run, evaluate_untrained)
+    return Steps(train_run, evaluate_run, evaluate_untrained, partial(train_side_by_side, device=device))
