@@ -89,7 +89,7 @@ WITHIN = {
         {"bulk"},
     ),
     "export": ({"huggingface", "card", "push"}, {"onnx", "open_clip", "sentence_transformers"}),
-    "compare": ({"intervals"}, {"table", "runs"}, {"comparison"}),
+    "compare": ({"intervals", "side_by_side"}, {"table", "runs"}, {"comparison"}),
     "hygiene": ({"captions", "fingerprints"}, {"leaks", "twins"}, {"check"}, {"clean", "sheet"}),
 }
 """The order within packages: a module imports from lower ones of its package only."""

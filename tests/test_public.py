@@ -61,7 +61,7 @@ def test_other_names_are_not_there():
 
 
 SURFACE = """
-compare RECIPES --seeds --match --out --device --json
+compare RECIPES --seeds --match --out --jobs -j --device --json
 data ROOT OVERRIDES --format --check --suspects --model --html --write --json
 demo --out --items --seed
 embed CHECKPOINT FOLDER --out OVERRIDES --captions --engine --workers --gpus --device --json
