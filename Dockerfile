@@ -2,6 +2,7 @@
 #
 #   docker build -t unicross --build-arg TORCH_INDEX=... .      # the index of PyTorch's CPU builds, see pytorch.org
 #   docker build -t unicross:gpu --build-arg DEVICE=gpu .
+#   podman build --format docker -t unicross .                      # OCI's own format has no HEALTHCHECK
 #
 #   docker run --rm -v ./pictures:/pictures:ro -v unicross:/data unicross index laion/CLIP-ViT-B-32-laion2B-s34B-b79K /pictures --store /data/store
 #   docker run --rm -v ./pictures:/pictures:ro -v unicross:/data -p 127.0.0.1:8080:8080 unicross

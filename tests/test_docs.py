@@ -107,7 +107,12 @@ def said_commands(page: Path) -> list[list[str]]:
     """The words of every `unicross` command in a page's shell blocks."""
     lines = "\n".join(blocks(page, "bash")).replace("\\\n", " ").splitlines()
     starts = [(line, line.find("unicross ")) for line in lines if "..." not in line]
-    return [shlex.split(line[at:], comments=True)[1:] for line, at in starts if at >= 0 and "pip" not in line]
+    others = re.compile(r"\bpip\b|docker ")  # where it is a package or an image
+    return [
+        shlex.split(line[at:], comments=True)[1:]
+        for line, at in starts
+        if at >= 0 and not others.search(line)
+    ]
 
 
 def is_key(key: str) -> bool:
