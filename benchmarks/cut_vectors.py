@@ -1,9 +1,11 @@
-"""What is left of recall where vectors are cut: to their first numbers, and in their principal axes.
+"""What is left of recall where vectors are cut: to their first numbers, and to principal axes.
 
     python benchmarks/cut_vectors.py ROOT SPLIT RUN [RUN ...] [--train train] [--dims 96 48 24 12]
+                                     [--samples 2000]
 
-Prints the rSum of each run on a split by the size of its vectors. The axes are those of the vectors of up to
-2,000 training items, which are not centred; to turn all vectors into them changes no cosine.
+Prints R@1 + R@5 + R@10 of each run on a split by the size of its vectors: of pictures by texts, and of texts
+by pictures. The axes are those of the vectors of training items, as `unicross index --dim` has them: of
+pictures and captions together, which count alike, and of pictures alone, for each number in --samples.
 """
 
 from __future__ import annotations
@@ -13,11 +15,10 @@ import argparse
 import numpy as np
 
 from unicross import TwoTower, load_items
+from unicross.axes import principal_axes
 from unicross.data.items import Items
 from unicross.embed import Vectors
 from unicross.evaluation import evaluate_embeddings
-
-SAMPLE = 2000
 
 
 def main() -> None:
@@ -29,16 +30,24 @@ def main() -> None:
     parser.add_argument("runs", nargs="+")
     parser.add_argument("--train", default="train")
     parser.add_argument("--dims", type=int, nargs="+", default=[96, 48, 24, 12])
+    parser.add_argument("--samples", type=int, nargs="+", default=[2000])
     given = parser.parse_args()
     shown, seen = (Items.of(load_items(given.root, split).items) for split in (given.split, given.train))
-    sample = np.random.default_rng(0).permutation(len(seen))[:SAMPLE]
+    sample = np.random.default_rng(0).permutation(len(seen))[: max(given.samples)]
     for run in given.runs:
         model = TwoTower.load(run)
         images, texts = vectors(model, shown)
-        axes = principal_axes(*vectors(model, seen.select(sample)))
-        for name, turn in (("first numbers", np.eye(model.dim)), ("principal axes", axes)):
-            sums = [r_sum(images @ turn[:, :dim], texts @ turn[:, :dim], shown) for dim in given.dims]
-            cells = (f"{dim}: {value:.1f}" for dim, value in zip(given.dims, sums, strict=True))
+        seen_images, seen_texts = vectors(model, seen.select(sample))
+        turns = {
+            "first numbers": np.eye(model.dim),
+            f"axes of {len(sample)} items": principal_axes([seen_images, seen_texts], model.dim),
+        }
+        for count in given.samples:
+            turns[f"axes of {count} pictures"] = principal_axes([seen_images[:count]], model.dim)
+        for name, turn in turns.items():
+            cells = (
+                f"{dim}: {sums(images @ turn[:, :dim], texts @ turn[:, :dim], shown)}" for dim in given.dims
+            )
             print(run, name, *cells, sep="\t", flush=True)
 
 
@@ -48,18 +57,13 @@ def vectors(model: TwoTower, items: Items) -> tuple[Vectors, Vectors]:
     return model.encode_images(pictures), model.encode_texts(items.texts.to_pylist())
 
 
-def principal_axes(images: Vectors, texts: Vectors) -> Vectors:
-    """Orthonormal axes [D, D] as columns, that of the most energy first; both modalities count alike."""
-    energy = images.T @ images / len(images) + texts.T @ texts / len(texts)
-    return np.linalg.eigh(energy)[1][:, ::-1]
-
-
-def r_sum(images: Vectors, texts: Vectors, items: Items) -> float:
+def sums(images: Vectors, texts: Vectors, items: Items) -> str:
+    """R@1 + R@5 + R@10 of pictures by texts, and of texts by pictures."""
     unit = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in (images, texts)]
-    found = evaluate_embeddings(
+    metrics = evaluate_embeddings(
         *unit, items.item_of_text, image_item=items.item_of_image, item_ids=items.ids.to_pylist()
-    )
-    return found.metrics["rsum"]
+    ).metrics
+    return " + ".join(f"{sum(metrics[f'{way}/R@{k}'] for k in (1, 5, 10)):.1f}" for way in ("t2i", "i2t"))
 
 
 if __name__ == "__main__":

@@ -5,9 +5,8 @@
 Queries are the first captions of dev. Without --count they search 3,000 pictures of train and the 1,000
 of dev. With it they
 search as many vectors that stand in for a large store: the picture vectors, each with noise of the
-pictures' own covariance. Vectors are turned to their principal axes, which changes no score and stands in
-for a model that `losses.dims` trained: the first numbers say most. `first 128` cuts vectors that were not
-turned, as of a model that was not trained for it.
+pictures' own covariance. Vectors are turned to their principal axes, as `unicross index --dim` turns them:
+that changes no score, and the first numbers say most. `first 128` cuts vectors that were not turned.
 
 Forms: float32; the first numbers of it, made to length 1 again; int8 (faiss's 8-bit quantiser); signs, one
 bit a number after a random turn, compared by Hamming distance. All vectors are compared, or with "cells"

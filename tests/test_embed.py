@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fake_model import COLOURS, FakeModel, gallery, paint
+from unicross.axes import axes_from_text, axes_to_text
 from unicross.embed import embed_images, find_pictures, shortened
-from unicross.errors import CheckpointError, DataError
+from unicross.errors import DataError
 
 
 def test_finding_finds_nested_pictures_sorted_with_their_albums(tmp_path: Path) -> None:
@@ -121,14 +122,19 @@ class Ahead(FakeModel):
         return wait
 
 
-@pytest.mark.parametrize("dim", [16, 5])
-def test_a_model_has_its_next_pictures_before_it_is_asked_for_vectors(tmp_path: Path, dim: int) -> None:
+FIVE = axes_to_text(np.linalg.qr(np.random.default_rng(0).standard_normal((16, 5)))[0])
+
+
+@pytest.mark.parametrize(("dim", "axes"), [(16, ""), (5, FIVE)])
+def test_a_model_has_its_next_pictures_before_it_is_asked_for_vectors(
+    tmp_path: Path, dim: int, axes: str
+) -> None:
     """A GPU would stand still between batches otherwise."""
     paths = [paint(tmp_path / f"{name}.png", name) for name in list(COLOURS)[:5]]
     model = Ahead()
-    vectors = np.stack(list(embed_images(shortened(model, dim), paths)))
+    vectors = np.stack(list(embed_images(shortened(model, dim, axes), paths)))
     assert model.asked == ["begin 0", "begin 1", "fetch 0", "begin 2", "fetch 1", "fetch 2"]
-    plain = np.stack(list(embed_images(shortened(FakeModel(), dim), paths)))
+    plain = np.stack(list(embed_images(shortened(FakeModel(), dim, axes), paths)))
     np.testing.assert_array_equal(vectors, plain)
 
 
@@ -138,13 +144,13 @@ def test_embed_images_of_nothing() -> None:
 
 def test_vectors_can_be_cut() -> None:
     model = FakeModel()
-    short = shortened(model, 5)
+    short = shortened(model, 5, FIVE)
     texts = ["red", "a blue sea"]
-    expected = model.encode_texts(texts)[:, :5]
+    expected = model.encode_texts(texts) @ axes_from_text(FIVE, 5)
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     np.testing.assert_allclose(short.encode_texts(texts), expected, atol=1e-6)
     assert short.dim == 5
-    assert short.fingerprint() != model.fingerprint()
-    assert shortened(model, 16) is model
-    with pytest.raises(CheckpointError, match="have 16 numbers, which cannot be cut to 17"):
-        shortened(model, 17)
+    assert shortened(model, 16, "") is model
+    others = axes_to_text(axes_from_text(FIVE, 5)[::-1])
+    prints = {model.fingerprint(), short.fingerprint(), shortened(model, 5, others).fingerprint()}
+    assert len(prints) == 3

@@ -12,6 +12,7 @@ FLOORS = (
     {"reading", "wording"},
     {"errors", "files", "prefetch", "progress", "streams"},  # the ground
     {
+        "axes",
         "batches",
         "calibration",
         "clustering",
@@ -86,7 +87,7 @@ WITHIN = {
         {"calibrate", "changes", "contents", "copy", "gaps", "memory", "moved", "sources"},
         {"thumbnailing"},
         {"index"},
-        {"bulk"},
+        {"bulk", "sample"},
     ),
     "export": ({"huggingface", "card", "push"}, {"onnx", "open_clip", "sentence_transformers"}),
     "compare": ({"intervals", "side_by_side"}, {"table", "runs"}, {"comparison"}),

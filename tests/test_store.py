@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from store_rows import INFO, exact, make_rows
+from unicross.axes import axes_to_text
 from unicross.errors import StoreError
 from unicross.store import Condition, Hit, Row, Store, StoreInfo, open_store
 from unicross.store.base import COLUMNS
@@ -245,6 +246,25 @@ def test_a_user_column_keeps_its_type(make: Make) -> None:
         store.upsert([replace(row, extra={"vector": 1})])
     with pytest.raises(StoreError, match="rename"):
         store.upsert([replace(row, extra={"drop table": 1})])
+
+
+def test_axes_are_remembered(make: Make) -> None:
+    """Those of a third of the numbers of a large model."""
+    info = INFO.model_copy(update={"dim": 240, "axes": some_axes(768, 240)})
+    make(info).remember(roots=["/photos"])
+    assert make(None).info == info.model_copy(update={"roots": ("/photos",)})
+
+
+def test_milvus_says_how_many_axes_it_has_room_for(tmp_path: Path) -> None:
+    pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
+    with pytest.raises(StoreError, match=r"has room for 244 such axes: index with --dim 244"):
+        open_store(
+            f"{tmp_path}/lite.db/photos", INFO.model_copy(update={"dim": 245, "axes": some_axes(768, 245)})
+        )
+
+
+def some_axes(width: int, dim: int) -> str:
+    return axes_to_text(np.random.default_rng(0).uniform(-1, 1, (width, dim)).astype(np.float32))
 
 
 def test_another_model_is_refused_and_a_moved_checkpoint_remembered(make: Make) -> None:

@@ -228,22 +228,3 @@ def test_texts_of_a_tower_that_packs_give_the_same_without_padding(photos, monke
     torch.testing.assert_close(found[1][0], found[0][0], atol=1e-5, rtol=1e-5)
     for name, gradient in found[0][1].items():
         torch.testing.assert_close(found[1][1][name], gradient, atol=1e-5, rtol=1e-4, msg=name)
-
-
-def test_embeddings_that_are_cut_have_a_loss_of_their_own(photos):
-    """The image-text loss is the mean over the sizes, each as if the vectors had been that short."""
-    recipe, _, data = prepared(photos, tiny.SHARPEN | {"losses": {"image_text": 1.0, "dims": [3, 5]}})
-    stage = recipe.stages[0]
-    batch = batch_of(data, np.array([2, 0, 5]), stage)
-    images, texts = random_features(3)
-    contrast = Contrast(torch.tensor(10.0))
-    together = batch_losses(images, texts, batch, stage, contrast)["image_text"]
-    plain = prepared(photos, tiny.SHARPEN | {"losses": {"image_text": 1.0}})[0].stages[0]
-    alone = []
-    for size in (3, 5, images.cross.shape[-1]):
-        short = [
-            Features(cross=torch.nn.functional.normalize(f.cross[..., :size], dim=-1))
-            for f in (images, texts)
-        ]
-        alone.append(batch_losses(*short, batch, plain, contrast)["image_text"])
-    torch.testing.assert_close(together, torch.stack(alone).mean())

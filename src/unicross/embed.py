@@ -6,6 +6,7 @@ N is a number of pictures, S the side of the model's square in pixels, D the vec
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from unicross.axes import axes_from_text
 from unicross.data.images import (
     IMAGE_SUFFIXES,
     IMAGES_AT_ONCE,
@@ -65,17 +67,24 @@ class StartingEncoder(Encoder, Protocol):
 
 @dataclass(frozen=True)
 class Shortened:
-    """An encoder whose vectors are the first `dim` numbers of another's, made to length 1 again."""
+    """An encoder with the vectors of another in fewer axes, made to length 1 again."""
 
     inner: Encoder
-    dim: int
+    axes: Vectors
+    """Orthonormal columns [W, D], W being the size of the inner vectors."""
+
+    @property
+    def dim(self) -> int:
+        return self.axes.shape[1]
 
     @property
     def picture_rules(self) -> PictureRules:
         return self.inner.picture_rules
 
     def fingerprint(self) -> str:
-        return f"{self.inner.fingerprint()}:{self.dim}"
+        """Other axes make other vectors, so it has a digest of them."""
+        digest = hashlib.blake2b(self.axes.tobytes(), digest_size=4).hexdigest()
+        return f"{self.inner.fingerprint()}:{self.dim}:{digest}"
 
     @property
     def images_at_once(self) -> int:
@@ -92,18 +101,15 @@ class Shortened:
         return self._cut(self.inner.encode_texts(texts))
 
     def _cut(self, vectors: Vectors) -> Vectors:
-        short = vectors[:, : self.dim]  # [N, D] -> [N, dim]
+        short = vectors @ self.axes  # [N, W] @ [W, D] -> [N, D]
         lengths = np.linalg.norm(short, axis=1, keepdims=True)
         return (short / np.maximum(lengths, 1e-12)).astype(np.float32)
 
 
-def shortened(model: Encoder, dim: int) -> Encoder:
-    """The encoder with vectors of `dim` numbers. Raises CheckpointError where its own have fewer."""
-    if not 1 <= dim <= model.dim:
-        raise CheckpointError(
-            f"the model's vectors have {model.dim} numbers, which cannot be cut to {dim}: give fewer"
-        )
-    return model if dim == model.dim else Shortened(model, dim)
+def shortened(model: Encoder, dim: int, axes: str) -> Encoder:
+    """The encoder with vectors in `dim` axes, which a store keeps as text; the encoder itself if there are
+    none."""
+    return Shortened(model, axes_from_text(axes, dim)) if axes else model
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@
     ├── TrainingError      training cannot go on (a loss that is not finite, for instance)
     │   └── TrainingStopped    training was asked to stop by a signal, and saved
     └── StoreError         a vector store cannot be opened, does not fit, or refuses a request
+        ├── NoStoreError   there is none
         └── QueryError     a request that no store can answer as it is put
             └── UnknownIdError   an id that is not in the store
 
@@ -45,6 +46,10 @@ class TrainingStopped(TrainingError):
 
 class StoreError(UnicrossError):
     """A vector store cannot be opened, does not fit, or refuses a request."""
+
+
+class NoStoreError(StoreError):
+    """There is no vector store at an address."""
 
 
 class QueryError(StoreError):

@@ -111,11 +111,6 @@ def cross_modal(
     return forward, backward
 
 
-def cut(vectors: Tensor, size: int) -> Tensor:
-    """The first `size` numbers of unit vectors [..., D], as unit vectors [..., size]."""
-    return vectors if size == vectors.shape[-1] else F.normalize(vectors[..., :size], dim=-1)
-
-
 def sample_weights(cluster: Tensor, negatives_from: int) -> Tensor:
     """How often each pair of a batch counts where the batch stands for many more items.
 

@@ -215,6 +215,6 @@ def open_model(store: Store, path: Path | None = None, device: str | None = None
                 "give its new place with --model"
             )
     try:
-        return shortened(TwoTower.load(path, device), store.info.dim)
+        return shortened(TwoTower.load(path, device), store.info.dim, store.info.axes)
     except CheckpointError as error:
         raise StoreError(f"the model of {store.address}: {error}") from error

@@ -53,10 +53,6 @@ class Losses(Strict):
     """Temperature of the image-image loss."""
     text_temperature: Positive = 0.05
     """Temperature of the text-text loss."""
-    dims: tuple[Annotated[int, Field(ge=1)], ...] = ()
-    """Sizes to which embeddings are to be cut without being made anew, such as [64, 128] (Kusupati et al.
-    2022, "Matryoshka"): the image-text loss is the mean of that of whole embeddings and of their first
-    numbers."""
 
     @model_validator(mode="after")
     def _some_loss(self) -> Self:
@@ -64,8 +60,6 @@ class Losses(Strict):
             raise ValueError(
                 "every loss has weight 0: set at least one of image_text, image_image, text_text"
             )
-        if self.dims and self.image_text == 0:
-            raise ValueError("dims serves the image-text loss: give it a weight, or leave dims out")
         return self
 
 

@@ -53,7 +53,7 @@ def index(
     dim: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Cut vectors to so many numbers; a model trained with losses.dims bears it best."
+            min=1, help="Vectors of so many numbers, in principal axes of the pictures; for a new store."
         ),
     ] = None,
     archive: Annotated[
@@ -87,14 +87,15 @@ def index(
     from unicross.data.load import read_options
     from unicross.data.places import local_copy
     from unicross.embed import shortened
-    from unicross.errors import DataError
+    from unicross.errors import DataError, StoreError
     from unicross.model import TwoTower
     from unicross.model_folder import model_address
     from unicross.run import calibration_of
-    from unicross.store import StoreInfo, open_store
+    from unicross.store import StoreInfo, open_store, stored_info
     from unicross.store.archive import EmbeddingArchive, archive_of
     from unicross.store.calibrate import calibrate
     from unicross.store.index import index as run
+    from unicross.store.sample import sample_axes
     from unicross.store.sources import Reading, require_place
     from unicross.store.thumbnails import check_thumbnails
 
@@ -106,8 +107,22 @@ def index(
     require_place(place)
     tower = TwoTower.load(checkpoint, device)
     print_preparation(tower)
-    model = shortened(tower, dim or tower.dim)
-    info = StoreInfo(fingerprint=model.fingerprint(), checkpoint=model_address(checkpoint), dim=model.dim)
+    known = stored_info(store)
+    if known is None:
+        dim, axes = dim or tower.dim, ""
+        if dim != tower.dim:
+            with Bars() as bars:
+                shown = partial(bars.show, "sampling")
+                axes = sample_axes(tower, place, dim, captions=captions, reading=reading, on_progress=shown)
+    elif dim in (None, known.dim):
+        dim, axes = known.dim, known.axes
+    else:
+        raise StoreError(
+            f"{store} has vectors of {known.dim} numbers: leave --dim out, or index into a new store"
+        )
+    model = shortened(tower, dim, axes)
+    address = model_address(checkpoint)
+    info = StoreInfo(fingerprint=model.fingerprint(), checkpoint=address, dim=model.dim, axes=axes)
     target = open_store(store, create=info)
     embeddings = EmbeddingArchive(archive) if archive else archive_of(store)
     reported: set[Failure] = set()
@@ -127,7 +142,7 @@ def index(
             )
         moved_from = None  # for those that follow
         if report.changed and (not watch or target.info.calibration is None):
-            target.remember(calibration=(None if dim else calibration_of(checkpoint)) or calibrate(target))
+            target.remember(calibration=(None if axes else calibration_of(checkpoint)) or calibrate(target))
         news = report.changed or report.thumbnails or not reported.issuperset(report.failed)
         if not watch or news:
             _print(report, store, target.count(), reported, json=json)

@@ -22,7 +22,7 @@ def info(
     source = open_store(store)
     about = {
         "address": store,
-        **source.info.model_dump(),
+        **source.info.model_dump(exclude={"axes"}),
         "rows": {str(kind): count for kind, count in source.values("kind", 10)},
         "thumbnails": None if source.thumbnails is None else source.thumbnails.about(),
         "columns": {name: kind.__name__ for name, kind in source.columns.items()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from unicross.errors import NoStoreError
 from unicross.store.base import Hit, Kind, Row, Store, StoreInfo, in_folder, make_id
 from unicross.store.filters import ColumnTypes, Condition, Where, parse_where
 
@@ -17,7 +18,19 @@ __all__ = [
     "make_id",
     "open_store",
     "parse_where",
+    "stored_info",
 ]
+
+
+def stored_info(address: str) -> StoreInfo | None:
+    """What the store at an address remembers about itself; None where there is none. Raises StoreError."""
+    try:
+        store = open_store(address)
+    except NoStoreError:
+        return None
+    info = store.info
+    store.close()
+    return info
 
 
 def open_store(address: str, create: StoreInfo | None = None, *, in_memory: bool = False) -> Store:

@@ -10,14 +10,15 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from unicross.axes import axes_from_text
 from unicross.calibration import Calibration
-from unicross.errors import QueryError, StoreError
+from unicross.errors import NoStoreError, QueryError, StoreError
 from unicross.store.filters import ColumnTypes, Value, Where
 
 if TYPE_CHECKING:
@@ -101,13 +102,26 @@ class StoreInfo(BaseModel):
     checkpoint: str
     """Where that model was."""
     dim: int
+    axes: str = ""
+    """In which its vectors are kept, as `axes_to_text` writes them; empty: as the model makes them."""
     roots: tuple[str, ...] = ()
     """The indexed folders, absolute."""
     calibration: Calibration | None = None
     """How likely the score of a picture found by words is a match; None where nobody fitted it."""
 
+    @model_validator(mode="after")
+    def _sound_axes(self) -> Self:
+        if self.axes:
+            axes_from_text(self.axes, self.dim)
+        return self
+
     def check(self, fingerprint: str, *, address: str) -> None:
         """Raise StoreError unless the store was filled by the model with this fingerprint."""
+        if self.fingerprint == f"{fingerprint}:{self.dim}":
+            raise StoreError(
+                f"an older version made the store {address}, with the first {self.dim} numbers of vectors; "
+                f"principal axes find more: index into a new store with --dim {self.dim}"
+            )
         if fingerprint != self.fingerprint:
             raise StoreError(
                 f"the store {address} was filled by another model ({self.checkpoint} when its fingerprint "
@@ -197,6 +211,12 @@ def make_id(kind: Kind, path: str, text: str = "") -> str:
     """A row's id: the same for the same picture (or the same text of the same picture) in every store."""
     parts = "\0".join((kind, path, text)).encode()
     return hashlib.blake2b(parts, digest_size=10).hexdigest()
+
+
+def no_store(address: str) -> NoStoreError:
+    return NoStoreError(
+        f"no store at {address}: make one with `unicross index CHECKPOINT FOLDER --store {address}`"
+    )
 
 
 def in_folder(address: str) -> bool:

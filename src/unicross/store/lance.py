@@ -36,6 +36,7 @@ from unicross.store.base import (
     check_depth,
     check_vectors,
     new_user_columns,
+    no_store,
     read_info,
 )
 from unicross.store.cached import Cached
@@ -74,10 +75,7 @@ class LanceStore:
         self._columns = Cached(self._read_columns, MAX_STALENESS_S)
         if not self._description.exists():
             if create is None:
-                raise StoreError(
-                    f"no store at {address}: make one with `unicross index CHECKPOINT FOLDER "
-                    f"--store {address}`"
-                )
+                raise no_store(address)
             self._create(create)
         self._info.get()  # raises where the description is damaged
         try:

@@ -31,6 +31,7 @@ from unicross.store.base import (
     check_depth,
     check_vectors,
     new_user_columns,
+    no_store,
     read_info,
 )
 from unicross.store.cached import Cached
@@ -49,6 +50,8 @@ MAX_BYTES = {"id": 64, "kind": 16}
 """Of a built-in text column; of the others, LONGEST."""
 LONGEST = 65_535
 """The most that Milvus allows in a text column."""
+LARGEST_AXES = 500_000
+"""Characters of a text of axes: changes of one of 1.2 MB are too large for the server's etcd (1.5 MB)."""
 REQUEST = 1_000
 """Rows in one request; a request of theirs holds at most 64 MB."""
 TIMEOUT_S = 60.0
@@ -79,10 +82,7 @@ class MilvusStore:
             exists = self._client.has_collection(self._name)
         if not exists:
             if create is None:
-                raise StoreError(
-                    f"no store at {address}: make one with `unicross index CHECKPOINT FOLDER "
-                    f"--store {address}`"
-                )
+                raise no_store(address)
             self._create(create)
         with self._errors():
             self._client.load_collection(self._name)
@@ -90,6 +90,9 @@ class MilvusStore:
         self._about.get()  # raises where the collection is no store
 
     def _create(self, info: StoreInfo) -> None:
+        if len(info.axes) > LARGEST_AXES:
+            most = info.dim * LARGEST_AXES // len(info.axes)
+            raise StoreError(f"{self.address}: Milvus has room for {most} such axes: index with --dim {most}")
         with self._errors():
             schema = self._client.create_schema(auto_id=False, enable_dynamic_field=True)
             for name, kind in COLUMNS.items():

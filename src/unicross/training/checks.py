@@ -73,11 +73,6 @@ def check_recipe_fits(recipe: Recipe, data: Dataset, val: Dataset | None, model:
                 f"stage {stage.name!r}: the sigmoid loss has a bias and this pair has none: set "
                 f"model.bias=-10"
             )
-        if max(stage.losses.dims, default=0) >= model.dim:
-            raise RecipeError(
-                f"stage {stage.name!r}: losses.dims cuts embeddings of {model.dim} numbers, and has "
-                f"{max(stage.losses.dims)} in it: give smaller sizes"
-            )
         missing = _unfed(stage.losses, data)
         if missing:
             raise DataError(

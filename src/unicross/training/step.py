@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from unicross.data.preparation import PatchCanvas
 from unicross.data.tokens import Tokens
 from unicross.data.views import apply_views
-from unicross.losses import Objective, cross_modal, cut, sample_weights, sigmoid_of_share, uni_modal
+from unicross.losses import Objective, cross_modal, sample_weights, sigmoid_of_share, uni_modal
 from unicross.model import TwoTower
 from unicross.model.tower import Tower
 from unicross.stage import Losses, Stage
@@ -133,12 +133,7 @@ def batch_losses(
     if stage.losses.image_text > 0:
         assert images.cross is not None
         assert texts.cross is not None
-        sizes = [*stage.losses.dims, images.cross.shape[-1]]
-        of_sizes = [
-            _cross_loss(cut(images.cross, size), cut(texts.cross, size), batch, stage, contrast)
-            for size in sizes
-        ]
-        losses["image_text"] = torch.stack(of_sizes).mean()
+        losses["image_text"] = _cross_loss(images.cross, texts.cross, batch, stage, contrast)
     symmetric = None if batch.masked is None else batch.masked | batch.masked.T
     if images.uni is not None:
         masked = _by_view(symmetric, images.uni)
