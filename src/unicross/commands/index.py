@@ -95,7 +95,7 @@ def index(
     from unicross.store.archive import EmbeddingArchive, archive_of
     from unicross.store.calibrate import calibrate
     from unicross.store.index import index as run
-    from unicross.store.sources import Reading, require_place
+    from unicross.store.sources import Reading, read_rows, require_place
     from unicross.store.thumbnails import check_thumbnails
 
     if thumbnails is not None:
@@ -104,6 +104,14 @@ def index(
     reading = Reading(said.format, read_options(said))
     place = local_copy(folder)
     require_place(place)
+    with Bars():
+        rows = read_rows(place, captions, reading)
+    if not (rows.found or watch):
+        print_failures(rows.failures)
+        raise DataError(
+            f"{folder}: no pictures in it: give the folder that holds them; "
+            "what a store still has of it goes with `unicross store forget`"
+        )
     tower = TwoTower.load(checkpoint, device)
     print_preparation(tower)
     model = shortened(tower, dim or tower.dim)
@@ -115,10 +123,8 @@ def index(
         with Bars() as bars:
             report = run(
                 model,
-                local_copy(folder) if watch else place,
+                rows,
                 target,
-                captions=captions,
-                reading=reading,
                 prune=prune,
                 moved_from=moved_from,
                 archive=embeddings,
@@ -133,10 +139,10 @@ def index(
             _print(report, store, target.count(), reported, json=json)
         reported.update(report.failed)
         if not watch:
-            if not report.found:
-                raise DataError(f"{folder}: no pictures in it: give the folder that holds them")
             break
         time.sleep(every)
+        with Bars():
+            rows = read_rows(local_copy(folder), captions, reading)
     target.close()
     if serve:
         from unicross.commands.serve import serve as run_server
