@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -37,11 +39,11 @@ class FakeSteps:
     """An epoch costs 1, with image_image 2, in the last stage .5 more; image_image makes the better model."""
 
     def __init__(self):
-        self.trained, self.evaluated, self.images = [], [], N
+        self.trained, self.evaluated, self.read, self.images = [], [], [], N
 
     @property
     def steps(self):
-        return Steps(self.train, self.evaluate, self.evaluate_untrained)
+        return Steps(self.train, self.evaluate, self.evaluate_untrained, self.read.append)
 
     def train(self, recipe, folder, resume):
         self.trained.append((recipe.seed, recipe.epochs, resume))
@@ -236,7 +238,7 @@ def test_runs_on_data_that_changed_meanwhile_are_refused(fake, recipes, tmp_path
         fake.train(recipe, folder, resume)
         (folder / "data.json").write_text(data)
 
-    steps = Steps(train, fake.evaluate, fake.evaluate_untrained)
+    steps = replace(fake.steps, train=train)
     data = '{"train": {"number": 24}}'
     compare(recipes[:1], [0], tmp_path, overrides=GIVEN, steps=steps)
     compare(recipes, [0], tmp_path, overrides=GIVEN, steps=steps)
@@ -250,9 +252,35 @@ def test_a_failing_run_is_named(fake, recipes, tmp_path):
         raise TrainingError("the loss is nan")
 
     with pytest.raises(TrainingError, match=r"plain, seed 0, in .*: the loss is nan"):
-        compare(
-            recipes, [0], tmp_path, overrides=GIVEN, steps=Steps(fail, fake.evaluate, fake.evaluate_untrained)
-        )
+        compare(recipes, [0], tmp_path, overrides=GIVEN, steps=replace(fake.steps, train=fail))
+
+
+def test_data_are_read_once_before_any_run_that_they_are_for(fake, recipes, tmp_path):
+    last = write_recipe(tmp_path, "last")
+    last.write_text(last.read_text().replace("???", "elsewhere").replace("epochs: 2", "epochs: 1"))
+
+    def read(data):
+        fake.read.append(data.root)
+        if data.root == "elsewhere":
+            raise DataError("elsewhere: no column 'alt'")
+
+    steps = replace(fake.steps, read_data=read)
+    for recipe in recipes:
+        recipe.write_text(recipe.read_text().replace("???", "somewhere"))
+    with pytest.raises(DataError, match="no column 'alt'"):
+        compare([*recipes, last], [0, 1], tmp_path / "out", steps=steps)
+    assert fake.read == ["somewhere", "elsewhere"]
+    assert fake.trained == []
+    for _ in range(2):  # what is done is not read again
+        compare(recipes, [0, 1], tmp_path / "out", steps=steps)
+        assert fake.read == ["somewhere", "elsewhere", "somewhere"]
+
+
+def test_torch_is_imported_when_training_begins():
+    code = (
+        "import sys; from unicross.compare import real_steps; real_steps(); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_several_processes_are_refused(fake, recipes, tmp_path, monkeypatch):
@@ -304,10 +332,10 @@ def test_real_training_and_evaluation(tmp_path):
     assert {"eval", "step"} <= {event["kind"] for event in heard}
 
 
-def test_being_asked_to_stop_is_passed_on(recipes, tmp_path):
+def test_being_asked_to_stop_is_passed_on(fake, recipes, tmp_path):
     def stopped(*_):
         raise TrainingStopped("stopped by SIGTERM", 15)
 
     with pytest.raises(TrainingStopped, match="stopped by SIGTERM") as caught:
-        compare(recipes, [0], tmp_path, overrides=GIVEN, steps=Steps(stopped, stopped, stopped))
+        compare(recipes, [0], tmp_path, overrides=GIVEN, steps=replace(fake.steps, train=stopped))
     assert caught.value.signal == 15

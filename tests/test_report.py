@@ -89,7 +89,11 @@ def made(tmp_path_factory):
         recipes.append(root / f"{name}.yaml")
         recipes[-1].write_text(yaml.safe_dump(recipe))
     compare(
-        recipes, [0, 1], root / "out", match="compute", steps=Steps(fake_train, fake_evaluate, fake_evaluate)
+        recipes,
+        [0, 1],
+        root / "out",
+        match="compute",
+        steps=Steps(fake_train, fake_evaluate, fake_evaluate, lambda _: None),
     )
     return root
 

@@ -61,6 +61,11 @@ class Catalog:
     pictures: Mapping[str, ImageSource] = field(default_factory=dict)
     """By the path of their row, pictures that may be no files of their own; of all others the path is one."""
 
+    @property
+    def found(self) -> int:
+        """How many rows they are."""
+        return len(self.images) + len(self.texts or ())
+
 
 def read_catalog(folder: Path, captions_file: Path | None) -> Catalog:
     """Walk a folder and read its captions. Raises DataError where one of them cannot be used."""
