@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -172,6 +173,19 @@ def test_equal_compute_within_two_percent_is_left_alone(fake, recipes, tmp_path)
     assert [row.label for row in found.rows] == ["plain", "again"]
 
 
+@pytest.mark.parametrize(("dearer", "lengthened"), [((1, 3), False), ((2, 3), True), ((1, 4), True)])
+def test_a_recipe_is_lengthened_only_where_that_brings_the_two_closer(fake, tmp_path, dearer, lengthened):
+    # The cheaper spends 5, an epoch of its last stage 1.5, and the dearer 5.5, 6.5 or 7.
+    recipes = [
+        write_recipe(tmp_path, "cheaper", epochs=(2, 2)),
+        write_recipe(tmp_path, "dearer", epochs=dearer),
+    ]
+    found = compare(recipes, [0], tmp_path / "out", match="compute", overrides=GIVEN, steps=fake.steps)
+    assert ("cheaper (equal compute)" in [row.label for row in found.rows]) == lengthened
+    spent = [row.compute for row in found.rows]
+    assert abs(spent[-2] - spent[-1]) <= abs(spent[0] - spent[-1])
+
+
 def test_without_compute_in_the_log_epochs_count_alike(fake, recipes, tmp_path):
     compare(recipes, [0], tmp_path, overrides=GIVEN, steps=fake.steps)
     for log in tmp_path.glob("*/seed-0/metrics.jsonl"):
@@ -224,6 +238,7 @@ def test_table_shows_figures_and_intervals(fake, recipes, tmp_path):
     assert f"{rsum.mean:.1f} ±{rsum.sd:.1f}" in text
     assert f"{gain.mean:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]" in text
     assert "2 seeds" in text
+    assert re.search(r"compute\W+1\.00\W+1\.82\W+1\.82", text)
 
 
 def test_runs_on_other_pairs_are_refused(fake, recipes, tmp_path):

@@ -144,10 +144,11 @@ def run_folder(recipe: Recipe, stem: str, out: Path) -> Path:
     return out / f"{stem}-{hashlib.sha256(text.encode()).hexdigest()[:8]}" / f"seed-{recipe.seed}"
 
 
-def lengthened(runs: Runs, target: float) -> Entry:
-    """The recipe with so many more epochs of its last stage that it spends the target compute.
+def lengthened(runs: Runs, target: float) -> Entry | None:
+    """The recipe with so many more epochs of its last stage that it spends the target compute; None where it
+    lacks less than half an epoch, as a whole one would part the two further.
 
-    Whole epochs: 2 % less are taken for equal, and as much as an epoch more may be spent.
+    Whole epochs: 2 % less are taken for equal, and nearly as much as an epoch more may be spent.
     """
     recipe = runs.entry.recipe
     last = recipe.stages[-1]
@@ -159,6 +160,8 @@ def lengthened(runs: Runs, target: float) -> Entry:
             ]
         )
     )
+    if 2 * (target - runs.compute) <= per_epoch:
+        return None
     more = math.ceil((target * (1 - SAME_COMPUTE) - runs.compute) / per_epoch)
     longer = last.model_copy(update={"epochs": last.epochs + more})
     return Entry(
