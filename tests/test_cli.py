@@ -137,6 +137,23 @@ def test_data_are_looked_at_without_training(run, photos, tmp_path):
         (["train", "clip", "data.root=x", "train.batchsize=3"], "unknown key train.batchsize"),
         (["train", "clip", "data.root=/nowhere", "--out", "RUN"], "/nowhere"),
         (["train", "demo", "data.root=x", "data.split.val=1.5"], "data.split.val: give a split's name"),
+        (
+            ["train", "clip", "data.root=x", "data.caption=[a,a]"],
+            "error: override 'data.caption=[a,a]': data",
+        ),
+        (
+            ["train", "clip", "data.root=x", "losses.image_text=-1"],
+            "error: override 'losses.image_text=-1': ",
+        ),
+        (["train", "clip"], "error: clip: values missing: data.root"),
+        (
+            ["data", "x", "data.caption=[a,a]"],
+            "error: override 'data.caption=[a,a]': data.caption: the column",
+        ),
+        (
+            ["train", "iucc", "data.root=x", "model.pair=clip"],
+            "a recipe for pairs: tune, tune_clip or tune_lora",
+        ),
         (["compare", "clip", "data.root=x", "data.split.val=null"], "clip has no validation split"),
         (
             ["train", "clip", "data.root=x", "--out", "RUN", "--device", "toaster"],

@@ -252,3 +252,22 @@ def test_thumbnails_are_made_told_and_refused(home: Path) -> None:
         assert said.exit_code != 0
         assert message in str(said.exception)
     assert not (home / "new").exists()
+
+
+def test_items_without_a_picture_are_told(home: Path) -> None:
+    (home / "rows.csv").write_text("image,caption\nphotos/red.png,red\n,green\n,blue\n")
+    said = run("index", "model", "rows.csv", "--store", "s")
+    assert "2 items have no picture: their texts alone were added" in said.stderr
+    assert "no picture" not in run("index", "model", "photos", "--store", "other").stderr
+
+
+def test_a_filter_that_nothing_meets_is_told_with_what_is_there(home: Path) -> None:
+    rows = '{"image": "photos/red.png", "title": {"en": "red", "de": "rot"}}\n'
+    (home / "rows.jsonl").write_text(rows)
+    run("index", "model", "rows.jsonl", "--store", "s", "data.caption=[title.en,title.de]")
+    said = run("search", "s", "red", "--texts", "--where", "language=fr").stderr
+    assert "texts with language=fr: none; there are " in said
+    assert {"de", "en"} <= set(said.replace(",", " ").split())
+    said = run("search", "s", "red", "--where", "language=en").stderr
+    assert "pictures with language=en: none; no pictures have that column" in said
+    assert "none;" not in run("search", "s", "red", "--texts", "--where", "language=en").stderr

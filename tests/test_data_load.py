@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from data_files import flickr, ids, picture
 from shard_files import png, write_parquet
+from unicross.config import DataConfig, SplitConfig
 from unicross.data.image_source import ImageFile
 from unicross.data.items import Item
-from unicross.data.load import load_items, set_aside
+from unicross.data.load import load_items, read_untrained, set_aside
 from unicross.errors import DataError
 
 
@@ -100,3 +101,12 @@ def test_tables_that_were_read_are_known_however_their_folder_is_named(
     monkeypatch.chdir(tmp_path)
     loaded = load_items(".")
     assert (len(loaded.items), loaded.problems) == (2, [])
+
+
+def test_an_untrained_pair_reads_the_columns_that_are_named(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    (tmp_path / "rows.jsonl").write_text('{"image": "a.png", "title": {"en": "a cup"}, "caption": "no"}\n')
+    data = DataConfig(
+        root=str(tmp_path / "rows.jsonl"), caption="title.en", split=SplitConfig(train=None, val=None)
+    )
+    assert [item.captions for item in read_untrained(data)] == [("a cup",)]

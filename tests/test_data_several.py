@@ -11,6 +11,7 @@ from unicross.config import DataConfig
 from unicross.data.items import CaptionKind, Item
 from unicross.data.languages import kind_of, language_of
 from unicross.data.load import load_items, read_options
+from unicross.data.records import ReadOptions
 from unicross.errors import DataError, RecipeError
 from unicross.recipe import make_recipe
 
@@ -257,3 +258,19 @@ def test_rows_of_an_items_pictures_that_say_the_same_are_one_caption(tmp_path: P
         ("harbour", tags),
     ]
     assert sorted(two.kinds, key=str) == [tags, tags, title, title]  # of one image: as its rows say it
+
+
+def test_a_column_without_any_caption_is_told_with_the_languages_that_there_are(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    rows = '{"image": "a.png", "title": {"en": "a cup", "de": "eine Tasse"}}\n'
+    (tmp_path / "rows.jsonl").write_text(rows)
+    for named, told in (
+        (
+            ("title.en", "title.fr"),
+            ["no row has a caption in title.fr (data.caption): there are title.en, title.de"],
+        ),
+        (("title.en", "title.de"), []),
+    ):
+        loaded = load_items(tmp_path / "rows.jsonl", options=ReadOptions(captions=named))
+        assert loaded.items[0].captions[0] == "a cup"
+        assert [problem.what for problem in loaded.problems] == told

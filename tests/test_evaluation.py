@@ -9,8 +9,9 @@ from PIL import Image
 
 from unicross import evaluation
 from unicross.clustering import normalise
+from unicross.commands.evaluate import _print
 from unicross.data.image_source import ImageFile
-from unicross.data.items import Item
+from unicross.data.items import CaptionKind, Item
 from unicross.errors import DataError
 from unicross.evaluation import evaluate, evaluate_embeddings
 from unicross.result import Result
@@ -86,6 +87,15 @@ def test_recalls_by_language():
     assert metrics["t2t_de_en/R@1"] == pytest.approx(200 / 3)
     unknown = evaluate_embeddings(**SEVERAL | {"languages": np.array(["en"] * 5 + [""])}).metrics
     assert not any("_en" in key for key in unknown)
+
+
+def test_recalls_by_field_are_those_by_language_under_other_names():
+    fields = np.array(["title", "tags"] * 3)
+    metrics = evaluate_embeddings(**SEVERAL, fields=fields).metrics
+    for of_field, of_language in (("title", "en"), ("tags", "de")):
+        assert metrics[f"t2i_{of_field}/R@1"] == metrics[f"t2i_{of_language}/R@1"]
+    assert metrics["t2t_title_tags/R@1"] == metrics["t2t_en_de/R@1"]
+    assert metrics["t2t_tags_title/R@1"] == metrics["t2t_de_en/R@1"]
 
 
 def test_equal_captions_count_for_all_images_of_their_items():
@@ -225,6 +235,19 @@ def test_evaluates_a_model_on_pairs_only(items):
     assert result.metrics["rsum"] == pytest.approx(600)
     assert result.metrics["i2i/R@1"] == 100.0
     assert result.metrics["t2t/R@1"] == 100.0
+
+
+def test_the_fields_of_captions_are_evaluated_and_shown(items, capsys):
+    titled = [replace(item, kinds=(CaptionKind("title"), CaptionKind("tags"))) for item in items]
+    result = evaluate(ColourModel(), titled)
+    assert result.metrics["t2t_title_tags/R@1"] == 100.0
+    _print(result)
+    shown = capsys.readouterr().out
+    assert "R@1 by field" in shown
+    assert "to text of tags" in shown
+    assert "by language" not in shown
+    _print(evaluate(ColourModel(), items))
+    assert "R@1 by" not in capsys.readouterr().out
 
 
 def test_changed_pictures_are_changed_and_fixed_by_the_seed(items):

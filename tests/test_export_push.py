@@ -89,6 +89,15 @@ def test_who_is_not_logged_in_is_told(hub, tmp_path):
         push(tmp_path, NAME)
 
 
+def test_a_reason_that_is_a_sentence_ends_with_one_full_stop(hub, tmp_path):
+    def refuse(request):
+        raise httpx2.ConnectError("Set the variable. ", request=request)
+
+    hub("of-ann", refuse)
+    with pytest.raises(CheckpointError, match=r"Set the variable\. Log in"):
+        push(tmp_path, NAME)
+
+
 def test_names_that_cannot_be_and_a_hub_that_cannot_be_reached(hub, tmp_path):
     with pytest.raises(CheckpointError, match=r"a/b/c: cannot be uploaded"):
         push(tmp_path, "a/b/c")

@@ -104,3 +104,11 @@ def test_what_a_run_keeps_of_it_is_whole(write, tmp_path):
     path.with_name("whole.yaml").unlink()
     assert RunFolder(tmp_path).recipe() == recipe
     assert "base" not in yaml.safe_load((tmp_path / "recipe.yaml").read_text(encoding="utf-8"))
+
+
+def test_what_a_file_says_wrong_is_not_blamed_on_an_override_beside_it(write):
+    path = write("mine.yaml", base="clip", model={"image": 7}, data={"root": "x"})
+    with pytest.raises(RecipeError, match=r"mine\.yaml: model\.image"):
+        load_recipe(path, ["model.dim=64"])
+    with pytest.raises(RecipeError, match=r"^override 'model\.image=7': model\.image"):
+        load_recipe(path, ["model.image=7"])

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 import tiny
-from unicross.errors import RecipeError
+from unicross.errors import DataError, RecipeError
 from unicross.training import train
 from unicross.training.interpolation import mixed
 
@@ -92,3 +92,9 @@ def test_other_data_are_evaluated_at_every_look(photos, tmp_path, begun):
     looks = tiny.events(run, "forgetting")
     assert [(look["data"], look["step"] > 0) for look in looks] == [("elsewhere", False), ("elsewhere", True)]
     assert all(0 <= look["rsum"] <= 600 for look in looks)
+
+
+def test_other_data_that_cannot_be_read_are_named_by_their_key(photos, tmp_path):
+    recipe = tiny.recipe(photos, tiny.ALIGN, forgetting={"mugs": str(tmp_path / "gone.csv")})
+    with pytest.raises(DataError, match=r"^forgetting\.mugs: .*gone\.csv"):
+        train(recipe, tmp_path / "run")

@@ -94,7 +94,8 @@ class ModelConfig(Strict):
         given = [name for name in OF_PAIRS if getattr(self, name) != type(self).model_fields[name].default]
         if self.pair is not None and given:
             raise ValueError(
-                f"a pair has its own {', '.join(given)}: leave them out, or null for image and text"
+                f"a pair has its own {', '.join(given)}: leave them out (null for image and text), or take a "
+                "recipe for pairs: tune, tune_clip or tune_lora"
             )
         if (self.mean is None) != (self.std is None):
             raise ValueError("give mean and std together")

@@ -8,8 +8,8 @@ i2t: an image finds any caption of its item. t2i: a caption finds any image of i
 another caption of its item, itself left out (items with one ask nothing; where more than SIBLING_QUERIES
 could ask, a seeded sample of them asks). i2i: an image finds another image of its item, itself left out;
 where no item has two, a fixed, seeded picture of the picture (half to 70 % of it, perhaps mirrored, other
-colours) finds its own picture. Where captions have languages, t2i is also told for each, and t2t for each
-pair of them, among captions of that language alone.
+colours) finds its own picture. Where captions have languages, or fields (titles, tags), t2i is also told for
+each, and t2t for each pair of them, among captions of that language or field alone.
 
 Where captions repeat (a catalogue's titles), the protocol counts a picture as wrong of which the very same
 was said; recalls that count equal captions as right stand beside it.
@@ -91,6 +91,7 @@ def evaluate(
         item_ids=pairs.ids.to_pylist(),
         numbers=text_numbers(pairs.texts),
         languages=pairs.languages,
+        fields=pairs.fields,
         views=views,
         folds=folds,
     )
@@ -105,6 +106,7 @@ def evaluate_embeddings(
     item_ids: Sequence[str] | None = None,
     numbers: Ints | None = None,
     languages: npt.NDArray[np.str_] | None = None,
+    fields: npt.NDArray[np.str_] | None = None,
     views: npt.NDArray[np.floating] | None = None,
     folds: int = 1,
 ) -> Result:
@@ -112,9 +114,10 @@ def evaluate_embeddings(
 
     `image_item` [P] is the item of each image (default: one image an item), `item_ids` [N] are kept in the
     result (default: positions). `numbers` [M], equal for equal texts, give the recalls that count equal
-    captions as right; `languages` [M], "" for none, those by language. Where no item has two images, i2i is
-    there where `views` [P, D], embeddings of changed pictures, are given. Raises DataError for an item
-    without a text or an image, for fewer items than folds, and for values that are not finite.
+    captions as right; `languages` [M], "" for none, those by language, and `fields` [M] those by field. Where
+    no item has two images, i2i is there where `views` [P, D], embeddings of changed pictures, are given.
+    Raises DataError for an item without a text or an image, for fewer items than folds, and for values that
+    are not finite.
     """
     of_image = np.arange(len(images)) if image_item is None else np.asarray(image_item, np.int64)
     of_text = np.asarray(text_item, np.int64)
@@ -155,8 +158,9 @@ def evaluate_embeddings(
             ways.setdefault(name, Direction.of(len(of_image if name == "i2i" else of_text)))
             ways[name].fill(within[asking], within, found)
             in_fold |= _recalls(name, found)
-        if languages is not None:
-            in_fold |= _by_language(fold_images, fold_texts, image_owner, text_owner, languages[in_texts])
+        for kinds in (fields, languages):
+            if kinds is not None:
+                in_fold |= _by_kind(fold_images, fold_texts, image_owner, text_owner, kinds[in_texts])
         if "i2i/R@1" in in_fold and "t2t/R@1" in in_fold:
             in_fold["rsum_all"] = in_fold["rsum"] + sum(
                 in_fold[f"{name}/R@{k}"] for name in ("i2i", "t2t") for k in RECALL_AT
@@ -174,18 +178,18 @@ def evaluate_embeddings(
     )
 
 
-def _by_language(
-    images: Floats, texts: Floats, image_owner: Ints, text_owner: Ints, languages: npt.NDArray[np.str_]
+def _by_kind(
+    images: Floats, texts: Floats, image_owner: Ints, text_owner: Ints, kinds: npt.NDArray[np.str_]
 ) -> dict[str, float]:
-    """t2i of each language, and t2t from each to each other, among the captions of that one."""
+    """t2i of each language, or field, and t2t from each to each other, among the captions of that one."""
     metrics: dict[str, float] = {}
-    of_language = {str(name): np.flatnonzero(languages == name) for name in np.unique(languages) if name}
-    if len(of_language) < 2:
+    of_kind = {str(name): np.flatnonzero(kinds == name) for name in np.unique(kinds) if name}
+    if len(of_kind) < 2:
         return metrics
-    for name, asking in of_language.items():
+    for name, asking in of_kind.items():
         found = rank_keys(texts[asking], images, text_owner[asking], image_owner)
         metrics |= _recalls(f"t2i_{name}", found)
-        for other, keys in of_language.items():
+        for other, keys in of_kind.items():
             with_key = asking[np.isin(text_owner[asking], text_owner[keys])]
             if other == name or not len(with_key):
                 continue

@@ -63,12 +63,13 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises RecipeError for an unreadable file, an unknown key, a wrong value, or a value left at `???`.
     """
-    path = recipe_path(path)
-    raw = _read(path)
+    file = recipe_path(path)
+    raw = _read(file)
     for text in overrides:
         _override(raw, text)
         _check_reaches(raw, text)
-    return make_recipe(raw, where=str(path))
+    shipped = file.parent == SHIPPED
+    return make_recipe(raw, where=file.stem if shipped else str(file), overrides=overrides, sound=shipped)
 
 
 def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -97,7 +98,7 @@ def with_overrides(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     raw = recipe.model_dump(mode="json")
     for text in overrides:
         _override(raw, text)
-    return make_recipe(raw)
+    return make_recipe(raw, overrides=overrides, sound=True)
 
 
 def data_config(overrides: Sequence[str]) -> DataConfig:
@@ -116,8 +117,14 @@ def data_config(overrides: Sequence[str]) -> DataConfig:
         raise RecipeError(f"data: {_explain(error)}") from None
 
 
-def make_recipe(raw: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
-    """Check plain data and make a recipe of it. Raises RecipeError; `where` names the source in messages."""
+def make_recipe(
+    raw: Mapping[str, Any], *, where: str = "recipe", overrides: Sequence[str] = (), sound: bool = False
+) -> Recipe:
+    """Check plain data and make a recipe of it.
+
+    Raises RecipeError, which names the `overrides` in `raw` that are wrong, else the source, `where`. `sound`:
+    without the overrides nothing was wrong.
+    """
     missing = [".".join(keys) for keys, value in _leaves(raw) if value == MANDATORY]
     if missing:
         given = " ".join(f"{key}=..." for key in missing)
@@ -131,7 +138,25 @@ def make_recipe(raw: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
     try:
         return Recipe.model_validate(raw)
     except ValidationError as error:
+        if wrong := _wrong_overrides(error, overrides, sound):
+            where = f"override {', '.join(map(repr, wrong))}"
         raise RecipeError(f"{where}: {_explain(error)}") from None
+
+
+def _wrong_overrides(error: ValidationError, overrides: Sequence[str], sound: bool) -> list[str]:
+    """The overrides that an error is about: of its place or of what holds that, and, in what was `sound`, of
+    what lies in it."""
+    places = [[str(key) for key in problem["loc"]] for problem in error.errors()]
+    places += [place[2:] for place in places if place[:1] == ["stages"] and place[2:]]  # defaults of stages
+    wrong = []
+    for text in overrides:
+        keys = text.partition("=")[0].split(".")
+        at = any(
+            place[: len(keys)] == keys or (sound and keys[: len(place)] == place != []) for place in places
+        )
+        if at:
+            wrong.append(text)
+    return wrong
 
 
 def dump_recipe(recipe: Recipe) -> str:

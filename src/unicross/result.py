@@ -68,7 +68,8 @@ class Result:
     metrics: dict[str, float]
     """`i2t/R@1` and the like in percent; `i2t/median_rank`, `i2t/mean_rank`; `i2t/mAP` in percent; `rsum`
     of i2t and t2i, `rsum_all` of all four ways. Where captions repeat, `i2t_equal/R@1` and the like:
-    recalls that count equal captions as right. Where they have languages, `t2i_de/R@1`, `t2t_de_en/R@1`."""
+    recalls that count equal captions as right. Where they have languages, `t2i_de/R@1`, `t2t_de_en/R@1`;
+    where fields, `t2i_title/R@1`, `t2t_title_tags/R@1`."""
     item_ids: tuple[str, ...]
     """[N]"""
     image_item: Ints

@@ -179,6 +179,9 @@ def _print(report: IndexReport, store: str, count: int, reported: set[Failure], 
     )
     if report.thumbnails:
         typer.echo(f"{counted(report.thumbnails, 'thumbnail')} made")
+    if report.without_picture and report.changed:
+        has = "item has" if report.without_picture == 1 else "items have"
+        typer.echo(f"{report.without_picture:,} {has} no picture: their texts alone were added", err=True)
     print_failures([failure for failure in report.failed if failure not in reported])
     print_archive(report)
 

@@ -11,8 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from unicross.hybrid import Mode
+    from unicross.query import Query
     from unicross.store import Hit, Store
+
+VALUES_SHOWN = 12
+"""Values of a column that are told where a filter finds nothing, the most frequent ones."""
 
 
 def search(
@@ -90,6 +96,8 @@ def search(
         typer.echo(json_module.dumps([as_dict(hit) for hit in hits], indent=2, ensure_ascii=False))
     else:
         _print(hits, offset, min_score)
+        for sentence in () if hits else _met_by_none(searcher.store, query):
+            typer.echo(sentence, err=True)
 
 
 def _show(hits: list[Hit], store: Store, title: str, sheet: Path | None, open_: bool) -> None:
@@ -143,6 +151,21 @@ def _print(hits: list[Hit], offset: int, min_score: float) -> None:
         caption = [hit.row.caption] if captioned else []
         table.add_row(*map(Text, (str(rank), f"{hit.score:.3f}", *told, _path(hit), *caption, hit.row.id)))
     output().print(table)
+
+
+def _met_by_none(store: Store, query: Query) -> Iterator[str]:
+    """What is there in place of what no picture (or text) has, a sentence a filter."""
+    from unicross.store import Condition
+
+    things = "texts" if query.kind == "text" else "pictures"
+    of_kind = Condition("kind", "=", query.kind)
+    for condition in query.where:
+        if condition.operator not in ("=", "in") or store.count([condition, of_kind]):
+            continue
+        wanted = condition.value if isinstance(condition.value, tuple) else (condition.value,)
+        there = [str(value) for value, _ in store.values(condition.column, VALUES_SHOWN, [of_kind])]
+        told = f"there are {', '.join(there)}" if there else f"no {things} have that column"
+        yield f"{things} with {condition.column}={' or '.join(map(str, wanted))}: none; {told}"
 
 
 def _path(hit: Hit) -> str:

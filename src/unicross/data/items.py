@@ -172,6 +172,13 @@ class Items(Sequence[Item]):
         return np.array([kind.language or "" for kind in self.kinds])[self.kind]
 
     @property
+    def fields(self) -> NDArray[np.str_] | None:
+        """The field of each caption [C], "" where it is not known; None where none is."""
+        if self.kind is None or not any(kind.field for kind in self.kinds):
+            return None
+        return np.array([kind.field or "" for kind in self.kinds])[self.kind]
+
+    @property
     def has_several_kinds(self) -> bool:
         """Whether an item has captions of two kinds: in two languages, or of two fields."""
         if self.kind is None or not len(self.kind):

@@ -242,7 +242,8 @@ def read_untrained(data: DataConfig) -> Items:
     DataError."""
     val = data.split.val
     if val is None:
-        return load_items(data.root, data.split.train, format=data.format, on_error=data.on_error).items
+        source = open_source(data.root, data.format, read_options(data))
+        return source.items(data.split.train, data.on_error).items
     return read_validation(data)
 
 

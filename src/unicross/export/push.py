@@ -22,7 +22,7 @@ def push(folder: Path, name: str) -> str:
         api.create_repo(name, private=True, exist_ok=True)
         api.upload_folder(repo_id=name, folder_path=folder)
     except Exception as error:  # whatever its transport raises
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()).rstrip(".")
         raise CheckpointError(
             f"{name}: cannot be uploaded: {reason}. Log in with `hf auth login`; the folder {folder} is "
             f"written"

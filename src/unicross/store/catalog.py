@@ -60,6 +60,8 @@ class Catalog:
     """What could not be looked at, and captions of pictures that are not there."""
     pictures: Mapping[str, ImageSource] = field(default_factory=dict)
     """By the path of their row, pictures that may be no files of their own; of all others the path is one."""
+    without_picture: int = 0
+    """Items of a source that have texts alone."""
 
     @property
     def found(self) -> int:

@@ -38,6 +38,8 @@ class IndexReport:
 
     found: int = 0
     """Pictures in the folder and texts in the captions file."""
+    without_picture: int = 0
+    """Items of a table or of shards that have texts alone, which are added."""
     added: int = 0
     updated: int = 0
     unchanged: int = 0
@@ -110,6 +112,7 @@ def index(
         changes = find_changes(catalog, stored)
     report = IndexReport(
         found=catalog.found,
+        without_picture=catalog.without_picture,
         unchanged=changes.unchanged - moved - known,
         moved=moved,
         known=known,

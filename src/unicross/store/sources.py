@@ -137,7 +137,8 @@ def _read_source(place: Path, reading: Reading) -> Catalog:
             texts[id] = Row(id, "text", path, caption=caption, extra=extra.get(path, {}) | of_text)
     root = str(home_of(Path(os.path.commonpath(folders) if folders else place.parent)))
     captioned = frozenset(id for id, row in images.items() if row.caption or row.extra)
-    return Catalog(root, images, captioned, texts or None, tuple(failures), pictures)
+    alone = int((loaded.items.has_text & ~loaded.items.has_image).sum())
+    return Catalog(root, images, captioned, texts or None, tuple(failures), pictures, alone)
 
 
 def _kind_columns(kind: CaptionKind) -> dict[str, Value]:

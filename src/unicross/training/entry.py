@@ -14,7 +14,7 @@ from unicross.config import DataConfig, Recipe
 from unicross.data.formats import require_root
 from unicross.data.load import load_items, read_splits, survey
 from unicross.data.places import is_address
-from unicross.errors import TrainingError, UnicrossError
+from unicross.errors import DataError, TrainingError, UnicrossError
 from unicross.events import Listener
 from unicross.model import TwoTower
 from unicross.model.hub import require_source
@@ -156,10 +156,14 @@ def _elsewhere(recipe: Recipe, model: TwoTower) -> dict[str, Dataset]:
     data_sets = {}
     for name, root in recipe.forgetting.items():
         data = DataConfig(root=root, max_tokens=recipe.data.max_tokens, cache="none")
-        splits = survey(root).splits
-        val = next((split for split in ("val", "dev", "validation", "test") if split in splits), None)
+        try:
+            splits = survey(root).splits
+            val = next((split for split in ("val", "dev", "validation", "test") if split in splits), None)
+            items = load_items(root, val, on_error=data.on_error).items
+        except DataError as error:
+            raise DataError(f"forgetting.{name}: {error}") from error
         data_sets[name], _ = make_dataset(
-            load_items(root, val, on_error=data.on_error).items,
+            items,
             model,
             data,
             side=model.picture_rules.side,

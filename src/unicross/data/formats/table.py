@@ -10,7 +10,7 @@ that are called after splits, side by side or in folders of that name, are one d
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +31,7 @@ from unicross.data.formats.rows import (
 from unicross.data.formats.shards import split_of
 from unicross.data.formats.table_lines import Line, delimiter_of, read_lines_of
 from unicross.data.items import PLAIN_KIND, CaptionKind
-from unicross.data.languages import language_of
+from unicross.data.languages import kind_of, language_of
 from unicross.data.records import BY_NAME, Problem, ReadOptions, Record, Records, describe
 from unicross.errors import DataError
 from unicross.reading import open_file
@@ -111,15 +111,23 @@ def read_parts(parts: Sequence[Part], options: ReadOptions) -> tuple[Records, li
     """Records of some tables. Raises DataError where one of them cannot be used."""
     records: list[Record] = []
     problems: list[Problem] = []
+    all_names: dict[str, None] = {}
+    with_captions: set[str] = set()
     for part in parts:
         table = read_table(part.path, options)
         names = [*table.names, *_nested(table)]
+        all_names |= dict.fromkeys(names)
+        with_captions |= {name for name in table.columns.captions if _has_caption(table, name)}
         contents = {
             name: content_of(value_of(cells, name) for _, cells in table.lines[:SAMPLE]) for name in names
         }
         check_columns(part.path, table.columns, contents, options)
         records += _records(table, part)
         problems += table.problems + unread_columns(part.path, table.names, table.columns)
+    for name in dict.fromkeys(options.captions or ()):
+        if name not in with_captions:
+            what = f"no row has a caption in {name} (data.caption){_alike(name, all_names)}"
+            problems.append(Problem("not read", str(parts[0].path), what))
     return Records.of(records, [part.path for part in parts], several=True), problems
 
 
@@ -133,6 +141,21 @@ def _nested(table: Table) -> list[str]:
         for key in value
     )
     return list(dict.fromkeys(inside))[:MOST_NESTED]
+
+
+def _has_caption(table: Table, name: str) -> bool:
+    return any(
+        value is not None and str(value).strip()
+        for value in flattened(value_of(cells, name) for _, cells in table.lines)
+    )
+
+
+def _alike(column: str, names: Iterable[str]) -> str:
+    """Where the columns of the same field in other languages are told."""
+    kind = kind_of(column)
+    others = [name for name in names if name != column and kind_of(name).field == kind.field]
+    spoken = [name for name in others if kind_of(name).language]
+    return f": there are {', '.join(spoken)}" if kind.language and spoken else ""
 
 
 def _records(table: Table, part: Part) -> Iterator[Record]:
