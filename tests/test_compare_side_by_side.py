@@ -32,7 +32,7 @@ def recipe(tmp_path_factory):
                 "dim": 8,
             },
             "data": {"root": str(folder / "data"), "split": {"train": "train", "val": "val"}},
-            "train": {"batch_size": 8},
+            "train": {"batch_size": 8, "precision": "fp32"},
             "stages": [{"name": "align", "epochs": 2, "losses": {"image_text": 1.0}}],
         }
         made |= changes

@@ -18,11 +18,6 @@ from unicross.model import TwoTower, open_clip_siglip
 pytestmark = pytest.mark.filterwarnings("ignore:.*BlipModel")
 
 
-@pytest.fixture(autouse=True)
-def float32(monkeypatch):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
-
-
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)

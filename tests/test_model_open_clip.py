@@ -105,9 +105,8 @@ def test_weights_that_do_not_fit_are_told(tmp_path):
 
 
 @torch.no_grad()
-def test_a_siglip_folder_is_equal_to_transformers_siglip(tmp_path, pictures, monkeypatch):
+def test_a_siglip_folder_is_equal_to_transformers_siglip(tmp_path, pictures):
     """The same weights by open_clip's names and by transformers'; texts cleaned by hand."""
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     theirs, tokenizer = open_clip_siglip(), word_tokenizer()
     said = [
         ("A red, square (on the LEFT)!", "a red square on the left"),
@@ -191,11 +190,10 @@ def compared(theirs, source, out, config, texts, pictures):
 
 @torch.no_grad()
 @pytest.mark.parametrize("mode", ["shortest", "squash"])
-def test_a_folder_is_equal_to_open_clip_both_ways(mode, tmp_path, pictures, monkeypatch):
+def test_a_folder_is_equal_to_open_clip_both_ways(mode, tmp_path, pictures):
     pytest.importorskip("open_clip", exc_type=ImportError)
     from open_clip.model import CLIP
 
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     torch.manual_seed(0)
     theirs = CLIP(**CONFIG).eval()
     for parameter in theirs.parameters():
@@ -245,7 +243,6 @@ def test_a_siglip_folder_is_equal_to_open_clip_both_ways(
     from open_clip.model import CustomTextCLIP
     from timm.models import _registry
 
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     original = _registry._model_entrypoints[name]
     monkeypatch.setitem(
         _registry._model_entrypoints, name, lambda **more: original(**more, embed_dim=48, depth=2)

@@ -73,8 +73,7 @@ def theirs(family, folder, pictures):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_pair_is_equal_to_its_source(family, pairs, pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)  # float32
+def test_a_pair_is_equal_to_its_source(family, pairs, pictures, tmp_path):
     images, texts, scores, pixels = theirs(family, pairs(family), pictures)
     model = TwoTower.load(pairs(family))
     rules = model.picture_rules
@@ -98,9 +97,8 @@ def test_a_pair_is_equal_to_its_source(family, pairs, pictures, tmp_path, monkey
 
 
 @torch.no_grad()
-def test_a_naflex_pair_is_equal_to_its_source(pairs, pictures, tmp_path, monkeypatch):
+def test_a_naflex_pair_is_equal_to_its_source(pairs, pictures, tmp_path):
     """Pictures in their own proportions, up to a strip of as many patches as there may be."""
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     shown = [Image.open(path) for path in pictures]
     shown += [shown[0].resize(size) for size in ((400, 9), (3, 200), (1, 1))]
     inputs = AutoImageProcessor.from_pretrained(pairs("naflex"), backend="pil")(shown, return_tensors="pt")
@@ -133,9 +131,8 @@ def naflex_recipe(pair, photos, **sections):
     return tiny.make_recipe(raw)
 
 
-def test_a_naflex_pair_is_tuned_on_whole_pictures(pairs, photos, tmp_path, monkeypatch):
+def test_a_naflex_pair_is_tuned_on_whole_pictures(pairs, photos, tmp_path):
     """A step sees what the index sees: the loss of the first batch is that of vectors made in evaluation."""
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)  # so that no machine makes vectors in bf16
     recipe = naflex_recipe(pairs("naflex"), photos, train={"batch_size": 8, "precision": "fp32"})
     train(recipe, tmp_path / "run")
     before, after = TwoTower.load(pairs("naflex")), TwoTower.load(tmp_path / "run" / "last")

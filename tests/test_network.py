@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 import tiny
 from fake_model import gallery
@@ -83,5 +84,6 @@ def test_training_and_evaluating_ask_no_network(tmp_path: Path, photos: Path) ->
 
 def test_the_guard_sees_who_asks(tmp_path: Path) -> None:
     """A hub name is what the user named, so it is looked up; that is what the tests above would see."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "one.png")
     with pytest.raises(AssertionError, match="NETWORK"):
         run_without_network(tmp_path, f"index|some/pair|{tmp_path}|--store|{tmp_path}/store")
