@@ -122,8 +122,8 @@ def make_recipe(
 ) -> Recipe:
     """Check plain data and make a recipe of it.
 
-    Raises RecipeError, which names the `overrides` in `raw` that are wrong, else the source, `where`. `sound`:
-    without the overrides nothing was wrong.
+    Raises RecipeError, which names the `overrides` in `raw` that are wrong, else the source, `where`.
+    `sound`: without the overrides nothing was wrong.
     """
     missing = [".".join(keys) for keys, value in _leaves(raw) if value == MANDATORY]
     if missing:
