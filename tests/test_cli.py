@@ -167,6 +167,7 @@ def test_data_are_looked_at_without_training(run, photos, tmp_path):
 )
 def test_errors_are_one_line_and_exit_code_1(run, tmp_path, arguments, message, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "photo.jpg").touch()
     code, out, err = run(*arguments)
     assert code == 1
     assert out == ""

@@ -80,6 +80,7 @@ def test_a_folder_without_pictures_is_a_mistake(home: Path) -> None:
     (home / "empty").mkdir()
     with pytest.raises(DataError, match="empty: no pictures in it"):
         run("index", "model", "empty", "--store", "s")
+    assert not (home / "s").exists()
 
 
 def test_a_store_is_not_copied_to_itself(home: Path) -> None:
@@ -167,6 +168,7 @@ def test_a_table_says_which_columns_it_has(home: Path, command: tuple[str, str])
     place = ("model", "photos/shop.jsonl", option, "made")
     with pytest.raises(DataError, match="no image and no caption column among id, shots"):
         run(name, *place)
+    assert name == "embed" or not Path("made").exists()
     run(name, *place, "data.image=shots", "data.caption=en.title")
     if name == "embed":
         run("store", "rebuild", "made", "store")

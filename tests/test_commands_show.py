@@ -1,7 +1,9 @@
 """Progress: bars on a terminal, plain lines now and then elsewhere, nothing where nobody listens."""
 
 import io
+import re
 import time
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
@@ -54,6 +56,48 @@ def test_a_pipe_gets_plain_lines_with_the_time_left_now_and_then(monkeypatch):
     assert said.getvalue().splitlines() == [
         "embedding: 4 of 10, 0:00:18 left",
         "embedding: 8 of 10, 0:00:06 left",
+    ]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_the_time_left_leaves_out_the_first_parts_which_warm_up(monkeypatch, terminal):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    said = Terminal() if terminal else io.StringIO()
+    told = []
+    with Bars(Console(file=said, width=200, force_terminal=terminal)) as bars:
+        for done, seconds in enumerate([0, 160, 30, 10, 10, 10, 10, 10, 10]):
+            now[0] += seconds
+            bars.show("training", done, 368)
+            bars._progress.refresh()
+            told.append(re.findall(r"[\d:]+(?= left)", said.getvalue())[-1:])
+    assert told == [[]] * 4 + [[str(timedelta(seconds=10 * (368 - done)))] for done in range(4, 9)]
+
+
+def test_the_first_batch_told_of_part_by_part_says_nothing_of_the_time_left():
+    said = Terminal()
+    with Bars(Console(file=said, width=200, force_terminal=True)) as bars:
+        for done in range(65):
+            bars.show("embedding", done, 1000)
+        bars._progress.refresh()
+    assert "64/1000" in said.getvalue()
+    assert " left" not in said.getvalue()
+
+
+def test_a_run_that_goes_on_counts_the_parts_from_there(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    said = io.StringIO()
+    with Bars(Console(file=said, width=200)) as bars:
+        for done in range(100, 106):
+            bars.show("training", done, 200)
+            now[0] += 10
+    assert said.getvalue().splitlines() == [
+        "training: 101 of 200",
+        "training: 102 of 200",
+        "training: 103 of 200",
+        "training: 104 of 200, 0:16:00 left",
+        "training: 105 of 200, 0:15:50 left",
     ]
 
 

@@ -2,6 +2,9 @@
 
 import io
 import json
+import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -37,11 +40,11 @@ class FakeSteps:
     """An epoch costs 1, with image_image 2, in the last stage .5 more; image_image makes the better model."""
 
     def __init__(self):
-        self.trained, self.evaluated, self.images = [], [], N
+        self.trained, self.evaluated, self.read, self.images = [], [], [], N
 
     @property
     def steps(self):
-        return Steps(self.train, self.evaluate, self.evaluate_untrained)
+        return Steps(self.train, self.evaluate, self.evaluate_untrained, self.read.append)
 
     def train(self, recipe, folder, resume):
         self.trained.append((recipe.seed, recipe.epochs, resume))
@@ -170,6 +173,19 @@ def test_equal_compute_within_two_percent_is_left_alone(fake, recipes, tmp_path)
     assert [row.label for row in found.rows] == ["plain", "again"]
 
 
+@pytest.mark.parametrize(("dearer", "lengthened"), [((1, 3), False), ((2, 3), True), ((1, 4), True)])
+def test_a_recipe_is_lengthened_only_where_that_brings_the_two_closer(fake, tmp_path, dearer, lengthened):
+    # The cheaper spends 5, an epoch of its last stage 1.5, and the dearer 5.5, 6.5 or 7.
+    recipes = [
+        write_recipe(tmp_path, "cheaper", epochs=(2, 2)),
+        write_recipe(tmp_path, "dearer", epochs=dearer),
+    ]
+    found = compare(recipes, [0], tmp_path / "out", match="compute", overrides=GIVEN, steps=fake.steps)
+    assert ("cheaper (equal compute)" in [row.label for row in found.rows]) == lengthened
+    spent = [row.compute for row in found.rows]
+    assert abs(spent[-2] - spent[-1]) <= abs(spent[0] - spent[-1])
+
+
 def test_without_compute_in_the_log_epochs_count_alike(fake, recipes, tmp_path):
     compare(recipes, [0], tmp_path, overrides=GIVEN, steps=fake.steps)
     for log in tmp_path.glob("*/seed-0/metrics.jsonl"):
@@ -222,6 +238,7 @@ def test_table_shows_figures_and_intervals(fake, recipes, tmp_path):
     assert f"{rsum.mean:.1f} ±{rsum.sd:.1f}" in text
     assert f"{gain.mean:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]" in text
     assert "2 seeds" in text
+    assert re.search(r"compute\W+1\.00\W+1\.82\W+1\.82", text)
 
 
 def test_runs_on_other_pairs_are_refused(fake, recipes, tmp_path):
@@ -236,7 +253,7 @@ def test_runs_on_data_that_changed_meanwhile_are_refused(fake, recipes, tmp_path
         fake.train(recipe, folder, resume)
         (folder / "data.json").write_text(data)
 
-    steps = Steps(train, fake.evaluate, fake.evaluate_untrained)
+    steps = replace(fake.steps, train=train)
     data = '{"train": {"number": 24}}'
     compare(recipes[:1], [0], tmp_path, overrides=GIVEN, steps=steps)
     compare(recipes, [0], tmp_path, overrides=GIVEN, steps=steps)
@@ -250,9 +267,35 @@ def test_a_failing_run_is_named(fake, recipes, tmp_path):
         raise TrainingError("the loss is nan")
 
     with pytest.raises(TrainingError, match=r"plain, seed 0, in .*: the loss is nan"):
-        compare(
-            recipes, [0], tmp_path, overrides=GIVEN, steps=Steps(fail, fake.evaluate, fake.evaluate_untrained)
-        )
+        compare(recipes, [0], tmp_path, overrides=GIVEN, steps=replace(fake.steps, train=fail))
+
+
+def test_data_are_read_once_before_any_run_that_they_are_for(fake, recipes, tmp_path):
+    last = write_recipe(tmp_path, "last")
+    last.write_text(last.read_text().replace("???", "elsewhere").replace("epochs: 2", "epochs: 1"))
+
+    def read(data):
+        fake.read.append(data.root)
+        if data.root == "elsewhere":
+            raise DataError("elsewhere: no column 'alt'")
+
+    steps = replace(fake.steps, read_data=read)
+    for recipe in recipes:
+        recipe.write_text(recipe.read_text().replace("???", "somewhere"))
+    with pytest.raises(DataError, match="no column 'alt'"):
+        compare([*recipes, last], [0, 1], tmp_path / "out", steps=steps)
+    assert fake.read == ["somewhere", "elsewhere"]
+    assert fake.trained == []
+    for _ in range(2):  # what is done is not read again
+        compare(recipes, [0, 1], tmp_path / "out", steps=steps)
+        assert fake.read == ["somewhere", "elsewhere", "somewhere"]
+
+
+def test_torch_is_imported_when_training_begins():
+    code = (
+        "import sys; from unicross.compare import real_steps; real_steps(); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_several_processes_are_refused(fake, recipes, tmp_path, monkeypatch):
@@ -304,10 +347,10 @@ def test_real_training_and_evaluation(tmp_path):
     assert {"eval", "step"} <= {event["kind"] for event in heard}
 
 
-def test_being_asked_to_stop_is_passed_on(recipes, tmp_path):
+def test_being_asked_to_stop_is_passed_on(fake, recipes, tmp_path):
     def stopped(*_):
         raise TrainingStopped("stopped by SIGTERM", 15)
 
     with pytest.raises(TrainingStopped, match="stopped by SIGTERM") as caught:
-        compare(recipes, [0], tmp_path, overrides=GIVEN, steps=Steps(stopped, stopped, stopped))
+        compare(recipes, [0], tmp_path, overrides=GIVEN, steps=replace(fake.steps, train=stopped))
     assert caught.value.signal == 15

@@ -35,7 +35,14 @@ def test_cited_intervals_come_out_of_the_kept_ranks():
     assert len(rows) > 50
     by_method = {row["method"]: row for row in rows}
     for row in [*rows[:2], by_method["seeds"]]:
-        assert runs.compute(row).endswith(row["cited"]), row
+        assert runs.agree(runs.compute(row), row["cited"]), row
+
+
+def test_intervals_agree_to_a_tenth():
+    cited = "+66.0 [+53.3, +79.1]"
+    assert runs.agree("rsum: +66.0 [+53.2, +79.1]", cited)
+    assert not runs.agree("rsum: +66.0 [+53.1, +79.1]", cited)
+    assert not runs.agree("rsum: +66.0", cited)
 
 
 def test_what_has_no_interval_says_why():

@@ -133,8 +133,9 @@ def naflex_recipe(pair, photos, **sections):
     return tiny.make_recipe(raw)
 
 
-def test_a_naflex_pair_is_tuned_on_whole_pictures(pairs, photos, tmp_path):
+def test_a_naflex_pair_is_tuned_on_whole_pictures(pairs, photos, tmp_path, monkeypatch):
     """A step sees what the index sees: the loss of the first batch is that of vectors made in evaluation."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)  # so that no machine makes vectors in bf16
     recipe = naflex_recipe(pairs("naflex"), photos, train={"batch_size": 8, "precision": "fp32"})
     train(recipe, tmp_path / "run")
     before, after = TwoTower.load(pairs("naflex")), TwoTower.load(tmp_path / "run" / "last")
@@ -227,7 +228,8 @@ def test_a_pair_trains_and_its_run_is_a_model(pairs, photos, tmp_path):
     model = TwoTower.load(tmp_path / "run")
     assert model.max_tokens == 77
     assert isinstance(model.picture_rules.resize, ExactResize)
-    same = [torch.equal(a, b) for a, b in zip(before.parameters(), model.parameters(), strict=True)]
+    last = TwoTower.load(tmp_path / "run" / "last")  # the best may be the pair as it was
+    same = [torch.equal(a, b) for a, b in zip(before.parameters(), last.parameters(), strict=True)]
     assert not all(same)
     (start,) = [event for event in heard if event["kind"] == "start"]
     assert "shorter edge" in start["preparation"][0]

@@ -89,7 +89,11 @@ def made(tmp_path_factory):
         recipes.append(root / f"{name}.yaml")
         recipes[-1].write_text(yaml.safe_dump(recipe))
     compare(
-        recipes, [0, 1], root / "out", match="compute", steps=Steps(fake_train, fake_evaluate, fake_evaluate)
+        recipes,
+        [0, 1],
+        root / "out",
+        match="compute",
+        steps=Steps(fake_train, fake_evaluate, fake_evaluate, lambda _: None),
     )
     return root
 
@@ -142,6 +146,21 @@ def test_comparison_shows_every_part(folder):
     assert page.pictures > 20
     assert "cluster 0 (8 items)" in page.text
     assert "hard − plain (equal compute)" in page.text
+
+
+def test_languages_and_fields_have_a_table(folder, tmp_path):
+    whole = shutil.copytree(folder, tmp_path / "whole")
+    comparison = json.loads((whole / "comparison.json").read_text())
+    for number, row in enumerate(comparison["rows"]):
+        for name in ("t2i_de", "t2i_en", "t2t_de_en", "t2i_equal"):
+            row["metrics"][f"{name}/R@1"] = {"mean": 61.5 + number, "sd": None}
+    (whole / "comparison.json").write_text(json.dumps(comparison))
+    page = Page(write_report(whole))
+    assert "Languages and fields" in page.headings
+    for shown in ("text to image, de", "text to text, de to en", "61.5", "62.5", "63.5"):
+        assert shown in page.text
+    assert "text to image, equal" not in page.text
+    assert "Languages and fields" not in Page(write_report(folder)).headings
 
 
 def test_page_stands_alone_and_follows_the_theme(folder):

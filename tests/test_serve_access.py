@@ -305,6 +305,7 @@ def test_a_client_that_says_half_a_thing_is_not_waited_for(
     store: Store, monkeypatch: pytest.MonkeyPatch, before: bytes
 ) -> None:
     monkeypatch.setattr(connections, "HEAD_S", 0.3)
+    monkeypatch.setattr(connections, "IDLE_S", 0.3)  # counts where the head came with the request before
     with (
         running(create_app(FakeModel(), store)) as port,
         socket.create_connection(("127.0.0.1", port)) as client,

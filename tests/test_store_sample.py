@@ -18,7 +18,7 @@ from unicross.store import StoreInfo, open_store
 from unicross.store import sample as sample_module
 from unicross.store.index import index
 from unicross.store.sample import sample_axes
-from unicross.store.sources import AS_FOUND
+from unicross.store.sources import read_rows
 
 SHORT = 4
 """Numbers that say all of pictures of one colour by the fake model: three of the colour and one more."""
@@ -40,14 +40,8 @@ def drawn(
 ) -> np.ndarray:
     """The axes [16, dim] of a sample."""
     steps: list[tuple[int, int]] = []
-    found = sample_axes(
-        model or FakeModel(),
-        place,
-        dim,
-        captions=captions,
-        reading=AS_FOUND,
-        on_progress=lambda *step: steps.append(step),
-    )
+    rows = read_rows(place, captions)
+    found = sample_axes(model or FakeModel(), rows, dim, on_progress=lambda *step: steps.append(step))
     assert steps[-1][0] == steps[-1][1] == len(steps)
     return axes_from_text(found, dim)
 

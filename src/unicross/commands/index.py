@@ -96,7 +96,7 @@ def index(
     from unicross.store.calibrate import calibrate
     from unicross.store.index import index as run
     from unicross.store.sample import sample_axes
-    from unicross.store.sources import Reading, require_place
+    from unicross.store.sources import Reading, read_rows, require_place
     from unicross.store.thumbnails import check_thumbnails
 
     if thumbnails is not None:
@@ -105,6 +105,14 @@ def index(
     reading = Reading(said.format, read_options(said))
     place = local_copy(folder)
     require_place(place)
+    with Bars():
+        rows = read_rows(place, captions, reading)
+    if not (rows.found or watch):
+        print_failures(rows.failures)
+        raise DataError(
+            f"{folder}: no pictures in it: give the folder that holds them; "
+            "what a store still has of it goes with `unicross store forget`"
+        )
     tower = TwoTower.load(checkpoint, device)
     print_preparation(tower)
     known = stored_info(store)
@@ -113,7 +121,7 @@ def index(
         if dim != tower.dim:
             with Bars() as bars:
                 shown = partial(bars.show, "sampling")
-                axes = sample_axes(tower, place, dim, captions=captions, reading=reading, on_progress=shown)
+                axes = sample_axes(tower, rows, dim, on_progress=shown)
     elif dim in (None, known.dim):
         dim, axes = known.dim, known.axes
     else:
@@ -130,10 +138,8 @@ def index(
         with Bars() as bars:
             report = run(
                 model,
-                local_copy(folder) if watch else place,
+                rows,
                 target,
-                captions=captions,
-                reading=reading,
                 prune=prune,
                 moved_from=moved_from,
                 archive=embeddings,
@@ -148,10 +154,10 @@ def index(
             _print(report, store, target.count(), reported, json=json)
         reported.update(report.failed)
         if not watch:
-            if not report.found:
-                raise DataError(f"{folder}: no pictures in it: give the folder that holds them")
             break
         time.sleep(every)
+        with Bars():
+            rows = read_rows(local_copy(folder), captions, reading)
     target.close()
     if serve:
         from unicross.commands.serve import serve as run_server

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from unicross.progress import progress_shown_by
 from unicross.wording import counted
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
 LINE_EVERY_S = 10
 """Seconds between two lines of progress where they go to a file or a pipe."""
+
+FEWEST_PARTS = 4
+"""Parts that must be done before a time left is told: the first ones compile, warm up and fill caches."""
+
+SHORTEST_S = 1.0
+"""Seconds that the time left is reckoned from at least: parts of a batch are told of all at once."""
 
 
 def output(*, stderr: bool = False) -> Console:
@@ -45,12 +51,12 @@ class Bars:
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[figures]}"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}", style="progress.remaining"),
             console=self.console,
             transient=True,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._began: dict[str, tuple[float, int]] = {}  # by what is done: when, and how much of it before
+        self._paces: dict[str, _Pace] = {}  # by what is done
         self._line_at = 0.0
         self._open = ExitStack()
 
@@ -67,39 +73,56 @@ class Bars:
 
     def show(self, what: str, done: int, total: int, figures: str = "") -> None:
         """`done` of `total` parts of something are done; it is forgotten when all are."""
+        now = time.monotonic()
+        pace = self._paces.setdefault(what, _Pace(now, done))
+        left = pace.left(now, done, total)
+        if done >= total:
+            del self._paces[what]
         if self.console.file.isatty():  # rich takes a pipe for a terminal where FORCE_COLOR is set
-            self._bar(what, done, total, figures)
-        else:
-            self._line(what, done, total, figures)
+            self._bar(what, done, total, figures, left)
+        elif pace.before < done < total and now - max(pace.began, self._line_at) >= LINE_EVERY_S:
+            self._line_at = now
+            told = "; ".join(text for text in (left, figures) if text)
+            self.console.print(
+                f"{what}: {done} of {total}" + (f", {told}" if told else ""), markup=False, highlight=False
+            )
 
     def forget(self) -> None:
         """Drop what was begun and will not be done."""
         for what in list(self._tasks):
             self._progress.remove_task(self._tasks.pop(what))
-        self._began.clear()
+        self._paces.clear()
 
-    def _bar(self, what: str, done: int, total: int, figures: str) -> None:
+    def _bar(self, what: str, done: int, total: int, figures: str, left: str) -> None:
         if what not in self._tasks:
             if done >= total:
                 return
             self._progress.start()
-            self._tasks[what] = self._progress.add_task(what, total=total, figures=figures)
-        self._progress.update(self._tasks[what], completed=done, total=total, figures=figures)
+            self._tasks[what] = self._progress.add_task(what, total=total, figures=figures, left=left)
+        self._progress.update(self._tasks[what], completed=done, total=total, figures=figures, left=left)
         if done >= total:
             self._progress.remove_task(self._tasks.pop(what))
 
-    def _line(self, what: str, done: int, total: int, figures: str) -> None:
-        now = time.monotonic()
-        began, before = self._began.setdefault(what, (now, done))
-        if done >= total:
-            del self._began[what]
-            return
-        if now - max(began, self._line_at) < LINE_EVERY_S or done == before:
-            return
-        self._line_at = now
-        left = timedelta(seconds=round((now - began) / (done - before) * (total - done)))
-        told = f"; {figures}" if figures else ""
-        self.console.print(f"{what}: {done} of {total}, {left} left{told}", markup=False, highlight=False)
+
+class _Pace:
+    """How fast the parts of something get done, by the latest half to three quarters of them."""
+
+    def __init__(self, began: float, before: int) -> None:
+        self.began = began
+        """When it was first heard of, in seconds."""
+        self.before = before
+        """Parts that were done then."""
+        self._marks = ((began, 0), (began, 0))  # when, and how many parts were done since `began`
+
+    def left(self, now: float, done: int, total: int) -> str:
+        """The time left, such as "0:00:18 left"; empty where too little was done to tell."""
+        parts = done - self.before
+        if parts >= max(1, 2 * self._marks[1][1]):
+            self._marks = (self._marks[1], (now, parts))
+        since, already = self._marks[0]
+        if parts < FEWEST_PARTS or not 0 < already < parts or now - since < SHORTEST_S:
+            return ""
+        return f"{timedelta(seconds=round((now - since) / (parts - already) * (total - done)))} left"
 
 
 class Listening(Bars):

@@ -34,8 +34,6 @@ def train(
     from unicross.model_folder import located, with_root
     from unicross.recipe import load_recipe
     from unicross.run import RunFolder
-    from unicross.training import train as run
-    from unicross.training.distributed import is_first
 
     root = None
     if resume is not None and recipe is not None and "=" in recipe:
@@ -57,6 +55,9 @@ def train(
         assert recipe is not None
         loaded = load_recipe(recipe, overrides or ())
         folder = out or _new_folder(Path(recipe).stem)
+    from unicross.training import train as run  # takes seconds, which a wrong recipe does not wait for
+    from unicross.training.distributed import is_first
+
     try:
         if not is_first():  # the first process speaks for all
             run(loaded, folder, resume=resume is not None, device=device)

@@ -4,7 +4,8 @@ Every recipe is trained with every seed in its own folder, evaluated on the same
 first recipe by a paired bootstrap over items and seeds. What a recipe begins with, a pretrained pair or a
 checkpoint, is evaluated untrained, and each recipe set against it too. With `match="compute"` each cheaper
 recipe is trained a second time, its last stage lengthened until it spends what the dearest one spends: both
-matchings are in the table. Compute is what the runs measured: tower forwards weighted by the towers' cost.
+matchings are in the table. One that lacks less than half an epoch is left as it is. Compute is what the runs
+measured: tower forwards weighted by the towers' cost.
 """
 
 from __future__ import annotations
@@ -71,8 +72,9 @@ def compare(
     if match == "compute":
         dearest = max(runs.compute for runs in at_equal_epochs)
         cheaper = [runs for runs in at_equal_epochs if runs.compute < (1 - SAME_COMPUTE) * dearest]
-        longer = [lengthened(runs, dearest) for runs in cheaper]
-        matched = dict(zip(cheaper, finish_all(longer, seeds, out, steps, progress, at_once), strict=True))
+        longer = {runs: as_dear for runs in cheaper if (as_dear := lengthened(runs, dearest)) is not None}
+        done = finish_all(list(longer.values()), seeds, out, steps, progress, at_once)
+        matched = dict(zip(longer, done, strict=True))
         at_equal_compute = [matched.get(runs, runs) for runs in at_equal_epochs]
     untrained = _untrained(at_equal_epochs, out, steps, progress)
     _check_same_pairs([*at_equal_epochs, *at_equal_compute])

@@ -18,7 +18,8 @@ import numpy as np
 
 from unicross.compare.intervals import Ranks, ranks_of
 from unicross.compare.side_by_side import NewRun, train_side_by_side
-from unicross.config import Recipe
+from unicross.config import DataConfig, Recipe
+from unicross.data.load import read_splits, read_validation
 from unicross.errors import CheckpointError, TrainingStopped, UnicrossError
 from unicross.model_folder import has_recipe, recipe_of
 from unicross.recipe import dump_recipe
@@ -31,7 +32,7 @@ SAME_COMPUTE = 0.02
 
 @dataclass(frozen=True)
 class Steps:
-    """The two things done with a run; tests put fakes here."""
+    """What is done with a run and for it; tests put fakes here."""
 
     train: Callable[[Recipe, Path, bool], None]
     """(recipe, run folder, resume): trains and leaves `summary.json` in the run folder."""
@@ -39,6 +40,8 @@ class Steps:
     """(recipe, run folder): evaluates the best checkpoint on the validation pairs."""
     evaluate_untrained: Callable[[Recipe, str], Result]
     """(recipe, pair or checkpoint): evaluates that on the validation pairs of the recipe."""
+    read_data: Callable[[DataConfig], object]
+    """(data): raises where they cannot be read, or lack a split or column."""
     train_side_by_side: Callable[[Sequence[NewRun], int, Callable[[str], None]], None] = train_side_by_side
     """(runs, how many at once, who is told what they print): trains several as `train` does."""
 
@@ -76,18 +79,21 @@ def finish_all(
     progress: Callable[[str], None],
     at_once: int = 1,
 ) -> list[Runs]:
-    """Train and evaluate what is not there yet, so many runs at once."""
-    if at_once > 1:
-        recipes = [
-            (entry, entry.recipe.model_copy(update={"seed": seed})) for entry in entries for seed in seeds
-        ]
-        runs = [
-            NewRun(_name(entry, recipe.seed), recipe, folder, RunFolder(folder).has_begun)
-            for entry, recipe in recipes
-            if not RunFolder(folder := run_folder(recipe, entry.path.stem, out)).is_done
-        ]
-        if runs:
-            steps.train_side_by_side(runs, at_once, progress)
+    """Train and evaluate what is not there yet, so many runs at once.
+
+    The data of all that are to be trained are read before: with a wrong name in those of the last recipe, the
+    others would be trained in vain, and the first would look for its towers.
+    """
+    recipes = [(entry, entry.recipe.model_copy(update={"seed": seed})) for entry in entries for seed in seeds]
+    runs = [
+        NewRun(_name(entry, recipe.seed), recipe, folder, RunFolder(folder).has_begun)
+        for entry, recipe in recipes
+        if not RunFolder(folder := run_folder(recipe, entry.path.stem, out)).is_done
+    ]
+    for data in {run.recipe.data.model_dump_json(): run.recipe.data for run in runs}.values():
+        steps.read_data(data)
+    if at_once > 1 and runs:
+        steps.train_side_by_side(runs, at_once, progress)
     return [_finish(entry, seeds, out, steps, progress) for entry in entries]
 
 
@@ -138,10 +144,11 @@ def run_folder(recipe: Recipe, stem: str, out: Path) -> Path:
     return out / f"{stem}-{hashlib.sha256(text.encode()).hexdigest()[:8]}" / f"seed-{recipe.seed}"
 
 
-def lengthened(runs: Runs, target: float) -> Entry:
-    """The recipe with so many more epochs of its last stage that it spends the target compute.
+def lengthened(runs: Runs, target: float) -> Entry | None:
+    """The recipe with so many more epochs of its last stage that it spends the target compute; None where it
+    lacks less than half an epoch, as a whole one would part the two further.
 
-    Whole epochs: 2 % less are taken for equal, and as much as an epoch more may be spent.
+    Whole epochs: 2 % less are taken for equal, and nearly as much as an epoch more may be spent.
     """
     recipe = runs.entry.recipe
     last = recipe.stages[-1]
@@ -153,6 +160,8 @@ def lengthened(runs: Runs, target: float) -> Entry:
             ]
         )
     )
+    if 2 * (target - runs.compute) <= per_epoch:
+        return None
     more = math.ceil((target * (1 - SAME_COMPUTE) - runs.compute) / per_epoch)
     longer = last.model_copy(update={"epochs": last.epochs + more})
     return Entry(
@@ -173,18 +182,21 @@ def real_steps(
     listener: Callable[[Mapping[str, Any]], None] | None = None, device: str | None = None
 ) -> Steps:
     """Training and evaluation as they are; `listener` hears training's events (see `training.events`)."""
-    from unicross.data.load import read_validation
-    from unicross.evaluation import evaluate
-    from unicross.model import TwoTower
-    from unicross.training import train
+    # They import torch and models when they begin: wrong data are told without.
 
     def train_run(recipe: Recipe, folder: Path, resume: bool) -> None:
+        from unicross.training import train
+
         train(recipe, folder, resume=resume, listener=listener, device=device)
 
-    def evaluate_run(recipe: Recipe, folder: Path) -> Result:
-        return evaluate(TwoTower.load(folder / "best", device), read_validation(recipe.data))
-
     def evaluate_untrained(recipe: Recipe, source: str) -> Result:
+        from unicross.evaluation import evaluate
+        from unicross.model import TwoTower
+
         return evaluate(TwoTower.load(source, device), read_validation(recipe.data))
 
-    return Steps(train_run, evaluate_run, evaluate_untrained, partial(train_side_by_side, device=device))
+    def evaluate_run(recipe: Recipe, folder: Path) -> Result:
+        return evaluate_untrained(recipe, str(folder / "best"))
+
+    side_by_side = partial(train_side_by_side, device=device)
+    return Steps(train_run, evaluate_run, evaluate_untrained, read_splits, side_by_side)

@@ -19,7 +19,6 @@ from pathlib import Path
 from unicross.config import Recipe
 from unicross.errors import TrainingError, TrainingStopped
 from unicross.recipe import dump_recipe
-from unicross.training.signals import stop_requests
 
 LOOK_EVERY_S = 0.2
 
@@ -43,6 +42,8 @@ def train_side_by_side(
     Where one fails, or this process is asked to stop, the others save and stop too. Raises TrainingError with
     the run named, or TrainingStopped.
     """
+    from unicross.training.signals import stop_requests  # with torch, which wrong data do not wait for
+
     children = _Children(say, device, max(1, (os.cpu_count() or 1) // at_once))
     with stop_requests() as asked, ThreadPoolExecutor(at_once) as pool:
         futures = [pool.submit(children.train, run) for run in runs]

@@ -79,7 +79,8 @@ class Comparison(BaseModel):
 
 
 def table(comparison: Comparison) -> Table:
-    """What the command line shows: a column a recipe; mean ± sd, and differences with 95% intervals."""
+    """What the command line shows: a column a recipe; mean ± sd, and differences with 95% intervals.
+    Compute is a multiple of the first recipe's."""
     seeds = len(comparison.seeds)
     items = f"{comparison.n_items} items, " if comparison.n_items < comparison.n_images else ""
     shown = Table(
@@ -93,6 +94,8 @@ def table(comparison: Comparison) -> Table:
     shown.add_row("epochs", *(str(row.epochs) for row in rows))
     shown.add_row("minutes", *(f"{row.minutes:.1f}" for row in rows))
     shown.add_row("forwards", *(f"{row.image_forwards + row.text_forwards:,.0f}" for row in rows))
+    first = comparison.rows[0].compute
+    shown.add_row("compute", *(f"{row.compute / first:.2f}" for row in rows))
     for name in shown_metrics(comparison):
         spreads = [row.metrics.get(name) for row in rows]
         shown.add_row(metric_text(name), *(spread_text(spread) if spread else "" for spread in spreads))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ SHOWN = (
 )
 """Metrics in the table, where there are any."""
 
+KIND = re.compile(r"(?!t2i_equal/)(t2i|t2t)_.+/R@1$")
+"""Of texts of one language or field."""
+
 
 def render(contents: Contents) -> str:
     """The whole page. Text from data and recipes is escaped; figures are ours."""
@@ -40,6 +44,7 @@ def render(contents: Contents) -> str:
         title=contents.title,
         comparison=contents.comparison,
         table=_table(variants),
+        by_kind=_by_kind(variants),
         references=list(dict.fromkeys(label for v in variants for label in v.row.against)),
         difference_text=difference_text,
         colour=figures.colour,
@@ -71,25 +76,42 @@ def _items(contents: Contents) -> tuple[Items, Items, str | None]:
 def _table(variants: Sequence[Variant]) -> dict[str, Any]:
     """Headings, and for each row its rSum and the other metrics: the text, and whether it is the best."""
     names = [n for n in SHOWN if any(n in variant.row.metrics for variant in variants)]
-
-    def cells(name: str) -> list[dict[str, Any]]:
-        spreads = [variant.row.metrics.get(name) for variant in variants]
-        means = [spread.mean for spread in spreads if spread is not None]
-        best = min(means) if name.endswith("median_rank") else max(means)
-        return [
-            {"text": "", "best": False}
-            if spread is None
-            else {"text": spread_text(spread), "best": len(means) > 1 and spread.mean == best}
-            for spread in spreads
-        ]
-
-    columns = {name: cells(name) for name in names}
+    columns = {name: _cells(variants, name) for name in names}
     rsum = columns.pop("rsum", [{"text": "", "best": False}] * len(variants))
     rows = [
         {"row": variant.row, "rsum": rsum[i], "cells": [column[i] for column in columns.values()]}
         for i, variant in enumerate(variants)
     ]
     return {"headings": [_heading(name) for name in columns], "rows": rows}
+
+
+def _by_kind(variants: Sequence[Variant]) -> list[dict[str, Any]]:
+    """A row for each direction from or between languages or fields: what it is, and R@1 of each variant."""
+    names = dict.fromkeys(name for variant in variants for name in variant.row.metrics if KIND.match(name))
+    kinds = [name[4:-4] for name in names if name.startswith("t2i_")]
+    return [{"what": _kinds(name, kinds), "cells": _cells(variants, name)} for name in names]
+
+
+def _kinds(metric: str, kinds: Sequence[str]) -> str:
+    """`t2i_de/R@1` -> `text to image, de`; `t2t_de_en/R@1` -> `text to text, de to en`."""
+    way, _, said = metric.removesuffix("/R@1").partition("_")
+    if way == "t2i":
+        return f"text to image, {said}"
+    pairs = (f"{one} to {other}" for one in kinds for other in kinds if said == f"{one}_{other}")
+    return f"text to text, {next(pairs, said)}"
+
+
+def _cells(variants: Sequence[Variant], name: str) -> list[dict[str, Any]]:
+    """A metric of each variant: the text, and whether it is the best."""
+    spreads = [variant.row.metrics.get(name) for variant in variants]
+    means = [spread.mean for spread in spreads if spread is not None]
+    best = min(means) if name.endswith("median_rank") else max(means)
+    return [
+        {"text": "", "best": False}
+        if spread is None
+        else {"text": spread_text(spread), "best": len(means) > 1 and spread.mean == best}
+        for spread in spreads
+    ]
 
 
 def _heading(metric: str) -> str:

@@ -150,7 +150,7 @@ def _prepare(
     changes = find_changes(catalog, stored)
     _update(archive, changes.to_update)
     report = IndexReport(
-        found=len(catalog.images) + len(catalog.texts or ()),
+        found=catalog.found,
         unchanged=changes.unchanged,
         updated=len(changes.to_update),
         failed=list(catalog.failures),

@@ -63,6 +63,11 @@ class Catalog:
     without_picture: int = 0
     """Items of a source that have texts alone."""
 
+    @property
+    def found(self) -> int:
+        """How many rows they are."""
+        return len(self.images) + len(self.texts or ())
+
 
 def read_catalog(folder: Path, captions_file: Path | None) -> Catalog:
     """Walk a folder and read its captions. Raises DataError where one of them cannot be used."""

@@ -63,7 +63,7 @@ class IndexReport:
 
 def index(
     model: Encoder,
-    folder: Path,
+    folder: Path | Catalog,
     store: Store,
     *,
     captions: Path | None = None,
@@ -77,7 +77,8 @@ def index(
     """Embed what is new or changed under `folder` into `store`.
 
     `folder` may also be what one can train on (a table, shards, Parquet ...): see `sources.py`.
-    `reading` says of which format it is, and which columns it has.
+    `reading` says of which format it is, and which columns it has. It may also be what `read_rows` made of
+    them and `captions`, where that was to be known before.
     `captions` adds texts and user columns (see `catalog.py`). `prune` removes pictures of this folder that
     are gone, and texts that the captions file has no more. Pictures moved here, from `moved_from` or
     from wherever (see `moved.py`), keep their vectors. `archive` takes the embeddings as Parquet as well, and
@@ -89,7 +90,7 @@ def index(
     if thumbnails is not None:
         check_thumbnails(thumbnails, store.address)
     store.info.check(model.fingerprint(), address=store.address)
-    catalog = read_rows(folder, captions, reading)
+    catalog = folder if isinstance(folder, Catalog) else read_rows(folder, captions, reading)
     store.remember(roots=[catalog.root])
     if thumbnails is not None and store.thumbnails is not None:
         store.thumbnails.begin(thumbnails)
@@ -110,7 +111,7 @@ def index(
         stored, _ = _stored(store, catalog.root)
         changes = find_changes(catalog, stored)
     report = IndexReport(
-        found=len(catalog.images) + len(catalog.texts or ()),
+        found=catalog.found,
         without_picture=catalog.without_picture,
         unchanged=changes.unchanged - moved - known,
         moved=moved,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 
@@ -12,8 +11,8 @@ from unicross.embed import Encoder
 from unicross.errors import CheckpointError, DataError
 from unicross.prefetch import OnProgress
 from unicross.store.base import Kind, Row, Vector
+from unicross.store.catalog import Catalog
 from unicross.store.index import embed_rows
-from unicross.store.sources import Reading, read_rows
 
 SAMPLE = 2000
 """Pictures of whose vectors the axes are computed, and as many texts; more where `PER_AXIS` wants more."""
@@ -22,10 +21,8 @@ PER_AXIS = 4
 """Pictures for each axis, at least."""
 
 
-def sample_axes(
-    model: Encoder, place: Path, dim: int, *, captions: Path | None, reading: Reading, on_progress: OnProgress
-) -> str:
-    """As text, the `dim` principal axes of pictures of what `index` takes, drawn from all over it.
+def sample_axes(model: Encoder, catalog: Catalog, dim: int, *, on_progress: OnProgress) -> str:
+    """As text, the `dim` principal axes of pictures that `index` would take, drawn from all over them.
 
     Without stored texts the pictures' axes suffice: which of them is nearest to a query depends only on the
     part of it that lies in their span. Of texts as many are drawn, which count alike.
@@ -35,7 +32,6 @@ def sample_axes(
         raise CheckpointError(
             f"the model's vectors have {model.dim} numbers, which cannot be cut to {dim}: give fewer"
         )
-    catalog = read_rows(place, captions, reading)
     drawn = [row for rows in (catalog.images, catalog.texts or {}) for row in _some(rows, dim)]
     rows, _ = embed_rows(model, drawn, on_progress, catalog.pictures)
     vectors: dict[Kind, list[Vector]] = {"image": [], "text": []}
@@ -45,8 +41,8 @@ def sample_axes(
     count, wanted = len(vectors["image"]), PER_AXIS * dim
     if count < wanted:
         raise DataError(
-            f"{place}: vectors of {dim} numbers take {wanted:,} pictures that can be read, and here are "
-            f"{count:,}: leave --dim out, as so few vectors take no room, or give fewer numbers"
+            f"{catalog.root}: vectors of {dim} numbers take {wanted:,} pictures that can be read, and here "
+            f"are {count:,}: leave --dim out, as so few vectors take no room, or give fewer numbers"
         )
     return axes_to_text(principal_axes([np.stack(group) for group in vectors.values() if group], dim))
 
