@@ -4,11 +4,15 @@ import io
 import re
 import time
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from unicross import cli
 from unicross.commands.show import Bars, Listening
+from unicross.errors import UnicrossError
 from unicross.progress import progress_shown_by, track
 
 
@@ -115,3 +119,33 @@ def test_a_round_tells_how_many_pairs_it_left_out():
     with Listening(Console(file=said, width=200)) as listening:
         listening({"kind": "round", "suspects": 3, "seconds": 0.1})
     assert said.getvalue() == "  3 pairs left out that look wrong\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "work"),
+    [
+        ("store copy one two", "unicross.store.copy.copy"),
+        ("store rebuild one two", "unicross.store.copy.rebuild"),
+        ("report one", "unicross.report.write_report"),
+        ("export one two", "unicross.export.export"),
+        ("data one", "unicross.data.load.survey"),
+        ("data one --suspects", "unicross.data.load.read_splits"),
+    ],
+)
+def test_commands_show_the_long_work_under_them(command, work, monkeypatch):
+    def works(*_, **__):
+        list(track("working", "abc", 3))
+        raise UnicrossError("that will do")
+
+    told = []
+    monkeypatch.setattr(Bars, "show", lambda _, *what: told.append(what))
+    monkeypatch.setattr("unicross.store.open_store", lambda *_, **__: SimpleNamespace(info=None))
+    monkeypatch.setattr("unicross.store.archive.EmbeddingArchive", lambda _: SimpleNamespace(info=None))
+    monkeypatch.setattr("unicross.model.TwoTower.load", lambda *_: None)
+    monkeypatch.setattr("unicross.model_folder.has_recipe", lambda _: True)
+    monkeypatch.setattr("unicross.model_folder.recipe_of", lambda _: None)
+    monkeypatch.setattr("unicross.model_folder.located", lambda *_: SimpleNamespace(data=None))
+    monkeypatch.setattr(work, works)
+    result = CliRunner().invoke(cli.app, command.split())
+    assert str(result.exception) == "that will do"
+    assert told[-1] == ("working", 3, 3)

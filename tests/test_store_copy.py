@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fake_model import INFO, FakeModel, gallery, paint, touch
+from unicross.progress import progress_shown_by
 from unicross.store import Store, open_store
 from unicross.store.archive import EmbeddingArchive, archive_of
 from unicross.store.copy import copy, rebuild
@@ -32,7 +33,10 @@ def photos(tmp_path: Path) -> Path:
 def test_a_copy_has_an_archive_too(model: FakeModel, store: Store, photos: Path, tmp_path: Path) -> None:
     index(model, photos, store)
     again = open_store(str(tmp_path / "again"), store.info)
-    copy(store, again, archive_of(again.address))
+    told: list[tuple[str, int, int]] = []
+    with progress_shown_by(lambda *what: told.append(what)):
+        copy(store, again, archive_of(again.address))
+    assert told == [("copying", 0, 1), ("copying", 1, 1)]
     paint(photos / "new.png", "purple")
     index(model, photos, again, archive=archive_of(again.address))
     archive = archive_of(again.address)
@@ -50,7 +54,10 @@ def test_a_store_is_rebuilt_from_its_archive(model: FakeModel, store: Store, pho
     (photos / "b" / "white.png").unlink()
     index(model, photos, store, prune=True, archive=EmbeddingArchive(archive))
     rebuilt = open_store(str(photos.parent / "again"), EmbeddingArchive(archive).info)
-    rebuild(EmbeddingArchive(archive), rebuilt)
+    told: list[str] = []
+    with progress_shown_by(lambda what, *_: told.append(what)):
+        rebuild(EmbeddingArchive(archive), rebuilt)
+    assert "reading the archive" in told
     assert rebuilt.info == store.info
     before = {row.id: row for row in store.scan(vectors=True)}
     after = {row.id: row for row in rebuilt.scan(vectors=True)}

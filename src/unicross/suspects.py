@@ -24,6 +24,7 @@ from unicross.batches import ranges
 from unicross.data.items import Item, Items
 from unicross.embed import Encoder, embed_images
 from unicross.errors import DataError
+from unicross.progress import track
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -84,7 +85,8 @@ def suspects_of(model: Encoder, items: Sequence[Item]) -> ItemSuspects:
     items = Items.of(items)
     pairs = np.flatnonzero(items.has_image & items.has_text)
     positions = ranges(items.first_image[pairs], items.image_counts[pairs])
-    vectors = list(embed_images(model, [items.image(position) for position in positions]))
+    pictures = [items.image(position) for position in positions]
+    vectors = list(track("embedding pictures", embed_images(model, pictures), len(pictures)))
     readable = np.array([not isinstance(vector, DataError) for vector in vectors], dtype=bool)
     owner = items.item_of_image[positions[readable]]
     chosen, of_image = np.unique(owner, return_inverse=True)

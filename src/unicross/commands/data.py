@@ -78,6 +78,7 @@ def data(
     pictures that are both trained on and held out. Nothing is deleted.
     """
     from unicross.commands.hygiene import check_survey, show_suspects
+    from unicross.commands.show import Bars
     from unicross.data.formats import FORMATS
     from unicross.data.load import read_options, survey
     from unicross.data.records import describe
@@ -94,7 +95,8 @@ def data(
             )
         show_suspects(Path(root), html or Path("suspects.html"))
         return
-    found = survey(root, format=format, options=options)
+    with Bars():
+        found = survey(root, format=format, options=options)
     figures = {name: _figures(items) for name, items in found.splits.items()}
     problems = [problem for problem in found.problems if problem.stops]
     unread = [f"{problem.where}: {problem.what}" for problem in found.problems if not problem.stops]

@@ -49,11 +49,14 @@ def export(
     if overrides and not int8:
         raise typer.BadParameter(f"{overrides[0]!r} changes nothing without --int8")
     from unicross.commands.evaluate import evaluation_items
+    from unicross.commands.show import Bars
     from unicross.export import export as run
     from unicross.model import TwoTower
 
     items = evaluation_items(model, overrides or []) if int8 else None
-    run(TwoTower.load(model, "cpu"), model, out, to.value, int8_on=items)
+    towers = TwoTower.load(model, "cpu")
+    with Bars():
+        run(towers, model, out, to.value, int8_on=items)
     typer.echo(f"{out}: written for {to.value}; its README.md says how to load it")
     if push is not None:
         from unicross.export.push import push as upload

@@ -53,6 +53,7 @@ def check_survey(
 
 def show_suspects(run: Path, html: Path) -> None:
     """Write a sheet of the pairs that a run's model doubts among those it was trained on."""
+    from unicross.commands.show import Bars
     from unicross.data.load import read_splits
     from unicross.hygiene.sheet import SHOWN as AT_LEAST
     from unicross.hygiene.sheet import render_suspects
@@ -66,8 +67,9 @@ def show_suspects(run: Path, html: Path) -> None:
         raise DataError(
             f"{run}: --suspects takes a run: of other data, unicross data ROOT --check --model {run}"
         )
-    items = read_splits(located(folder, recipe_of(folder)).data)[0]
-    suspects = suspects_of(TwoTower.load(run), items)
+    with Bars():
+        items = read_splits(located(folder, recipe_of(folder)).data)[0]
+        suspects = suspects_of(TwoTower.load(run), items)
     _write_page(html, render_suspects(items, suspects, AT_LEAST, f"Pairs that {run} doubts"))
     found = suspects.found
     typer.echo(

@@ -17,6 +17,9 @@ def report(
     out: Annotated[Path | None, typer.Option(help="The page; by default FOLDER/report.html.")] = None,
 ) -> None:
     """Write one self-contained HTML page: tables, curves, clusters, what one model finds and another not."""
+    from unicross.commands.show import Bars
     from unicross.report import write_report
 
-    typer.echo(f"report written to {write_report(folder, out)}")
+    with Bars():
+        page = write_report(folder, out)
+    typer.echo(f"report written to {page}")

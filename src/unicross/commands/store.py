@@ -65,6 +65,7 @@ def copy(
     ],
 ) -> None:
     """Copy a store, to another engine for instance: same ids, same vectors, same filters."""
+    from unicross.commands.show import Bars
     from unicross.errors import StoreError
     from unicross.store import open_store
     from unicross.store.archive import archive_of
@@ -75,7 +76,8 @@ def copy(
         raise StoreError(f"{source}: a store cannot be copied to itself: give another place")
     old = open_store(source)
     new = open_store(target, create=old.info)
-    run(old, new, archive_of(target))
+    with Bars():
+        run(old, new, archive_of(target))
     typer.echo(f"{target} has {counted(new.count(), 'row')}; {source} has {old.count():,}")
     if old.thumbnails is not None and old.thumbnails.side is not None and new.thumbnails is None:
         typer.echo(f"the thumbnails that {source} keeps stay there, as {target} is no folder", err=True)
@@ -89,6 +91,7 @@ def rebuild(
     target: Annotated[str, typer.Argument(help="The store, new or to be added to, of any engine.")],
 ) -> None:
     """Make a store of an archive of embeddings, which `unicross index` or `unicross embed` wrote."""
+    from unicross.commands.show import Bars
     from unicross.store import open_store
     from unicross.store.archive import EmbeddingArchive, archive_of
     from unicross.store.copy import rebuild as run
@@ -99,6 +102,7 @@ def rebuild(
     beside = archive_of(target)
     if beside is not None and beside.folder.resolve() == archive.resolve():
         beside = None  # the store is rebuilt from its own archive, which has these rows already
-    run(source, new, beside)
+    with Bars():
+        run(source, new, beside)
     typer.echo(f"{target} has {counted(new.count(), 'row')}")
     new.close()

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from unicross.errors import StoreError
 from unicross.files import write_bytes, write_text
+from unicross.progress import track
 from unicross.reading import read_bytes, read_text
 from unicross.store.base import COLUMNS, Row, Store, StoreInfo, check_vectors, read_info
 
@@ -126,7 +127,7 @@ class EmbeddingArchive:
         for number, part in enumerate(parts):
             for id in _read(part, digests.get(part.name), ["id"])["id"].to_pylist():
                 last[id] = number
-        for number, part in enumerate(parts):
+        for number, part in track("reading the archive", enumerate(parts), len(parts)):
             table = _read(part, digests.get(part.name))
             rows = [row for row in _rows(table, vectors) if last[row.id] == number]
             if rows:

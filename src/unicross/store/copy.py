@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 
 from unicross.errors import StoreError
+from unicross.progress import track
 from unicross.store.archive import EmbeddingArchive
 from unicross.store.base import Row, Store, StoreInfo
 from unicross.store.thumbnails import Thumbnails
@@ -23,7 +25,8 @@ def copy(old: Store, new: Store, archive: EmbeddingArchive | None = None) -> Non
     new.info.check(old.info.fingerprint, address=new.address)
     if old.thumbnails is not None and new.thumbnails is not None:
         new.thumbnails.copy_from(old.thumbnails)
-    _fill(new, old.scan(vectors=True), old.info, archive)
+    chunks = _chunks(old.scan(vectors=True))
+    _fill(new, track("copying", chunks, math.ceil(old.count() / CHUNK)), old.info, archive)
 
 
 def rebuild(old: EmbeddingArchive, new: Store, archive: EmbeddingArchive | None = None) -> None:
@@ -41,15 +44,22 @@ def rebuild(old: EmbeddingArchive, new: Store, archive: EmbeddingArchive | None 
     kept = Thumbnails(old.folder.parent)
     if new.thumbnails is not None and not new.thumbnails.is_of(old.folder.parent):
         new.thumbnails.copy_from(kept)
-    _fill(new, chain([first], rows), old.info, archive)
+    _fill(new, _chunks(chain([first], rows)), old.info, archive)
 
 
-def _fill(store: Store, rows: Iterable[Row], old: StoreInfo, archive: EmbeddingArchive | None) -> None:
+def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    remaining = iter(rows)
+    while chunk := list(islice(remaining, CHUNK)):
+        yield chunk
+
+
+def _fill(
+    store: Store, chunks: Iterable[list[Row]], old: StoreInfo, archive: EmbeddingArchive | None
+) -> None:
     store.remember(roots=old.roots, calibration=old.calibration)
     if archive is not None:
         archive.describe(store.info)
-    remaining = iter(rows)
-    while chunk := list(islice(remaining, CHUNK)):
+    for chunk in chunks:
         if archive is not None:
             archive.append(chunk)
         store.upsert(chunk)
