@@ -142,8 +142,8 @@ def test_data_are_looked_at_without_training(run, photos, tmp_path):
             "error: override 'data.caption=[a,a]': data",
         ),
         (
-            ["train", "clip", "data.root=x", "losses.image_text=-1"],
-            "error: override 'losses.image_text=-1': ",
+            ["train", "clip", "data.root=x", "losses.nonsense=1"],
+            "error: override 'losses.nonsense=1': ",
         ),
         (["train", "clip"], "error: clip: values missing: data.root"),
         (
