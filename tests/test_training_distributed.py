@@ -17,11 +17,6 @@ from unicross.training.distributed import check_same, gather, rank_slice, scale_
 # -- shares of a batch ------------------------------------------------------------------------------
 
 
-@pytest.fixture(autouse=True)
-def in_float32():
-    """Not here: the processes that are started compute as the machine does."""
-
-
 @pytest.fixture
 def process(monkeypatch):
     """Make this process one of several that cannot hear each other."""
