@@ -28,14 +28,6 @@ def seeded():
     torch.manual_seed(0)
 
 
-@pytest.fixture(autouse=True)
-def in_float32(request, monkeypatch):
-    """As on a CPU without instructions for bf16, whatever the machine has, but where a test is held against
-    processes that it starts."""
-    if request.path.name not in ("test_training_distributed.py", "test_training_resume.py"):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
-
-
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     """The folder of tiny's data set: 24 pictures to train on, 8 to validate on."""

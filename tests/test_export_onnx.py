@@ -156,7 +156,7 @@ def test_8_bits_cost_real_towers_little(tmp_path):
     image = str(SHARED / "pretrained" / "deit-tiny")
     model = TwoTower.create(ModelConfig(image=image, text=str(minilm), image_size=112, dim=256)).eval()
     write_onnx(model, tmp_path)
-    whole, small = quantise(model, tmp_path, load_items(SHARED / "data" / "flickr8k", "dev").items[:100])
+    whole, small = quantise(model, tmp_path, load_items(SHARED / "data" / "flickr8k", "dev").items[:300])
     for metric in ("i2i/R@1", "i2i/R@10", "t2t/R@1", "t2t/R@10"):
         assert whole.metrics[metric] > 20
-        assert abs(whole.metrics[metric] - small.metrics[metric]) <= 4, metric  # of 100; CPUs round otherwise
+        assert abs(whole.metrics[metric] - small.metrics[metric]) <= 2, metric

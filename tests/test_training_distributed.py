@@ -154,7 +154,7 @@ def assert_alike(run, other):
         mine, wanted = tiny.events(run, kind), tiny.events(other, kind)
         assert [event["step"] for event in mine] == [event["step"] for event in wanted]
         for figure in figures:
-            assert [e[figure] for e in mine] == pytest.approx([e[figure] for e in wanted], rel=5e-5, abs=1e-5)
+            assert [e[figure] for e in mine] == pytest.approx([e[figure] for e in wanted], rel=1e-5, abs=1e-5)
     for name in ("last/model", "last/training", "last/optimizer", "best/model"):
         mine, wanted = (load_file(folder / f"{name}.safetensors") for folder in (run, other))
         assert mine.keys() == wanted.keys()

@@ -1,6 +1,7 @@
 """Word rows that no caption uses are not optimised, and nothing comes out otherwise."""
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -53,8 +54,15 @@ def test_only_rows_in_use_are_parameters_that_move(photos):
     assert torch.equal(again["text.backbone.embeddings.word_embeddings.used"], table.used)
 
 
-def test_looking_words_up_costs_nothing(photos):
-    _, model, data = prepared(photos, tiny.ALIGN)
+DECODER = tiny.BERT | {"model_type": "qwen3", "head_dim": 16, "num_key_value_heads": 2}
+
+
+@pytest.mark.parametrize(
+    "tower", [{"text": tiny.BERT}, {"text": DECODER, "text_pool": "last"}], ids=["encoder", "decoder"]
+)
+def test_looking_words_up_costs_nothing(photos, tower):
+    """The table is called `word_embeddings` in the one and `embed_tokens` in the other."""
+    _, model, data = prepared(photos, tiny.ALIGN, model=tower)
     before = tower_cost(model, 10.0)
     assert train_used_words(model, data.captions)
     assert tower_cost(model, 10.0) == before

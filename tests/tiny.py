@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from unicross.config import Recipe
 from unicross.events import Event
 from unicross.model import TwoTower
 from unicross.recipe import make_recipe
+
+# Tests, and the processes of theirs that import this, compute in float32 also where the CPU multiplies bf16.
+torch.cpu.get_capabilities = dict
 
 COLOURS = {
     "red": (210, 40, 40),

@@ -76,7 +76,7 @@ class _Children:
         """Train a run in a process. Raises TrainingError or TrainingStopped where it did not end well."""
         with tempfile.TemporaryDirectory(prefix="unicross-") as home:
             recipe = Path(home) / "recipe.yaml"
-            recipe.write_text(dump_recipe(run.recipe))
+            recipe.write_text(dump_recipe(run.recipe), encoding="utf-8")
             what = ["--resume", run.folder] if run.resume else [recipe, "--out", run.folder]
             where = ["--device", self.device] if self.device else []
             with subprocess.Popen(
@@ -102,6 +102,8 @@ class _Children:
                     return
                 case code if code in (128 + signal.SIGTERM, -signal.SIGTERM):
                     raise TrainingStopped(f"{run.name}: {last}", signal.SIGTERM)
+                case code if code < 0:
+                    raise TrainingError(f"{run.name}, in {run.folder}: ended by {signal.Signals(-code).name}")
                 case _:
                     raise TrainingError(f"{run.name}, in {run.folder}: {last.removeprefix('error: ')}")
 

@@ -32,19 +32,23 @@ def sample_axes(model: Encoder, catalog: Catalog, dim: int, *, on_progress: OnPr
         raise CheckpointError(
             f"the model's vectors have {model.dim} numbers, which cannot be cut to {dim}: give fewer"
         )
+    _require_enough(catalog, len(catalog.images), dim)
     drawn = [row for rows in (catalog.images, catalog.texts or {}) for row in _some(rows, dim)]
     rows, _ = embed_rows(model, drawn, on_progress, catalog.pictures)
     vectors: dict[Kind, list[Vector]] = {"image": [], "text": []}
     for row in rows:
         assert row.vector is not None  # it was just embedded
         vectors[row.kind].append(row.vector)
-    count, wanted = len(vectors["image"]), PER_AXIS * dim
-    if count < wanted:
-        raise DataError(
-            f"{catalog.root}: vectors of {dim} numbers take {wanted:,} pictures that can be read, and here "
-            f"are {count:,}: leave --dim out, as so few vectors take no room, or give fewer numbers"
-        )
+    _require_enough(catalog, len(vectors["image"]), dim)
     return axes_to_text(principal_axes([np.stack(group) for group in vectors.values() if group], dim))
+
+
+def _require_enough(catalog: Catalog, pictures: int, dim: int) -> None:
+    if pictures < PER_AXIS * dim:
+        raise DataError(
+            f"{catalog.root}: vectors of {dim} numbers take {PER_AXIS * dim:,} pictures that can be read, "
+            f"and here are {pictures:,}: leave --dim out, as so few vectors take no room, or give fewer numbers"
+        )
 
 
 def _some(rows: Mapping[str, Row], dim: int) -> list[Row]:

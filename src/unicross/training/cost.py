@@ -6,6 +6,7 @@ three, one without (a frozen tower, embedding for clusters) counts one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from unicross.model import TwoTower
 from unicross.model.tower import Tower
 from unicross.stage import Stage
 
+LAYER = re.compile(r"layers?\.\d+\.")
 BACKWARD = 2
 """Cost of a backward pass in forwards."""
 
@@ -39,12 +41,8 @@ def tower_cost(model: TwoTower, text_tokens: float) -> TowerCost:
 
     def layer_weights(tower: Tower) -> int:
         backbone = tower.backbone
-        once = sum(
-            p.numel()
-            for name, p in backbone.named_parameters()
-            # peft's `base_layer` of the words is none: looking a word up multiplies nothing
-            if "layer" in name and "embedding" not in name and p.ndim >= 2
-        )
+        # Of numbered layers alone: peft calls a table of words `base_layer`, which multiplies nothing.
+        once = sum(p.numel() for name, p in backbone.named_parameters() if LAYER.search(name) and p.ndim >= 2)
         groups = getattr(backbone.config, "num_hidden_groups", None)  # ALBERT's layers share weights
         return once * int(backbone.config.num_hidden_layers) // groups if groups else once
 
