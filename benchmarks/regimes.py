@@ -11,6 +11,8 @@
 * `languages.jsonl` (F), with `--languages FOLDER`: all items, each with its English captions and the Chinese
   ones of `FOLDER/Flickr8k.zh.token.txt`; read with `data.caption=[en.caption,zh.caption]`.
 * `languages51.jsonl`: the same, where items to train on have only one of their Chinese captions.
+* `products.csv`, with `--emoji FOLDER`: a made catalogue, a row a picture of 600 items, with English and
+  German titles and English tags.
 
 Each image path is absolute, so the tables serve only on the machine that wrote them.
 """
@@ -18,6 +20,7 @@ Each image path is absolute, so the tables serve only on the machine that wrote 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -31,6 +34,9 @@ from unicross.data.load import load_items
 FEW, POOL, SOME, SEED = 600, 1000, 2000, 2023
 NOISE = (20, 40, 60)
 """Percent."""
+PRODUCTS = 600
+SOLD = ("objects", "food-drink", "animals-nature", "activities", "travel-places")
+"""Groups of emoji that a shop could have."""
 
 
 def main() -> None:
@@ -38,6 +44,7 @@ def main() -> None:
     parser.add_argument("flickr8k", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--languages", type=Path)
+    parser.add_argument("--emoji", type=Path)
     arguments = parser.parse_args()
     train, dev = (load_items(str(arguments.flickr8k), split).items for split in ("train", "dev"))
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -58,6 +65,8 @@ def main() -> None:
     _write(arguments.out / "a2000.jsonl", rest[:SOME] + pool + held)
     for percent in NOISE:
         _write(arguments.out / f"noisy{percent}.jsonl", _with_noise(rest[:SOME], percent) + held)
+    if arguments.emoji:
+        _write_products(arguments.emoji.resolve(), arguments.out / "products.csv")
     if arguments.languages:
         chinese = _captions(arguments.languages / "Flickr8k.zh.token.txt")
         seen = [_record(item, "train") for item in train]
@@ -95,6 +104,17 @@ def _in_two_languages(
     return {key: record[key] for key in ("image", "split")} | {
         language: {"caption": texts} for language, texts in captions.items()
     }
+
+
+def _write_products(emoji: Path, path: Path) -> None:
+    lines = (emoji / "items.jsonl").read_text(encoding="utf-8").splitlines()
+    items = [item for item in map(json.loads, lines) if item["group"] in SOLD and len(item["images"]) == 5]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["sku", "photo", "title.en", "title.de", "tags.en"])
+        for item in items[:PRODUCTS]:
+            texts = [item["en"]["label"], item["de"]["label"], ", ".join(item["en"]["tags"])]
+            writer.writerows([item["id"], str(emoji / image), *texts] for image in item["images"].values())
 
 
 def _record(item: Item, split: str) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Comparing recipes, with a fake training whose runs cost and find what the test says."""
 
 import io
-import json
 import re
 import subprocess
 import sys
@@ -12,74 +11,13 @@ import pytest
 import yaml
 from rich.console import Console
 
-from unicross.compare import Steps, compare, real_steps
+from fake_runs import GIVEN, FakeSteps, N, write_recipe
+from unicross.compare import compare, real_steps
 from unicross.compare.table import Comparison, table
 from unicross.demo.scenes import write_demo_set
 from unicross.errors import DataError, RecipeError, TrainingError, TrainingStopped
-from unicross.evaluation import evaluate_embeddings
-from unicross.recipe import dump_recipe, load_recipe
+from unicross.recipe import load_recipe
 from unicross.result import Result
-
-N = 60
-
-
-def write_recipe(folder, name, *, epochs=(2,), weight=0.0):
-    recipe = {
-        "model": {"image": "tiny", "text": "tiny"},
-        "data": {"root": "???"},
-        "stages": [
-            {"name": f"s{i}", "epochs": e, "losses": {"image_text": 1.0, "image_image": weight}}
-            for i, e in enumerate(epochs)
-        ],
-    }
-    (folder / f"{name}.yaml").write_text(yaml.safe_dump(recipe))
-    return folder / f"{name}.yaml"
-
-
-class FakeSteps:
-    """An epoch costs 1, with image_image 2, in the last stage .5 more; image_image makes the better model."""
-
-    def __init__(self):
-        self.trained, self.evaluated, self.read, self.images = [], [], [], N
-
-    @property
-    def steps(self):
-        return Steps(self.train, self.evaluate, self.evaluate_untrained, self.read.append)
-
-    def train(self, recipe, folder, resume):
-        self.trained.append((recipe.seed, recipe.epochs, resume))
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "recipe.yaml").write_text(dump_recipe(recipe))
-        spent, lines = 0.0, []
-        for stage in recipe.stages:
-            for _ in range(stage.epochs):
-                spent += (2 if stage.losses.image_image else 1) + 0.5 * (stage is recipe.stages[-1])
-                lines.append({"kind": "step", "loss": 1.0})
-                lines.append({"kind": "epoch", "compute": spent})
-        (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        summary = {
-            "metrics": {},
-            "forwards": {"image": 100 * spent, "text": 50 * spent},
-            "compute": spent,
-            "minutes": spent / 10,
-        }
-        (folder / "summary.json").write_text(
-            json.dumps({**summary, "seed": recipe.seed, "epochs": recipe.epochs})
-        )
-
-    def evaluate(self, recipe, folder):
-        self.evaluated.append(folder)
-        return self.result(recipe.seed, 0.6 if recipe.stages[-1].losses.image_image else 1.0)
-
-    def evaluate_untrained(self, _, source):
-        self.evaluated.append(source)
-        return self.result(7, 2.0)
-
-    def result(self, seed, noise):
-        rng = np.random.default_rng(seed)
-        images = rng.normal(size=(self.images, 16))
-        texts = np.repeat(images, 2, axis=0) + noise * rng.normal(size=(2 * self.images, 16))
-        return evaluate_embeddings(images, texts, np.repeat(np.arange(self.images), 2))
 
 
 @pytest.fixture
@@ -93,9 +31,6 @@ def recipes(tmp_path):
         write_recipe(tmp_path, "plain", epochs=(1, 3)),
         write_recipe(tmp_path, "fancy", epochs=(4,), weight=0.3),
     ]
-
-
-GIVEN = ["data.root=somewhere"]
 
 
 def test_each_recipe_and_seed_once(fake, recipes, tmp_path):
@@ -146,52 +81,6 @@ def test_what_recipes_begin_with_is_set_beside_them(fake, recipes, tmp_path):
 
 def load(folder):
     return load_recipe(folder / "recipe.yaml")
-
-
-def test_equal_compute_lengthens_the_last_stage(fake, recipes, tmp_path):
-    found = compare(recipes, [0, 1], tmp_path, match="compute", overrides=GIVEN, steps=fake.steps)
-    plain, longer, fancy = found.rows
-    assert [row.label for row in found.rows] == ["plain", "plain (equal compute)", "fancy"]
-    # 5.5 spent, 10 wanted, 1.5 an epoch of the last stage: three more epochs reach 10.
-    assert (plain.epochs, longer.epochs, fancy.epochs) == (4, 7, 4)
-    assert longer.compute == pytest.approx(fancy.compute)
-    assert [stage.epochs for stage in load(tmp_path / longer.runs[0]).stages] == [1, 6]
-    assert set(fancy.against) == {"plain", "plain (equal compute)"}
-    assert set(longer.against) == {"plain"}
-
-
-def test_the_first_recipe_may_be_the_dearest(fake, recipes, tmp_path):
-    found = compare(recipes[::-1], [0], tmp_path, match="compute", overrides=GIVEN, steps=fake.steps)
-    assert [row.label for row in found.rows] == ["fancy", "plain", "plain (equal compute)"]
-    assert [set(row.against) for row in found.rows] == [set(), {"fancy"}, {"fancy"}]
-
-
-def test_equal_compute_within_two_percent_is_left_alone(fake, recipes, tmp_path):
-    again = tmp_path / "again.yaml"
-    again.write_text(recipes[0].read_text().replace("image_text: 1.0", "image_text: 0.9"))
-    found = compare([recipes[0], again], [0], tmp_path, match="compute", overrides=GIVEN, steps=fake.steps)
-    assert [row.label for row in found.rows] == ["plain", "again"]
-
-
-@pytest.mark.parametrize(("dearer", "lengthened"), [((1, 3), False), ((2, 3), True), ((1, 4), True)])
-def test_a_recipe_is_lengthened_only_where_that_brings_the_two_closer(fake, tmp_path, dearer, lengthened):
-    # The cheaper spends 5, an epoch of its last stage 1.5, and the dearer 5.5, 6.5 or 7.
-    recipes = [
-        write_recipe(tmp_path, "cheaper", epochs=(2, 2)),
-        write_recipe(tmp_path, "dearer", epochs=dearer),
-    ]
-    found = compare(recipes, [0], tmp_path / "out", match="compute", overrides=GIVEN, steps=fake.steps)
-    assert ("cheaper (equal compute)" in [row.label for row in found.rows]) == lengthened
-    spent = [row.compute for row in found.rows]
-    assert abs(spent[-2] - spent[-1]) <= abs(spent[0] - spent[-1])
-
-
-def test_without_compute_in_the_log_epochs_count_alike(fake, recipes, tmp_path):
-    compare(recipes, [0], tmp_path, overrides=GIVEN, steps=fake.steps)
-    for log in tmp_path.glob("*/seed-0/metrics.jsonl"):
-        log.write_text('{"kind": "step", "loss": 1.0}\n')
-    found = compare(recipes, [0], tmp_path, match="compute", overrides=GIVEN, steps=fake.steps)
-    assert found.rows[1].epochs == 4 + 4  # 5.5 / 4 an epoch: four more reach 10 * .98
 
 
 def test_finished_runs_are_reused_and_killed_ones_resumed(fake, recipes, tmp_path):

@@ -47,7 +47,8 @@ def _require_enough(catalog: Catalog, pictures: int, dim: int) -> None:
     if pictures < PER_AXIS * dim:
         raise DataError(
             f"{catalog.root}: vectors of {dim} numbers take {PER_AXIS * dim:,} pictures that can be read, "
-            f"and here are {pictures:,}: leave --dim out, as so few vectors take no room, or give fewer numbers"
+            f"and here are {pictures:,}: leave --dim out, as so few vectors take no room, or give fewer "
+            f"numbers"
         )
 
 
