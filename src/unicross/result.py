@@ -6,6 +6,7 @@ Q queries, N items, P images, M captions.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,3 +132,9 @@ class Result:
             raise DataError(
                 f"{path}: not a saved evaluation: {error}; delete it and evaluate again"
             ) from error
+
+
+def kinds_of(metrics: Iterable[str]) -> list[str]:
+    """The languages and fields of which metrics such as `t2i_de/R@1` tell."""
+    names = [name[4:-4] for name in metrics if name.startswith("t2i_") and name.endswith("/R@1")]
+    return [name for name in names if name != "equal"]

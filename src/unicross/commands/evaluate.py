@@ -12,8 +12,6 @@ from unicross.commands.complete import runs
 from unicross.commands.data import READING_KEYS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from rich.table import Table
 
     from unicross.config import DataConfig
@@ -149,8 +147,8 @@ def _print(result: Result) -> None:
             table.add_row(name, *cells)
     console = output()
     console.print(table)
-    for by in _by_kind(metrics):
-        console.print(by)
+    if (by_kind := _by_kind(metrics)) is not None:
+        console.print(by_kind)
     console.print(
         f"rSum {metrics['rsum']:.1f} over {counted(result.n_images, 'image')} and "
         f"{counted(result.n_captions, 'caption')}"
@@ -162,31 +160,22 @@ def _of_items(result: Result) -> str:
     return f" of {result.n_items} items" if result.n_items < result.n_images else ""
 
 
-def _by_kind(metrics: dict[str, float]) -> Iterator[Table]:
-    """Recalls at 1 by the language, and by the field, of a text that asks for images, or for other texts; no
-    table where captions have none."""
+def _by_kind(metrics: dict[str, float]) -> Table | None:
+    """Recalls at 1 by the language or field of a text that asks for images, or for texts of another; None
+    where captions have neither."""
     from rich.markup import escape
     from rich.table import Table
 
-    from unicross.data.languages import language_of
+    from unicross.result import kinds_of
 
-    names = [name[4:-4] for name in metrics if name.startswith("t2i_") and name.endswith("/R@1")]
-    names = [name for name in names if name != "equal"]
-    languages = [name for name in names if language_of(name)]
-    fields = [name for name in names if name not in languages]
-    for title, head, to, kinds in (
-        ("R@1 by language", "text in", "to text in", languages),
-        ("R@1 by field", "text of", "to text of", fields),
-    ):
-        if not kinds:
-            continue
-        table = Table(box=None, pad_edge=False, title=title, title_justify="left")
-        table.add_column(head)
-        table.add_column("to image", justify="right")
-        for name in kinds:
-            table.add_column(escape(f"{to} {name}"), justify="right")
-        for asking in kinds:
-            keys = [f"t2i_{asking}/R@1", *(f"t2t_{asking}_{name}/R@1" for name in kinds)]
-            cells = (f"{metrics[key]:.1f}" if key in metrics else "" for key in keys)
-            table.add_row(escape(asking), *cells)
-        yield table
+    if not (kinds := kinds_of(metrics)):
+        return None
+    table = Table(box=None, pad_edge=False, title="R@1 by language or field", title_justify="left")
+    table.add_column("text")
+    table.add_column("to image", justify="right")
+    for kind in kinds:
+        table.add_column(escape(f"to {kind}"), justify="right")
+    for asking in kinds:
+        keys = [f"t2i_{asking}/R@1", *(f"t2t_{asking}_{kind}/R@1" for kind in kinds)]
+        table.add_row(escape(asking), *(f"{metrics[key]:.1f}" if key in metrics else "" for key in keys))
+    return table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,13 @@ from unicross.errors import UnicrossError
 from unicross.metrics import RECALL_AT
 from unicross.report import examples, figures
 from unicross.report.contents import Contents, Variant
+from unicross.result import kinds_of
 
 SHOWN = (
     *(f"{way}/R@{k}" for way in ("i2t", "t2i") for k in RECALL_AT),
     *("rsum", "i2t/median_rank", "t2i/median_rank", "i2i/R@1", "t2t/R@1", "rsum_all"),
 )
 """Metrics in the table, where there are any."""
-
-KIND = re.compile(r"(?!t2i_equal/)(t2i|t2t)_.+/R@1$")
-"""Of texts of one language or field."""
 
 
 def render(contents: Contents) -> str:
@@ -87,18 +84,11 @@ def _table(variants: Sequence[Variant]) -> dict[str, Any]:
 
 def _by_kind(variants: Sequence[Variant]) -> list[dict[str, Any]]:
     """A row for each direction from or between languages or fields: what it is, and R@1 of each variant."""
-    names = dict.fromkeys(name for variant in variants for name in variant.row.metrics if KIND.match(name))
-    kinds = [name[4:-4] for name in names if name.startswith("t2i_")]
-    return [{"what": _kinds(name, kinds), "cells": _cells(variants, name)} for name in names]
-
-
-def _kinds(metric: str, kinds: Sequence[str]) -> str:
-    """`t2i_de/R@1` -> `text to image, de`; `t2t_de_en/R@1` -> `text to text, de to en`."""
-    way, _, said = metric.removesuffix("/R@1").partition("_")
-    if way == "t2i":
-        return f"text to image, {said}"
-    pairs = (f"{one} to {other}" for one in kinds for other in kinds if said == f"{one}_{other}")
-    return f"text to text, {next(pairs, said)}"
+    metrics = dict.fromkeys(name for variant in variants for name in variant.row.metrics)
+    kinds = kinds_of(metrics)
+    rows = {f"text to image, {kind}": f"t2i_{kind}/R@1" for kind in kinds}
+    rows |= {f"text to text, {one} to {other}": f"t2t_{one}_{other}/R@1" for one in kinds for other in kinds}
+    return [{"what": what, "cells": _cells(variants, name)} for what, name in rows.items() if name in metrics]
 
 
 def _cells(variants: Sequence[Variant], name: str) -> list[dict[str, Any]]:
