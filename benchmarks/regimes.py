@@ -13,6 +13,8 @@
 * `languages51.jsonl`: the same, where items to train on have only one of their Chinese captions.
 * `products.csv`, with `--emoji FOLDER`: a made catalogue, a row a picture of 600 items, with English and
   German titles and English tags.
+* `scenes.jsonl` (H), with `--scenes`: the drawn scenes of D, 16,000 to train on and 1,000 held out. Each of
+  the latter has a second picture of another look, so that a picture can be found by a picture.
 
 Each image path is absolute, so the tables serve only on the machine that wrote them.
 """
@@ -22,6 +24,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,7 @@ import numpy as np
 from unicross.data.image_source import ImageFile
 from unicross.data.items import Item
 from unicross.data.load import load_items
+from unicross.demo.scenes import draw, make_scenes, write_demo_set
 
 FEW, POOL, SOME, SEED = 600, 1000, 2000, 2023
 NOISE = (20, 40, 60)
@@ -37,6 +41,7 @@ NOISE = (20, 40, 60)
 PRODUCTS = 600
 SOLD = ("objects", "food-drink", "animals-nature", "activities", "travel-places")
 """Groups of emoji that a shop could have."""
+SCENES, HELD_OUT_SCENES = 16_000, 1_000
 
 
 def main() -> None:
@@ -45,6 +50,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--languages", type=Path)
     parser.add_argument("--emoji", type=Path)
+    parser.add_argument("--scenes", action="store_true")
     arguments = parser.parse_args()
     train, dev = (load_items(str(arguments.flickr8k), split).items for split in ("train", "dev"))
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -67,6 +73,8 @@ def main() -> None:
         _write(arguments.out / f"noisy{percent}.jsonl", _with_noise(rest[:SOME], percent) + held)
     if arguments.emoji:
         _write_products(arguments.emoji.resolve(), arguments.out / "products.csv")
+    if arguments.scenes:
+        _write_scenes(arguments.out.resolve())
     if arguments.languages:
         chinese = _captions(arguments.languages / "Flickr8k.zh.token.txt")
         seen = [_record(item, "train") for item in train]
@@ -115,6 +123,22 @@ def _write_products(emoji: Path, path: Path) -> None:
         for item in items[:PRODUCTS]:
             texts = [item["en"]["label"], item["de"]["label"], ", ".join(item["en"]["tags"])]
             writer.writerows([item["id"], str(emoji / image), *texts] for image in item["images"].values())
+
+
+def _write_scenes(out: Path) -> None:
+    write_demo_set(out / "scenes", SCENES, HELD_OUT_SCENES, 0)
+    again = out / "scenes-again"
+    again.mkdir(exist_ok=True)
+    records = [_record(item, "train") for item in load_items(str(out / "scenes"), "train").items]
+    scenes = make_scenes(SCENES + HELD_OUT_SCENES, 0)
+    for item in load_items(str(out / "scenes"), "val").items:
+        record = _record(item, "val")
+        scene = scenes[int(Path(record["image"]).stem)]
+        second = again / Path(record["image"]).name
+        picture = draw(replace(scene, look=scene.look ^ 1), 96)
+        picture.save(second, quality=92, subsampling=0)
+        records.append(record | {"image": [record["image"], str(second)]})
+    _write(out / "scenes.jsonl", records)
 
 
 def _record(item: Item, split: str) -> dict[str, Any]:

@@ -286,6 +286,9 @@ class Recipe(Strict):
             raise ValueError(
                 "train.shard needs the same `freeze` in all stages: train them as runs of their own"
             )
+        remembers = any(stage.remembers_images or stage.remembers_texts for stage in self.stages)
+        if remembers and self.model.uni_heads == "own":
+            raise ValueError("remembered views are of the shared space: set model.uni_heads=shared")
         for stage in self.stages:
             batches = stage.batches
             if batches.kind == "clustered" and batches.cluster_size > self.train.batch_size:

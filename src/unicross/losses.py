@@ -165,6 +165,35 @@ def uni_modal(
     return OBJECTIVES[objective](similarities, positive, itself if masked is None else itself | masked)
 
 
+def against_remembered(
+    features: Tensor,
+    ids: Tensor,
+    remembered: Tensor,
+    remembered_ids: Tensor,
+    temperature: float,
+    ignored: Tensor | None = None,
+) -> Tensor:
+    """InfoNCE of views among what was remembered of many items (a memory bank: Wu et al. 2018, "Unsupervised
+    Feature Learning via Non-Parametric Instance Discrimination").
+
+    Args:
+        features: [Q, D] L2-normalised; `ids`: [Q] their items.
+        remembered: [K, D] L2-normalised, without a gradient; a row of zeros is of an item not yet seen.
+        remembered_ids: [K] their items, each of which occurs once; those of all views are among them.
+        temperature: of the softmax.
+        ignored: [Q, K] bool, presumed false negatives.
+
+    Returns:
+        The mean over the views whose item is remembered; 0 where none is.
+    """
+    positive = ids[:, None] == remembered_ids[None, :]  # [Q, K]
+    unknown = ~remembered.any(dim=1)  # [K]
+    similarities = features.float() @ remembered.float().T / temperature  # [Q, D] @ [D, K] -> [Q, K]
+    losses = info_nce(similarities, positive, unknown if ignored is None else unknown | ignored)
+    counts = (positive & ~unknown).any(dim=1)  # [Q]
+    return (losses * counts).sum() / counts.sum().clamp(min=1)
+
+
 @dataclass(frozen=True, slots=True)
 class Shares:
     """Which rows of a whole belong to whom: one slice for each share, in order; `own` is the number of one's

@@ -22,6 +22,9 @@ from unicross.training.dataset import Dataset
 from unicross.training.distributed import draw_own_seed, rank_slice
 from unicross.training.rounds import Round
 
+REMEMBERED = 16384
+"""Items with whose remembered views a batch is compared, at most, beside its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -39,6 +42,8 @@ class Batch:
     masked: Tensor | None  # [P, P] bool, image by text, presumed false negatives
     equal_to_image: Tensor | None  # [P, P * V] bool, texts that say what another image's caption says
     equal_texts: Tensor | None  # [T * V, T * V] bool, equal texts of different items
+    remembered: Tensor | None  # [K] items whose remembered views the batch is compared with, its own included
+    equal_to_remembered: Tensor | None  # [T * V, K] bool, texts that say what a caption of another one says
     cluster: Tensor | None  # [P] which pairs were brought together, where the batch stands for more items
     seed: int  # of dropout
 
@@ -57,6 +62,8 @@ class Batch:
             masked=changed(self.masked),
             equal_to_image=changed(self.equal_to_image),
             equal_texts=changed(self.equal_texts),
+            remembered=changed(self.remembered),
+            equal_to_remembered=changed(self.equal_to_remembered),
             cluster=changed(self.cluster),
         )
 
@@ -84,9 +91,9 @@ def make_batch(
     pairs = items[is_pair]
     images = np.concatenate([pairs, items[has_image & ~is_pair]])
     texts = np.concatenate([pairs, items[has_text & ~has_image]])
-    if stage.losses.image_image == 0:
-        images = pairs  # images only serve no other loss
-    if stage.losses.text_text == 0:
+    if stage.losses.image_image == 0 or stage.remembers_images:
+        images = pairs  # images only serve no other loss, and only pairs are remembered
+    if stage.losses.text_text == 0 or stage.remembers_texts:
         texts = pairs
     text_items = np.concatenate([captioned_by[is_pair], texts[len(pairs) :]])
     own_images, own_texts = rank_slice(len(images)), rank_slice(len(texts))
@@ -95,6 +102,12 @@ def make_batch(
     image_views = tuple(draw_views(view, len(images), rng).rows(own_images) for view in stage.image_views)
     chosen = _chosen_captions(data, text_items, stage, turn, rng)
     equal_to_image, equal_texts = _equal_captions(data.captions, text_items, len(pairs), chosen)
+    remembered = equal_to_remembered = None
+    if stage.remembers_images or stage.remembers_texts:
+        others = _remembered(data, pairs, rng)
+        remembered = torch.from_numpy(others)
+        if stage.remembers_texts:
+            equal_to_remembered = _equal_to_remembered(data, text_items, chosen, others)
     return Batch(
         image_ids=torch.from_numpy(images),
         text_ids=torch.from_numpy(texts),
@@ -105,6 +118,8 @@ def make_batch(
         masked=_masked(round_, pairs, stage.batches.mask_above),
         equal_to_image=equal_to_image,
         equal_texts=equal_texts,
+        remembered=remembered,
+        equal_to_remembered=equal_to_remembered,
         cluster=None if stage.batches.negatives_from is None else _cluster_of(round_, pairs),
         seed=draw_own_seed(rng),
     )
@@ -212,6 +227,36 @@ def _equal_captions(
         pair_of[caption], text, np.arange(pairs), item_of_shown[: pairs * len(chosen)], pairs
     )
     return equal_to_image, equal_texts
+
+
+def _remembered(data: Dataset, pairs: Indices, rng: np.random.Generator) -> Indices:
+    """Which items [K] a batch is compared with: all pairs of the data, or as many as `REMEMBERED`, and its
+    own."""
+    others = data.pairs
+    if len(others) > REMEMBERED:
+        others = rng.choice(others, REMEMBERED, replace=False, shuffle=False)
+    return np.union1d(others, pairs)
+
+
+def _equal_to_remembered(
+    data: Dataset, items: Indices, chosen: list[Indices], remembered: Indices
+) -> Tensor | None:
+    """[T * V, K] bool, which texts say what a caption of another item says; None where none does.
+
+    Args:
+        items: [T] the item of each text.
+        chosen: the captions [T] of each view.
+        remembered: [K] items, ascending.
+    """
+    shown = np.stack(chosen, axis=1).ravel()  # [T * V]
+    text, item = data.items_saying(shown)
+    place = np.searchsorted(remembered, item).clip(max=len(remembered) - 1)
+    among = (remembered[place] == item) & (np.repeat(items, len(chosen))[text] != item)
+    if not among.any():
+        return None
+    matrix = np.zeros((len(shown), len(remembered)), dtype=bool)
+    matrix[text[among], place[among]] = True
+    return torch.from_numpy(matrix)
 
 
 def _different_items(

@@ -93,39 +93,44 @@ def check_recipe_fits(recipe: Recipe, data: Dataset, val: Dataset | None, model:
 
 
 def for_items(recipe: Recipe, items: Items) -> tuple[Recipe, list[str]]:
-    """The recipe without what it wants only for items of several images, or of captions of several kinds
-    (`views.image_uni: null`, `views.text: kind`), where there are none; and a sentence for each.
+    """The recipe without what it wants only for items of several images, of several captions, or of captions
+    of several kinds (`views.image_uni`: null or remembered; `views.text`: remembered or kind), where there
+    are none; and a sentence for each.
 
     Raises RecipeError where a stage would have no loss left.
     """
-    images, kinds = not (items.image_counts > 1).any(), not items.has_several_kinds
-    notes = {
-        "no item has several images: there is no image-image loss, and each item shows one image": images
-        and any(_wants_images(stage) for stage in recipe.stages),
-        "no item has captions in several languages or of several fields: there is no text-text loss, and "
-        "each item shows one caption": kinds and any(_wants_kinds(stage) for stage in recipe.stages),
-    }
+    stages, notes = [], list[str]()
     for stage in recipe.stages:
+        of_images, of_texts = _without_siblings(stage, items)
         losses = stage.losses
-        images_go = images and stage.views.image_uni is None
-        kinds_go = kinds and stage.views.text == "kind"
-        left = losses.image_text, losses.image_image * (not images_go), losses.text_text * (not kinds_go)
-        if not any(left):
+        if not any(
+            (losses.image_text, losses.image_image * (not of_images), losses.text_text * (not of_texts))
+        ):
             raise RecipeError(
                 f"stage {stage.name!r} compares images, or texts, of an item with each other, and no item "
                 "has several: say which images are of one item (data.item) and in which columns its captions "
                 "are (data.caption), or how second views are made (views.image_uni, views.text)"
             )
-    stages = tuple(stage.without(images=images, kinds=kinds) for stage in recipe.stages)
-    return recipe.model_copy(update={"stages": stages}), [note for note, is_so in notes.items() if is_so]
+        notes += [note for note in (of_images, of_texts) if note is not None and note not in notes]
+        stages.append(stage.without(images=of_images is not None, texts=of_texts is not None))
+    return recipe.model_copy(update={"stages": tuple(stages)}), notes
 
 
-def _wants_images(stage: Stage) -> bool:
-    return stage.views.image_uni is None and (stage.losses.image_image > 0 or stage.views.images > 1)
-
-
-def _wants_kinds(stage: Stage) -> bool:
-    return stage.views.text == "kind" and (stage.losses.text_text > 0 or stage.views.captions > 1)
+def _without_siblings(stage: Stage, items: Items) -> tuple[str | None, str | None]:
+    """What a stage does without, of images and of texts, since no item has several: a sentence for each, or
+    None."""
+    of_images = of_texts = None
+    losses, views = stage.losses, stage.views
+    wants_images = losses.image_image > 0 or views.images > 1
+    if wants_images and not isinstance(views.image_uni, ImageView) and not (items.image_counts > 1).any():
+        of_images = "no item has several images: there is no image-image loss, and each item shows one image"
+    if losses.text_text > 0 or views.captions > 1:
+        lost = "there is no text-text loss, and each item shows one caption"
+        if views.text == "remembered" and not (items.counts > 1).any():
+            of_texts = f"no item has several captions: {lost}"
+        if views.text == "kind" and not items.has_several_kinds:
+            of_texts = f"no item has captions in several languages or of several fields: {lost}"
+    return of_images, of_texts
 
 
 def check_finite(figures: Mapping[str, float], step: int, stage: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unicross.batches import Indices
+from unicross.batches import Indices, ranges
 from unicross.config import DataConfig
 from unicross.data.items import Items
 from unicross.data.pixels import LazyPixels, PixelCache, PixelSource
@@ -68,6 +68,22 @@ class Dataset:
     @cached_property
     def texts_only(self) -> Indices:
         return np.flatnonzero(~self.items.has_image & self.items.has_text)
+
+    def items_saying(self, captions: Indices) -> tuple[Indices, Indices]:
+        """Where in some captions [B] stands what an item says too, and that item, pair by pair; an item that
+        says it twice occurs twice."""
+        order, ascending = self._by_number
+        numbers = self.captions.number[captions]
+        begins = np.searchsorted(ascending, numbers, side="left")
+        counts = np.searchsorted(ascending, numbers, side="right") - begins
+        of_captions = order[ranges(begins, counts)]
+        return np.repeat(np.arange(len(captions)), counts), self.captions.item[of_captions]
+
+    @cached_property
+    def _by_number(self) -> tuple[Indices, Indices]:
+        """The captions [C] in the order of their numbers, and those numbers."""
+        order = np.argsort(self.captions.number, kind="stable")
+        return order, self.captions.number[order]
 
     @property
     def has_unpaired(self) -> bool:

@@ -207,7 +207,9 @@ class Loop:
     def _step(self, stage: Stage, batch: Batch) -> dict[str, Tensor]:
         """Move the model by one batch. Returns the unweighted losses by name, and `grad_norm`."""
         self.state.optimizer.zero_grad(set_to_none=True)
-        done = backward(self.model, batch, stage, self.autocast, self.recipe.train.micro_batch)
+        done = backward(
+            self.model, batch, stage, self.autocast, self.recipe.train.micro_batch, self.state.bank
+        )
         norm = clip_gradients(self.model.parameters(), self.recipe.train.clip_norm or math.inf)
         self.state.optimizer.step()
         self.model.clamp_temperature()

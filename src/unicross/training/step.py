@@ -19,12 +19,20 @@ from torch.nn import functional as F
 from unicross.data.preparation import PatchCanvas
 from unicross.data.tokens import Tokens
 from unicross.data.views import apply_views
-from unicross.losses import Objective, cross_modal, sample_weights, sigmoid_of_share, uni_modal
+from unicross.losses import (
+    Objective,
+    against_remembered,
+    cross_modal,
+    sample_weights,
+    sigmoid_of_share,
+    uni_modal,
+)
 from unicross.model import TwoTower
 from unicross.model.tower import Tower
 from unicross.stage import Losses, Stage
 from unicross.training.batch import Batch
 from unicross.training.distributed import gather, scale_gradient, shares, size, sum_gradients, total
+from unicross.training.rounds import FeatureBank
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +74,14 @@ def backward(
     stage: Stage,
     autocast: Callable[[], torch.autocast],
     micro_batch: int | None = None,
+    bank: FeatureBank | None = None,
 ) -> Outcome:
     """Add the gradient of the stage's loss on this batch to the parameters.
 
     Args:
         autocast: makes the context in which the towers run.
         micro_batch: rows that pass a tower at a time; None for all.
+        bank: what earlier steps made of the items, for remembered views.
 
     Returns:
         The losses and features of the whole batch, in all processes.
@@ -99,7 +109,7 @@ def backward(
     images = own_images.map(lambda tensor: gather(tensor, len(batch.image_ids)))
     texts = own_texts.map(lambda tensor: gather(tensor, len(batch.text_ids)))
     contrast = _contrast(model, stage.losses.objective or model.objective)
-    losses = batch_losses(images, texts, batch, stage, contrast)
+    losses = batch_losses(images, texts, batch, stage, contrast, bank)
     weighted_sum(losses, stage.losses).backward()
     if cached:
         for number, rows in enumerate(image_slices):
@@ -126,7 +136,12 @@ def weighted_sum(losses: dict[str, Tensor], weights: Losses) -> Tensor:
 
 
 def batch_losses(
-    images: Features, texts: Features, batch: Batch, stage: Stage, contrast: Contrast
+    images: Features,
+    texts: Features,
+    batch: Batch,
+    stage: Stage,
+    contrast: Contrast,
+    bank: FeatureBank | None = None,
 ) -> dict[str, Tensor]:
     """Each loss of the stage, unweighted, by name."""
     losses: dict[str, Tensor] = {}
@@ -135,11 +150,23 @@ def batch_losses(
         assert texts.cross is not None
         losses["image_text"] = _cross_loss(images.cross, texts.cross, batch, stage, contrast)
     symmetric = None if batch.masked is None else batch.masked | batch.masked.T
-    if images.uni is not None:
+    if stage.remembers_images:
+        assert images.uni is not None
+        assert bank is not None
+        temperature = stage.losses.image_temperature
+        losses["image_image"] = _remembered_loss(images.uni, batch.image_ids, bank.image, batch, temperature)
+    elif images.uni is not None:
         masked = _by_view(symmetric, images.uni)
         temperature = stage.losses.image_temperature
         losses["image_image"] = _uni_loss(images.uni, batch.image_ids, temperature, masked, contrast)
-    if texts.uni is not None:
+    if stage.remembers_texts:
+        assert texts.uni is not None
+        assert bank is not None
+        temperature, equal = stage.losses.text_temperature, batch.equal_to_remembered
+        losses["text_text"] = _remembered_loss(
+            texts.uni, batch.text_ids, bank.text, batch, temperature, equal
+        )
+    elif texts.uni is not None:
         masked = _by_view(symmetric, texts.uni)
         if batch.equal_texts is not None:
             masked = batch.equal_texts if masked is None else masked | batch.equal_texts
@@ -216,6 +243,21 @@ def _uni_loss(
         )
         return total(own) / len(rows)
     return uni_modal(rows, ids, temperature, masked, objective=contrast.objective).mean()
+
+
+def _remembered_loss(
+    features: Tensor,
+    ids: Tensor,
+    bank: Tensor,
+    batch: Batch,
+    temperature: float,
+    ignored: Tensor | None = None,
+) -> Tensor:
+    """`features` [N, V, U] of items `ids` [N], `bank` [all items, U], `ignored` [N * V, K]."""
+    assert batch.remembered is not None
+    ids = ids.repeat_interleave(features.shape[1])
+    keys = bank[batch.remembered]  # [K, U]
+    return against_remembered(features.flatten(0, 1), ids, keys, batch.remembered, temperature, ignored)
 
 
 def _image_features(model: TwoTower, batch: Batch, rows: slice, losses: Losses) -> Features:
