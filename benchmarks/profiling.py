@@ -43,9 +43,9 @@ from unicross.streams import stream
 from unicross.training import train
 from unicross.training.batch import make_batch
 from unicross.training.dataset import cached_side, make_dataset
+from unicross.training.features import text_features
 from unicross.training.rounds import Round
 from unicross.training.state import make_model
-from unicross.training.step import _text_features
 
 NEVER = 1000.0
 """Minutes between step checkpoints, so that none falls into what is measured."""
@@ -208,7 +208,7 @@ def texts(arguments: argparse.Namespace) -> dict[str, Any]:
             model.zero_grad()
             began = time.perf_counter()
             with autocast(model.device, "auto"):
-                features = _text_features(model, batch, slice(None), stage.losses).cross
+                features = text_features(model, batch, slice(None), stage.losses).cross
             assert features is not None
             features.square().mul(torch.arange(features.shape[-1])).sum().backward()
             if turn >= 0:

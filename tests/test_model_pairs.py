@@ -22,7 +22,7 @@ from unicross.errors import CheckpointError, RecipeError
 from unicross.model import TwoTower
 from unicross.model.processors import normalised
 from unicross.training import train
-from unicross.training.step import _image_features
+from unicross.training.features import image_features
 
 SIZES = ((61, 43), (40, 90), (200, 151), (32, 32), (20, 25))
 pytestmark = pytest.mark.filterwarnings("ignore:.*BlipModel")
@@ -149,7 +149,7 @@ def test_a_naflex_pair_is_tuned_on_whole_pictures(pairs, photos, tmp_path):
     pixels = torch.from_numpy(shown)
     batch = SimpleNamespace(image_views=(None,), image_ids=torch.arange(3), pixels=(pixels,))
     with torch.no_grad():
-        features = _image_features(after, batch, slice(1, 3), recipe.stages[0].losses)
+        features = image_features(after, batch, slice(1, 3), recipe.stages[0].losses)
     np.testing.assert_allclose(features.cross[:, 0], after.encode_pixels(shown[1:]), atol=1e-6)
 
 

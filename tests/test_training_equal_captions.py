@@ -9,8 +9,9 @@ import torch
 from training_parts import ALL, PLAIN, batch_of, cost, dataset_of, gradients, prepared, random_features
 from unicross.data.items import Item
 from unicross.training import distributed
+from unicross.training.batch_losses import Contrast, batch_losses
 from unicross.training.rounds import Round
-from unicross.training.step import Contrast, backward, batch_losses
+from unicross.training.step import backward
 
 CAPTIONS = (
     ("A red  square", "something on the left"),

@@ -23,9 +23,10 @@ from unicross.losses import against_remembered
 from unicross.model import TwoTower
 from unicross.training import batch as batch_module
 from unicross.training import train
+from unicross.training.batch_losses import Contrast, batch_losses
 from unicross.training.checks import for_items
 from unicross.training.rounds import FeatureBank
-from unicross.training.step import Contrast, backward, batch_losses
+from unicross.training.step import backward
 
 SHARED = {"uni_heads": "shared"}
 TEXTS = {

@@ -12,10 +12,10 @@ from unicross.errors import RecipeError
 from unicross.model import TwoTower
 from unicross.run import RunFolder
 from unicross.training import train
+from unicross.training.batch_losses import Contrast, batch_losses
 from unicross.training.checks import for_items
 from unicross.training.embedding import embed_images, embed_item_images
 from unicross.training.rounds import FeatureBank
-from unicross.training.step import Contrast, batch_losses
 
 STAGE = {
     "name": "s",

@@ -23,9 +23,10 @@ from training_parts import (
 from unicross.device import autocast
 from unicross.model import packing
 from unicross.stage import FrozenLayers
-from unicross.training import step
+from unicross.training.batch_losses import Contrast, batch_losses
+from unicross.training.features import Features, image_features, text_features
 from unicross.training.optim import freeze
-from unicross.training.step import Contrast, Features, backward, batch_losses
+from unicross.training.step import backward
 
 
 @pytest.mark.parametrize("captions", [1, 2])
@@ -110,7 +111,7 @@ def test_gradients_in_micro_batches_with_dropout_equal_one_graph_with_the_same_d
     rows = [slice(start, start + micro) for start in range(0, 6, micro)]
     made = []
     for number, (encode, part) in enumerate(
-        [(step._image_features, r) for r in rows] + [(step._text_features, r) for r in rows]
+        [(image_features, r) for r in rows] + [(text_features, r) for r in rows]
     ):
         torch.manual_seed(batch.seed + number)
         made.append(encode(model, batch, part, stage.losses))
@@ -200,7 +201,7 @@ def test_texts_of_a_tower_that_cannot_pack_pass_in_groups_that_shrink_as_they_gr
 
     def features(least):
         monkeypatch.setattr(packing, "LEAST_TOGETHER", least)
-        return step._text_features(model, batch, slice(None), recipe.stages[0].losses).cross
+        return text_features(model, batch, slice(None), recipe.stages[0].losses).cross
 
     torch.testing.assert_close(features(3), features(1000))
     *groups, whole = shapes
@@ -219,7 +220,7 @@ def test_texts_of_a_tower_that_packs_give_the_same_without_padding(photos, monke
     found = []
     for model.text.packs in (False, True):
         rows = [slice(0, 12), slice(12, 20)]
-        parts = [step._text_features(model, batch, part, recipe.stages[0].losses).cross for part in rows]
+        parts = [text_features(model, batch, part, recipe.stages[0].losses).cross for part in rows]
         torch.cat(parts).square().mul(torch.arange(16)).sum().backward()
         found.append((torch.cat(parts), gradients(model)))
         model.zero_grad()

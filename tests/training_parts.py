@@ -19,8 +19,8 @@ from unicross.model import TwoTower
 from unicross.streams import stream
 from unicross.training.batch import make_batch
 from unicross.training.dataset import cached_side, make_dataset
+from unicross.training.features import Features
 from unicross.training.rounds import FeatureBank, Round, embed_pairs, new_clusters
-from unicross.training.step import Features
 
 CPU = torch.device("cpu")
 PLAIN = partial(autocast, CPU, "fp32")
