@@ -33,12 +33,9 @@ TEXTS = {
     "name": "s",
     "epochs": 1,
     "losses": {"image_text": 1.0, "text_text": 0.5},
-    "views": {"text": "remembered"},
+    "views": {"remembered": True},
 }
-BOTH = TEXTS | {
-    "losses": {"image_text": 1.0, "image_image": 0.5, "text_text": 0.5},
-    "views": {"text": "remembered", "image_uni": "remembered"},
-}
+BOTH = TEXTS | {"losses": {"image_text": 1.0, "image_image": 0.5, "text_text": 0.5}}
 
 
 def unit(*numbers):

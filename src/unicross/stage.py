@@ -99,19 +99,18 @@ class Views(Strict):
 
     image: ImageView = ImageView()
     """The picture that the image-text loss sees; also the first of the two uni-modal views."""
-    image_uni: ImageView | Literal["remembered"] | None = ImageView(
-        crop=(0.3, 1.0), jitter=0.8, grey=0.2, blur=0.5
-    )
+    remembered: bool = False
+    """Whether the uni-modal losses compare a view with what earlier steps made of the item's images, or of
+    its captions, among those of all items (see `losses.against_remembered`), in place of a second view, which
+    costs a forward. Where no item has several images, or several captions, there is no such loss."""
+    image_uni: ImageView | None = ImageView(crop=(0.3, 1.0), jitter=0.8, grey=0.2, blur=0.5)
     """The second uni-modal view, of another image of the item where it has one; both of them where there is
-    no image-text loss. Remembered: what earlier steps made of the item's images, at no cost (see `text`).
-    None: as `image`, and of other images alone. Of both: where no item has two images, there is no
-    image-image loss and the image-text loss sees one of each."""
-    text: Literal["remembered", "dropout", "sibling", "kind"] = "sibling"
-    """The second text view. Remembered: the mean of what earlier steps made of the item's captions, among
-    those of all items, so that no second caption passes the tower. Dropout: the same caption again. Sibling:
-    another caption of the item. Kind: one in another language or of another field. Remembered and kind: where
-    no item has several captions, or of two kinds, there is no text-text loss and the image-text loss sees one
-    caption of each."""
+    no image-text loss. None: as `image`, and of other images alone: where no item has two, there is no
+    image-image loss and the image-text loss sees one image of each."""
+    text: Literal["dropout", "sibling", "kind"] = "sibling"
+    """The second text view: the same caption under other dropout; another caption of the item; or one of
+    another kind, in another language or of another field. Kind: where no item has captions of two kinds,
+    there is no text-text loss and the image-text loss sees one caption of each."""
     languages: Literal["counted", "even"] = "counted"
     """Which captions have their turn: all alike, or each language of an item as often as another."""
     captions: int = Field(1, ge=1)
@@ -261,7 +260,7 @@ class Stage(Strict):
             (
                 (self.remembers_images or self.remembers_texts) and not cross_modal,
                 "remembered views are those of the image-text loss: give it a weight, or set "
-                "views.image_uni=null and views.text=sibling",
+                "views.remembered=false",
             ),
         ]
         for is_wrong, message in checks:
@@ -272,22 +271,21 @@ class Stage(Strict):
     @property
     def remembers_images(self) -> bool:
         """Whether the image-image loss compares images with what earlier steps made of them."""
-        return self.losses.image_image > 0 and self.views.image_uni == "remembered"
+        return self.losses.image_image > 0 and self.views.remembered
 
     @property
     def remembers_texts(self) -> bool:
         """Whether the text-text loss compares texts with what earlier steps made of them."""
-        return self.losses.text_text > 0 and self.views.text == "remembered"
+        return self.losses.text_text > 0 and self.views.remembered
 
     @property
     def image_views(self) -> tuple[ImageView, ...]:
         """The views of an image that pass the tower in a step."""
         views, losses = self.views, self.losses
-        second = views.image_uni if isinstance(views.image_uni, ImageView) else views.image
         if losses.image_text == 0:
-            return (second,) * 2 if losses.image_image > 0 else ()
+            return (views.image_uni or views.image,) * 2 if losses.image_image > 0 else ()
         needs_second = losses.image_image > 0 and views.images == 1 and not self.remembers_images
-        return (views.image,) * views.images + (second,) * needs_second
+        return (views.image,) * views.images + (views.image_uni or views.image,) * needs_second
 
     @property
     def text_views(self) -> int:

@@ -94,8 +94,8 @@ def check_recipe_fits(recipe: Recipe, data: Dataset, val: Dataset | None, model:
 
 def for_items(recipe: Recipe, items: Items) -> tuple[Recipe, list[str]]:
     """The recipe without what it wants only for items of several images, of several captions, or of captions
-    of several kinds (`views.image_uni`: null or remembered; `views.text`: remembered or kind), where there
-    are none; and a sentence for each.
+    of several kinds (`views.remembered`, `views.image_uni: null`, `views.text: kind`), where there are none;
+    and a sentence for each.
 
     Raises RecipeError where a stage would have no loss left.
     """
@@ -121,14 +121,14 @@ def _without_siblings(stage: Stage, items: Items) -> tuple[str | None, str | Non
     None."""
     of_images = of_texts = None
     losses, views = stage.losses, stage.views
-    wants_images = losses.image_image > 0 or views.images > 1
-    if wants_images and not isinstance(views.image_uni, ImageView) and not (items.image_counts > 1).any():
+    made = views.image_uni is not None and not views.remembered  # a second view of one image
+    if (losses.image_image > 0 or views.images > 1) and not made and not (items.image_counts > 1).any():
         of_images = "no item has several images: there is no image-image loss, and each item shows one image"
     if losses.text_text > 0 or views.captions > 1:
         lost = "there is no text-text loss, and each item shows one caption"
-        if views.text == "remembered" and not (items.counts > 1).any():
+        if views.remembered and not (items.counts > 1).any():
             of_texts = f"no item has several captions: {lost}"
-        if views.text == "kind" and not items.has_several_kinds:
+        if views.text == "kind" and not views.remembered and not items.has_several_kinds:
             of_texts = f"no item has captions in several languages or of several fields: {lost}"
     return of_images, of_texts
 
