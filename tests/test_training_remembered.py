@@ -146,6 +146,10 @@ def test_where_no_item_has_several_there_is_nothing_to_remember(photos):
     changed, notes = for_items(recipe, single)
     assert changed.stages[0].losses.text_text == 0.0
     assert notes[1].startswith("no item has several captions: there is no text-text loss")
+    of_kinds = tiny.recipe(photos, TEXTS | {"views": {"remembered": True, "text": "kind"}}, model=SHARED)
+    changed, notes = for_items(of_kinds, data.items)  # several captions, without a language
+    assert changed.stages[0].losses.text_text == 0.0
+    assert notes[0].startswith("no item has captions in several languages or of several fields")
 
 
 def test_a_run_that_remembers_is_resumed_as_if_it_had_gone_on(photos, tmp_path):

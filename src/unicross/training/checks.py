@@ -128,7 +128,7 @@ def _without_siblings(stage: Stage, items: Items) -> tuple[str | None, str | Non
         lost = "there is no text-text loss, and each item shows one caption"
         if views.remembered and not (items.counts > 1).any():
             of_texts = f"no item has several captions: {lost}"
-        if views.text == "kind" and not views.remembered and not items.has_several_kinds:
+        if views.text == "kind" and not items.has_several_kinds:
             of_texts = f"no item has captions in several languages or of several fields: {lost}"
     return of_images, of_texts
 
