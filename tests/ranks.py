@@ -62,8 +62,13 @@ SIGMOID: dict[str, Any] = {
     "model": {"bias": -10.0, "temperature": 0.1},
 }
 """Each process computes its part of the losses only."""
+REMEMBERED: dict[str, Any] = {
+    "stages": [ALL | {"views": {"remembered": True}}],
+    "model": {"uni_heads": "shared"},
+}
 RUNS: dict[str, dict[str, Any]] = {
     "whole": {},
+    "remembered": REMEMBERED,
     "sigmoid": SIGMOID,
     "micro": {"micro_batch": 2},
     "sharded": SHARDED | {"micro_batch": 2},

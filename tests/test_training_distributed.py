@@ -139,7 +139,7 @@ def by_one(photos, tmp_path_factory):
     folder = tmp_path_factory.mktemp("by_one")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(entry, "read_splits", ranks.with_items_alone)
-        for name in ("whole", "sharded", "sigmoid"):
+        for name in ("whole", "sharded", "sigmoid", "remembered"):
             ranks.run(name, folder, photos)
     return folder
 
@@ -168,7 +168,13 @@ def assert_alike(run, other):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "same"),
-    [("whole", "whole"), ("micro", "whole"), ("sharded", "sharded"), ("sigmoid", "sigmoid")],
+    [
+        ("whole", "whole"),
+        ("micro", "whole"),
+        ("sharded", "sharded"),
+        ("sigmoid", "sigmoid"),
+        ("remembered", "remembered"),
+    ],
 )
 def test_two_processes_train_as_one_does(by_two, by_one, name, same):
     """All three losses, masks, two captions, uneven shares, items alone, rounds, pseudo-pairs."""

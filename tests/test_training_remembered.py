@@ -25,7 +25,7 @@ from unicross.training import batch as batch_module
 from unicross.training import train
 from unicross.training.batch_losses import Contrast, batch_losses
 from unicross.training.checks import for_items
-from unicross.training.rounds import FeatureBank
+from unicross.training.rounds import FeatureBank, Round
 from unicross.training.step import backward
 
 SHARED = {"uni_heads": "shared"}
@@ -128,6 +128,13 @@ def test_a_batch_is_compared_with_so_many_items_at_most_and_with_its_own(photos,
     drawn = [batch_of(data, items, recipe.stages[0], seed=seed).remembered.tolist() for seed in range(5)]
     assert all(4 <= len(set(keys)) == len(keys) <= 7 and set(items) <= set(keys) for keys in drawn)
     assert len(set(map(tuple, drawn))) > 1
+
+
+def test_pairs_that_are_left_out_are_no_negatives(photos):
+    recipe, _, data = prepared(photos, TEXTS, model=SHARED)
+    round_ = Round(data.captioned_by, suspects=np.array([3, 4]))
+    remembered = batch_of(data, [0, 1, 2], recipe.stages[0], round_).remembered
+    assert remembered.tolist() == np.setdiff1d(data.pairs, [3, 4]).tolist()
 
 
 def test_remembered_views_are_of_the_shared_space_and_of_the_image_text_loss(photos):

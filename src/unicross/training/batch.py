@@ -104,7 +104,7 @@ def make_batch(
     equal_to_image, equal_texts = _equal_captions(data.captions, text_items, len(pairs), chosen)
     remembered = equal_to_remembered = None
     if stage.remembers_images or stage.remembers_texts:
-        others = _remembered(data, pairs, rng)
+        others = _remembered(round_.pairs(data), pairs, rng)
         remembered = torch.from_numpy(others)
         if stage.remembers_texts:
             equal_to_remembered = _equal_to_remembered(data, text_items, chosen, others)
@@ -229,10 +229,9 @@ def _equal_captions(
     return equal_to_image, equal_texts
 
 
-def _remembered(data: Dataset, pairs: Indices, rng: np.random.Generator) -> Indices:
-    """Which items [K] a batch is compared with: all pairs of the data, or as many as `REMEMBERED`, and its
-    own."""
-    others = data.pairs
+def _remembered(others: Indices, pairs: Indices, rng: np.random.Generator) -> Indices:
+    """Which items [K], ascending, a batch of pairs is compared with: its own and all others, or `REMEMBERED`
+    of them."""
     if len(others) > REMEMBERED:
         others = rng.choice(others, REMEMBERED, replace=False, shuffle=False)
     return np.union1d(others, pairs)
