@@ -6,12 +6,10 @@ import pytest
 import torch
 
 import tiny
-from training_parts import Killed, batch_of, cost, dataset_of, prepared, random_features
+from training_parts import assert_resumes, batch_of, cost, dataset_of, prepared, random_features
 from unicross.data.items import CaptionKind, Item, Items
 from unicross.errors import RecipeError
-from unicross.model import TwoTower
 from unicross.run import RunFolder
-from unicross.training import train
 from unicross.training.batch_losses import Contrast, batch_losses
 from unicross.training.checks import for_items
 from unicross.training.embedding import embed_images, embed_item_images
@@ -140,19 +138,7 @@ def test_a_run_on_items_of_one_image_each_can_be_resumed(photos, tmp_path):
     """Its checkpoints name the recipe that was asked for, not what the data left of it."""
     views = {"images": 2, "image_uni": None}
     recipe = tiny.recipe(photos, tiny.ALIGN | {"epochs": 2, "views": views})
-    epochs = []
-
-    def killed_in_the_second(event):
-        epochs.extend([event] if event["kind"] == "epoch" else [])
-        if len(epochs) == 2:
-            raise Killed
-
-    with pytest.raises(Killed):
-        train(recipe, tmp_path / "killed", listener=killed_in_the_second)
-    train(recipe, tmp_path / "killed", resume=True)
-    train(recipe, tmp_path / "whole")
-    killed, whole = (TwoTower.load(tmp_path / name / "last").state_dict() for name in ("killed", "whole"))
-    assert all(torch.equal(tensor, whole[name]) for name, tensor in killed.items())
+    assert_resumes(recipe, tmp_path)
     notes = RunFolder(tmp_path / "killed").events("note")
     assert sum("no item has several images" in note["text"] for note in notes) == 1
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import mean
 
 import numpy as np
+import pytest
 import torch
 
 import tiny
@@ -17,6 +18,7 @@ from unicross.data.load import read_splits
 from unicross.device import autocast
 from unicross.model import TwoTower
 from unicross.streams import stream
+from unicross.training import train
 from unicross.training.batch import make_batch
 from unicross.training.dataset import cached_side, make_dataset
 from unicross.training.features import Features
@@ -29,6 +31,23 @@ ALL = tiny.SHARPEN | {"losses": {"image_text": 1.0, "image_image": 0.5, "text_te
 
 class Killed(BaseException):
     """Not an Exception: nothing may catch it on the way out."""
+
+
+def assert_resumes(recipe, folder, epochs=2):
+    """A run that is killed at the end of an epoch and resumed has the weights of one that was not."""
+    done = []
+
+    def killed(event):
+        done.extend([event] if event["kind"] == "epoch" else [])
+        if len(done) == epochs:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(recipe, folder / "killed", listener=killed)
+    train(recipe, folder / "killed", resume=True)
+    train(recipe, folder / "whole")
+    killed_last, whole = (TwoTower.load(folder / name / "last").state_dict() for name in ("killed", "whole"))
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in killed_last.items())
 
 
 def prepared(photos, *stages, alone=0, **sections):

@@ -104,11 +104,12 @@ def false_negatives(
     return masked
 
 
-def equal_pairs(left: Indices, right: Indices) -> tuple[Indices, Indices]:
-    """All positions in `left` and `right` that hold equal values, pair by pair."""
-    order = np.argsort(right, kind="stable")
-    begins = np.searchsorted(right[order], left, side="left")
-    counts = np.searchsorted(right[order], left, side="right") - begins
+def equal_pairs(left: Indices, right: Indices, order: Indices | None = None) -> tuple[Indices, Indices]:
+    """All positions in `left` and `right` that hold equal values, pair by pair; `order` sorts `right`."""
+    order = np.argsort(right, kind="stable") if order is None else order
+    ascending = right[order]
+    begins = np.searchsorted(ascending, left, side="left")
+    counts = np.searchsorted(ascending, left, side="right") - begins
     return np.repeat(np.arange(len(left)), counts), order[ranges(begins, counts)]
 
 

@@ -103,7 +103,8 @@ class Views(Strict):
     """Whether the uni-modal losses compare a view with what earlier steps made of the item's images, or of
     its captions, among those of all items (see `losses.against_remembered`), in place of a second view, which
     costs a forward. Where no item has several images, or several captions, there is no such loss; nor, with
-    `text: kind`, where none has captions of two kinds."""
+    `text: kind`, where none has captions of two kinds. `batches.mask_above` masks nothing of what is
+    remembered."""
     image_uni: ImageView | None = ImageView(crop=(0.3, 1.0), jitter=0.8, grey=0.2, blur=0.5)
     """The second uni-modal view, of another image of the item where it has one; both of them where there is
     no image-text loss. None: as `image`, and of other images alone: where no item has two, there is no

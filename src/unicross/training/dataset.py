@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unicross.batches import Indices, ranges
+from unicross.batches import Indices, equal_pairs
 from unicross.config import DataConfig
 from unicross.data.items import Items
 from unicross.data.pixels import LazyPixels, PixelCache, PixelSource
@@ -72,18 +72,14 @@ class Dataset:
     def items_saying(self, captions: Indices) -> tuple[Indices, Indices]:
         """Where in some captions [B] stands what an item says too, and that item, pair by pair; an item that
         says it twice occurs twice."""
-        order, ascending = self._by_number
-        numbers = self.captions.number[captions]
-        begins = np.searchsorted(ascending, numbers, side="left")
-        counts = np.searchsorted(ascending, numbers, side="right") - begins
-        of_captions = order[ranges(begins, counts)]
-        return np.repeat(np.arange(len(captions)), counts), self.captions.item[of_captions]
+        numbers = self.captions.number
+        at, caption = equal_pairs(numbers[captions], numbers, self._by_number)
+        return at, self.captions.item[caption]
 
     @cached_property
-    def _by_number(self) -> tuple[Indices, Indices]:
-        """The captions [C] in the order of their numbers, and those numbers."""
-        order = np.argsort(self.captions.number, kind="stable")
-        return order, self.captions.number[order]
+    def _by_number(self) -> Indices:
+        """The captions [C] in the order of their numbers."""
+        return np.argsort(self.captions.number, kind="stable")
 
     @property
     def has_unpaired(self) -> bool:
