@@ -150,6 +150,7 @@ def assert_alike(run, other):
         ("step", ("loss", "grad_norm")),
         ("eval", ("rsum", "compute")),
         ("round", ("masked",)),
+        ("hubs", ("rsum",)),
     ):
         mine, wanted = tiny.events(run, kind), tiny.events(other, kind)
         assert [event["step"] for event in mine] == [event["step"] for event in wanted]
@@ -177,7 +178,7 @@ def assert_alike(run, other):
     ],
 )
 def test_two_processes_train_as_one_does(by_two, by_one, name, same):
-    """All three losses, masks, two captions, uneven shares, items alone, rounds, pseudo-pairs."""
+    """All three losses, masks, two captions, uneven shares, items alone, rounds, pseudo-pairs, hubs."""
     assert max(event["masked"] for event in tiny.events(by_one / same, "round")) > 0
     assert_alike(by_two / name, by_one / same)
 

@@ -183,11 +183,20 @@ class Listening(Bars):
                 self._say(
                     f"  {event['share']:g} of the way from the first weights to the best (rSum {rsums})"
                 )
+            case "hubs":
+                self._say(_hubs_line(event))
             case "note":
                 self._say(f"[yellow]note:[/] {event['text']}")
 
     def _say(self, text: str) -> None:
         self.console.print(text, highlight=False)
+
+
+def _hubs_line(event: Event) -> str:
+    if "rsum" not in event:
+        return "  hubs corrected"
+    figures = f"rSum {event['rsum']:.1f} with it, {event['without']:.1f} without"
+    return f"  hubs {'corrected' if event['corrected'] else 'left as they are'}: {figures}"
 
 
 def _round_line(event: Event) -> str:

@@ -54,6 +54,11 @@ def export(
             f"pairs that see pictures in their own proportions (NaFlex) are not written for {target}: export "
             "it --to hf"
         )
+    if model.hubs is not None and target != "onnx":
+        raise CheckpointError(
+            f"{source}: corrects its hubs, which --to {target} cannot hold: export it --to onnx, or train "
+            "it with train.correct_hubs=false"
+        )
     try:
         with folder_beside(out) as folder, quiet_transformers():
             TARGETS[target](model, folder)

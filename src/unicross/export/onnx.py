@@ -26,7 +26,6 @@ from unicross.evaluation import evaluate
 from unicross.export.huggingface import write_processors
 from unicross.model import TwoTower
 from unicross.model.processors import normalised
-from unicross.model.tower import Tower
 from unicross.result import Result
 
 if TYPE_CHECKING:
@@ -45,23 +44,23 @@ MISSING = "exporting to ONNX needs more packages ({}): pip install 'unicross[onn
 
 
 class _ImageGraph(nn.Module):
-    def __init__(self, tower: Tower) -> None:
+    def __init__(self, model: TwoTower) -> None:
         super().__init__()
-        self.tower = tower
+        self.tower, self.embed = model.image, model.embed_images
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """[N, 3, S, S] -> [N, D]"""
-        return self.tower.embed(self.tower(pixel_values=pixel_values))
+        return self.embed(self.tower(pixel_values=pixel_values))
 
 
 class _TextGraph(nn.Module):
-    def __init__(self, tower: Tower) -> None:
+    def __init__(self, model: TwoTower) -> None:
         super().__init__()
-        self.tower = tower
+        self.tower, self.embed = model.text, model.embed_texts
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """[N, L], [N, L] -> [N, D]"""
-        return self.tower.embed(self.tower(input_ids=input_ids, mask=attention_mask))
+        return self.embed(self.tower(input_ids=input_ids, mask=attention_mask))
 
 
 class _PaddedTextGraph(_TextGraph):
@@ -129,11 +128,11 @@ def write_onnx(model: TwoTower, folder: Path) -> None:
     (folder / FOLDER).mkdir()
     side, length = model.picture_rules.side, model.text_rules.pad_to
     pixels = torch.linspace(-1, 1, 2 * 3 * side * side).reshape(2, 3, side, side)
-    _write(_ImageGraph(model.image), (pixels,), [{0: "batch"}], folder / FOLDER / f"{IMAGES}.onnx", "image")
+    _write(_ImageGraph(model), (pixels,), [{0: "batch"}], folder / FOLDER / f"{IMAGES}.onnx", "image")
     vocabulary = int(model.text.backbone.config.vocab_size)
     ids = torch.arange(2 * (length or PROBE_TOKENS)).reshape(2, -1) % vocabulary
     mask = torch.ones_like(ids)
-    graph: nn.Module = _TextGraph(model.text) if length is None else _PaddedTextGraph(model.text)
+    graph: nn.Module = _TextGraph(model) if length is None else _PaddedTextGraph(model)
     inputs = (ids, mask) if length is None else (ids,)
     shape = {0: "batch", 1: "tokens"} if length is None else {0: "batch"}
     _write(graph, inputs, [shape] * len(inputs), folder / FOLDER / f"{TEXTS}.onnx", "text")
@@ -180,8 +179,8 @@ def _check_equal(model: TwoTower, folder: Path) -> None:
     texts = model.tokenized(["a cat", "a photo of two dogs in the snow", "?"]).tokens(np.arange(3))
     device = model.device
     with torch.no_grad():
-        images = model.image.embed(model.image(pixel_values=values.to(device)))
-        words = model.text.embed(model.text(input_ids=texts.ids.to(device), mask=texts.mask.to(device)))
+        images = model.embed_images(model.image(pixel_values=values.to(device)))
+        words = model.embed_texts(model.text(input_ids=texts.ids.to(device), mask=texts.mask.to(device)))
     for modality, found, wanted in (
         ("image", towers.encode_values(values.numpy()), images),
         ("text", towers.encode_tokens(texts.ids, texts.mask), words),

@@ -92,7 +92,7 @@ class Loop:
                 self.state.bank.forget()  # none of its steps made new features
             progress.stage, progress.epoch = progress.stage + 1, 0
             self.state.round = None
-        self.selection.finish(self.new_model)
+        self.selection.finish(self.new_model, self.data)
         summary = Summary(
             metrics=progress.best_metrics,
             forgetting=progress.best_elsewhere,

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from torch import Tensor
+
 from unicross.model import TwoTower
+from unicross.model.parts import HUBS
 from unicross.run import RunFolder
+from unicross.streams import stream
 from unicross.training.cost import TowerCost
 from unicross.training.dataset import Dataset
 from unicross.training.distributed import broadcast_object
 from unicross.training.embedding import validate
+from unicross.training.hub_fitting import fit_hubs
 from unicross.training.interpolation import mixed, mixes
 from unicross.training.state import State
 
@@ -56,13 +61,16 @@ class Selection:
             self.emit("note", text=f"stopped early: {best}")
         return True
 
-    def finish(self, new_model: Callable[..., TwoTower]) -> None:
+    def finish(self, new_model: Callable[..., TwoTower], data: Dataset) -> None:
         """Publish what is the run's best at its end: the last weights where nothing validates, else perhaps a
-        mix with the first ones, which `new_model` makes."""
+        mix with the first ones, which `new_model` makes; and correct its hubs by the training data."""
+        train = self.state.recipe.train
         if self.val is None:
             self.state.publish_best(self.run, None)
-        elif self.state.recipe.train.interpolate:
+        elif train.interpolate:
             self._interpolate(self.val, new_model)
+        if train.correct_hubs:
+            self._correct_hubs(new_model, data)
 
     def _look_elsewhere(self, model: TwoTower) -> dict[str, float]:
         """The rSum of a model on the other data that the recipe names, by name."""
@@ -71,13 +79,35 @@ class Selection:
             self.emit("forgetting", data=name, **metrics)
         return {name: metrics["rsum"] for name, metrics in found.items()}
 
+    def _correct_hubs(self, new_model: Callable[..., TwoTower], data: Dataset) -> None:
+        """Let the run's best correct its hubs, where that has more rSum on the validation items."""
+        model, progress = new_model(adapters=False), self.state.progress
+        model.load_state_dict(self._best_weights())
+        progress.count(fit_hubs(model, data, stream(self.state.recipe.seed, "hubs")))
+        if self.val is None:
+            self.emit("hubs", corrected=True)
+            self.state.publish_other(self.run, "hubs", model.state_dict(), None)
+            return
+        result, before = validate(model, self.val), progress.best
+        is_better = result.metrics["rsum"] > before
+        self.emit("hubs", corrected=is_better, without=before, rsum=result.metrics["rsum"])
+        if is_better:
+            progress.best, progress.best_metrics = result.metrics["rsum"], result.metrics
+            progress.best_elsewhere = self._look_elsewhere(model)
+            self.state.publish_other(self.run, "hubs", model.state_dict(), result.calibration)
+
+    def _best_weights(self) -> dict[str, Tensor]:
+        """What has been published as the run's best, without the correction of a run that is finished
+        again."""
+        weights = broadcast_object(lambda: TwoTower.load(self.run.best, "cpu").state_dict())
+        return {name: tensor for name, tensor in weights.items() if name not in HUBS}
+
     def _interpolate(self, val: Dataset, new_model: Callable[..., TwoTower]) -> None:
         """Let the run's best be a mix of its best weights with the first ones, where that has more rSum on
         the validation items and the other data together."""
         model, progress = new_model(adapters=False), self.state.progress
         start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        weights = broadcast_object(lambda: TwoTower.load(self.run.best, "cpu").state_dict())
-        tuned = {name: tensor.to(model.device) for name, tensor in weights.items()}
+        tuned = {name: tensor.to(model.device) for name, tensor in self._best_weights().items()}
         tried = list(mixes(model, start, tuned, val, self.elsewhere))
         best = max(tried, key=lambda mix: mix.total)
         is_better = best.total > progress.best + sum(progress.best_elsewhere.values())
@@ -88,4 +118,4 @@ class Selection:
             progress.best, progress.best_metrics = best.result.metrics["rsum"], best.result.metrics
             progress.best_elsewhere = best.elsewhere
             chosen = mixed(start, tuned, best.share)
-            self.state.publish_mixed(self.run, chosen, best.result.calibration)
+            self.state.publish_other(self.run, "mixed", chosen, best.result.calibration)

@@ -90,11 +90,12 @@ class State:
     def _weights(self) -> dict[str, Tensor]:
         return without_used_words(self.model, full_tensors(self.model.state_dict()))
 
-    def publish_mixed(
-        self, run: RunFolder, weights: Mapping[str, Tensor], calibration: Calibration | None
+    def publish_other(
+        self, run: RunFolder, kind: str, weights: Mapping[str, Tensor], calibration: Calibration | None
     ) -> None:
-        """Write other weights as the run's best checkpoint, in the first process. Raises CheckpointError."""
-        self._publish_best(run, weights, f"mixed-{self.progress.step:08d}", calibration)
+        """Write other weights, of some kind, as the run's best checkpoint, in the first process. Raises
+        CheckpointError."""
+        self._publish_best(run, weights, f"{kind}-{self.progress.step:08d}", calibration)
 
     def _publish_best(
         self, run: RunFolder, weights: Mapping[str, Tensor], name: str, calibration: Calibration | None
