@@ -65,7 +65,7 @@ SIGMOID: dict[str, Any] = {
 REMEMBERED: dict[str, Any] = {
     "stages": [ALL | {"views": {"remembered": True}}],
     "model": {"uni_heads": "shared"},
-    "correct_hubs": True,
+    "correct_hubness": True,
 }
 RUNS: dict[str, dict[str, Any]] = {
     "whole": {},

@@ -53,7 +53,7 @@ WITHIN = {
         {"load", "lookup"},
     ),
     "model": (
-        {"hub", "hubs", "limits"},
+        {"hub", "hubness", "limits"},
         {"weights"},
         {"backbones", "pooling", "processors"},
         {"cleaning", "packing", "tokenizer"},
@@ -71,7 +71,7 @@ WITHIN = {
         {"cost", "dataset", "distributed", "event_log", "lora", "signals"},
         {"embedding", "sharding", "used_words"},
         {"optim"},
-        {"checks", "head_fitting", "hub_fitting", "interpolation", "pseudo_pairs", "rounds"},
+        {"checks", "head_fitting", "hubness_fitting", "interpolation", "pseudo_pairs", "rounds"},
         {"batch", "checkpoint"},
         {"features", "state", "step_log"},
         {"batch_losses"},

@@ -150,7 +150,7 @@ def assert_alike(run, other):
         ("step", ("loss", "grad_norm")),
         ("eval", ("rsum", "compute")),
         ("round", ("masked",)),
-        ("hubs", ("rsum",)),
+        ("hubness", ("rsum",)),
     ):
         mine, wanted = tiny.events(run, kind), tiny.events(other, kind)
         assert [event["step"] for event in mine] == [event["step"] for event in wanted]

@@ -227,7 +227,7 @@ class Train(Strict):
     """At the end, mix the best weights with those that the run began with, in the share that has the most
     rSum on the validation items and the data of `forgetting` together (Wortsman et al. 2022, "WiSE-FT"):
     tuning then costs less of what a pretrained pair knew."""
-    correct_hubs: bool = False
+    correct_hubness: bool = False
     """At the end, take off each picture's and text's cosines what it is near to on average, by a sample of
     the training data, where that has more rSum on the validation items (Bogolin et al. 2022, "Querybank
     Normalisation"). Vectors then have four more dimensions than `model.dim`."""
@@ -280,10 +280,15 @@ class Recipe(Strict):
                 "train.interpolate mixes with the weights that the run began with: set train.start_from, or "
                 "begin with a model.pair"
             )
-        if self.train.shard and (self.train.interpolate or self.train.correct_hubs or self.train.lora):
+        if self.train.shard and (self.train.interpolate or self.train.correct_hubness or self.train.lora):
             raise ValueError(
-                "train.shard goes neither with train.interpolate nor with train.correct_hubs nor with "
+                "train.shard goes neither with train.interpolate nor with train.correct_hubness nor with "
                 "train.lora"
+            )
+        if self.train.correct_hubness and all(stage.losses.image_text == 0 for stage in self.stages):
+            raise ValueError(
+                "train.correct_hubness is for searching across images and texts: give the image-text loss a "
+                "weight, or leave it out"
             )
         if self.stages[0].restart_weights:
             raise ValueError(f"stage {names[0]!r} is the first: leave `restart_weights` out there")

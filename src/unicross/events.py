@@ -13,7 +13,7 @@ from unicross.reading import LARGEST_TEXT, read_bytes
 Event = Mapping[str, Any]
 """A flat mapping with a `kind`: `step` (losses, learning rate), `epoch` (speed), `heads` (fitted before a
 stage), `round` (clusters), `eval` (validation metrics), `forgetting` (metrics on other data),
-`interpolation` (a mix of weights), `hubs` (their correction), `note` (a sentence for the user), `start`,
+`interpolation` (a mix of weights), `hubness` (its correction), `note` (a sentence for the user), `start`,
 `decoding`, `fitting` (heads are about to be)."""
 
 Listener = Callable[[Event], None]

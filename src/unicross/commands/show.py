@@ -183,8 +183,8 @@ class Listening(Bars):
                 self._say(
                     f"  {event['share']:g} of the way from the first weights to the best (rSum {rsums})"
                 )
-            case "hubs":
-                self._say(_hubs_line(event))
+            case "hubness":
+                self._say(_hubness_line(event))
             case "note":
                 self._say(f"[yellow]note:[/] {event['text']}")
 
@@ -192,7 +192,7 @@ class Listening(Bars):
         self.console.print(text, highlight=False)
 
 
-def _hubs_line(event: Event) -> str:
+def _hubness_line(event: Event) -> str:
     if "rsum" not in event:
         return "  hubs corrected"
     figures = f"rSum {event['rsum']:.1f} with it, {event['without']:.1f} without"

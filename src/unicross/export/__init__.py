@@ -54,10 +54,10 @@ def export(
             f"pairs that see pictures in their own proportions (NaFlex) are not written for {target}: export "
             "it --to hf"
         )
-    if model.hubs is not None and target != "onnx":
+    if model.hubness is not None and target != "onnx":
         raise CheckpointError(
             f"{source}: corrects its hubs, which --to {target} cannot hold: export it --to onnx, or train "
-            "it with train.correct_hubs=false"
+            "it with train.correct_hubness=false"
         )
     try:
         with folder_beside(out) as folder, quiet_transformers():

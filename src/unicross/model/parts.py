@@ -20,7 +20,7 @@ from unicross.errors import CheckpointError, RecipeError
 from unicross.losses import Objective
 from unicross.model.backbones import backbone_from_folder, image_backbone, text_backbone
 from unicross.model.hub import require_source
-from unicross.model.hubs import HubCorrection
+from unicross.model.hubness import HubnessCorrection
 from unicross.model.kernels import patches_as_products
 from unicross.model.limits import LARGEST, check_fits, check_weights
 from unicross.model.pair_sources import load_pair
@@ -37,7 +37,7 @@ MAX_SCALE = 100.0
 """Largest 1 / temperature (Radford et al. 2021)."""
 MAX_TOKENS = 40
 """Of a text, where a recipe does not say."""
-HUBS = ("hubs.images", "hubs.texts", "hubs.centres")
+HUBNESS = ("hubness.images", "hubness.texts", "hubness.centres")
 """Weights of the correction of hubs, which belong to the towers as they are: training leaves them out."""
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and deviation for towers with random weights, to which all are alike."""
@@ -61,7 +61,7 @@ class Parts:
     bias: float | None = None
     objective: Objective = "infonce"
     max_scale: float = MAX_SCALE
-    hubs: HubCorrection | None = None
+    hubness: HubnessCorrection | None = None
 
 
 def from_config(config: ModelConfig, max_tokens: int | None, captions: Iterable[str]) -> Parts:
@@ -142,9 +142,9 @@ def from_checkpoint(
     saved = ModelConfig.model_validate(settings["model"])
     _check_sizes(folder, saved)
     weights = load_file(folder / WEIGHTS)
-    hubs = HubCorrection(*(weights[name] for name in HUBS)) if HUBS[0] in weights else None
+    hubness = HubnessCorrection(*(weights[name] for name in HUBNESS)) if HUBNESS[0] in weights else None
     if config is not None:
-        hubs, weights = None, {name: tensor for name, tensor in weights.items() if name not in HUBS}
+        hubness, weights = None, {name: tensor for name, tensor in weights.items() if name not in HUBNESS}
         _check_fits(folder, saved, config)
     pictures = _pictures(settings, config if config is not None and config.pair is None else saved)
     texts = TextRules(**settings.get("texts", {}))
@@ -171,7 +171,7 @@ def from_checkpoint(
         bias=bias,
         objective=settings.get("objective", "infonce"),
         max_scale=math.inf if scale is None else scale,
-        hubs=hubs,
+        hubness=hubness,
     )
     return parts, weights
 

@@ -32,7 +32,7 @@ from unicross.device import pick_device, send
 from unicross.errors import CheckpointError, DataError, RecipeError
 from unicross.losses import Objective
 from unicross.model.hub import CONFIGS
-from unicross.model.hubs import EXTRA
+from unicross.model.hubness import EXTRA
 from unicross.model.inference import Floats, as_numpy, fetched, inference
 from unicross.model.pairs import canvas_inputs
 from unicross.model.parts import SETTINGS, WEIGHTS, Parts, from_checkpoint, from_config
@@ -62,8 +62,8 @@ class TwoTower(nn.Module):
         self.image = parts.image
         self.text = parts.text
         self.log_scale = nn.Parameter(torch.tensor(parts.log_scale))
-        self.hubs = parts.hubs
-        """What corrects the vectors, once a model is trained; see `train.correct_hubs`."""
+        self.hubness = parts.hubness
+        """What corrects the vectors, once a model is trained; see `train.correct_hubness`."""
         self.bias = None if parts.bias is None else nn.Parameter(torch.tensor(parts.bias))
         """Of the scores in the sigmoid loss."""
         self.objective: Objective = parts.objective
@@ -193,7 +193,7 @@ class TwoTower(nn.Module):
 
     @property
     def dim(self) -> int:
-        return self.config.dim + (0 if self.hubs is None else EXTRA)
+        return self.config.dim + (0 if self.hubness is None else EXTRA)
 
     def view_side(self, size: float) -> int:
         """Side in pixels of a picture shown at a share of `image_size`: whole patches, one at least."""
@@ -242,12 +242,12 @@ class TwoTower(nn.Module):
     def embed_images(self, pooled: Tensor) -> Tensor:
         """Features of the image tower [B, H] -> unit vectors as they are searched [B, D], float32."""
         vectors = self.image.embed(pooled)
-        return vectors if self.hubs is None else self.hubs.of_images(vectors)
+        return vectors if self.hubness is None else self.hubness.of_images(vectors)
 
     def embed_texts(self, pooled: Tensor) -> Tensor:
         """Features of the text tower [B, H] -> unit vectors as they are searched [B, D], float32."""
         vectors = self.text.embed(pooled)
-        return vectors if self.hubs is None else self.hubs.of_texts(vectors)
+        return vectors if self.hubness is None else self.hubness.of_texts(vectors)
 
     def whole_pictures(self, pixels: Tensor) -> dict[str, Tensor]:
         """Squares uint8 [B, S, S, 3] of this model's size, on its device, as the image tower takes them."""

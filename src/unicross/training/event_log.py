@@ -11,7 +11,7 @@ from unicross.events import Event, Listener
 from unicross.run import RunFolder
 from unicross.training.trackers import Tracker
 
-LOGGED = ("step", "epoch", "heads", "round", "eval", "forgetting", "interpolation", "hubs", "note")
+LOGGED = ("step", "epoch", "heads", "round", "eval", "forgetting", "interpolation", "hubness", "note")
 """Kinds of events that are written; the others are for whoever listens."""
 
 

@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from unicross.model import TwoTower
-from unicross.model.parts import HUBS
+from unicross.model.parts import HUBNESS
 from unicross.run import RunFolder
 from unicross.streams import stream
 from unicross.training.cost import TowerCost
 from unicross.training.dataset import Dataset
 from unicross.training.distributed import broadcast_object
 from unicross.training.embedding import validate
-from unicross.training.hub_fitting import fit_hubs
+from unicross.training.hubness_fitting import fit_hubness
 from unicross.training.interpolation import mixed, mixes
 from unicross.training.state import State
 
@@ -69,8 +69,8 @@ class Selection:
             self.state.publish_best(self.run, None)
         elif train.interpolate:
             self._interpolate(self.val, new_model)
-        if train.correct_hubs:
-            self._correct_hubs(new_model, data)
+        if train.correct_hubness:
+            self._correct_hubness(new_model, data)
 
     def _look_elsewhere(self, model: TwoTower) -> dict[str, float]:
         """The rSum of a model on the other data that the recipe names, by name."""
@@ -79,28 +79,28 @@ class Selection:
             self.emit("forgetting", data=name, **metrics)
         return {name: metrics["rsum"] for name, metrics in found.items()}
 
-    def _correct_hubs(self, new_model: Callable[..., TwoTower], data: Dataset) -> None:
+    def _correct_hubness(self, new_model: Callable[..., TwoTower], data: Dataset) -> None:
         """Let the run's best correct its hubs, where that has more rSum on the validation items."""
         model, progress = new_model(adapters=False), self.state.progress
         model.load_state_dict(self._best_weights())
-        progress.count(fit_hubs(model, data, stream(self.state.recipe.seed, "hubs")))
+        progress.count(fit_hubness(model, data, stream(self.state.recipe.seed, "hubness")))
         if self.val is None:
-            self.emit("hubs", corrected=True)
-            self.state.publish_other(self.run, "hubs", model.state_dict(), None)
+            self.emit("hubness", corrected=True)
+            self.state.publish_other(self.run, "hubness", model.state_dict(), None)
             return
         result, before = validate(model, self.val), progress.best
         is_better = result.metrics["rsum"] > before
-        self.emit("hubs", corrected=is_better, without=before, rsum=result.metrics["rsum"])
+        self.emit("hubness", corrected=is_better, without=before, rsum=result.metrics["rsum"])
         if is_better:
             progress.best, progress.best_metrics = result.metrics["rsum"], result.metrics
             progress.best_elsewhere = self._look_elsewhere(model)
-            self.state.publish_other(self.run, "hubs", model.state_dict(), result.calibration)
+            self.state.publish_other(self.run, "hubness", model.state_dict(), result.calibration)
 
     def _best_weights(self) -> dict[str, Tensor]:
         """What has been published as the run's best, without the correction of a run that is finished
         again."""
         weights = broadcast_object(lambda: TwoTower.load(self.run.best, "cpu").state_dict())
-        return {name: tensor for name, tensor in weights.items() if name not in HUBS}
+        return {name: tensor for name, tensor in weights.items() if name not in HUBNESS}
 
     def _interpolate(self, val: Dataset, new_model: Callable[..., TwoTower]) -> None:
         """Let the run's best be a mix of its best weights with the first ones, where that has more rSum on

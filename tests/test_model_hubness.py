@@ -8,7 +8,7 @@ import tiny
 from unicross import TwoTower
 from unicross.errors import CheckpointError
 from unicross.export import export
-from unicross.model.hubs import LARGEST, STEEPNESS, HubCorrection
+from unicross.model.hubness import LARGEST, STEEPNESS, HubnessCorrection
 
 LONGER = 1 + 2 * LARGEST
 
@@ -20,7 +20,7 @@ def unit(*shape, seed=0):
 @pytest.fixture
 def hubs():
     ids = torch.arange(40)
-    return HubCorrection.fitted(unit(40, 8, seed=1), unit(40, 8, seed=2), ids, ids)
+    return HubnessCorrection.fitted(unit(40, 8, seed=1), unit(40, 8, seed=2), ids, ids)
 
 
 def nearness(vectors, sample):
@@ -52,7 +52,7 @@ def test_a_hub_no_longer_comes_first_for_everything():
     images = torch.cat([middle[None], F.normalize(0.3 * middle + own, dim=-1)])  # the hub, and their own
     assert (images @ texts.T).argmax(dim=0).tolist() == [0] * 8
     sample = F.normalize(middle + 0.7 * torch.eye(12)[9:], dim=-1)
-    hubs = HubCorrection.fitted(images, sample, torch.arange(9), torch.arange(3) + 100)
+    hubs = HubnessCorrection.fitted(images, sample, torch.arange(9), torch.arange(3) + 100)
     corrected = hubs.of_images(images) @ hubs.of_texts(texts).T
     assert corrected.argmax(dim=0).tolist() == list(range(1, 9))
 
@@ -60,15 +60,23 @@ def test_a_hub_no_longer_comes_first_for_everything():
 def test_an_items_own_texts_do_not_move_the_centre():
     """New pictures have no text of their own among the sample, and the centre is theirs."""
     images, ids = unit(30, 8, seed=6), torch.arange(30)
-    shared = HubCorrection.fitted(images, images, ids, ids)  # each picture's own text is the picture itself
-    apart = HubCorrection.fitted(images, images, ids, ids + 100)
+    shared = HubnessCorrection.fitted(
+        images, images, ids, ids
+    )  # each picture's own text is the picture itself
+    apart = HubnessCorrection.fitted(images, images, ids, ids + 100)
     assert shared.centres[0] < apart.centres[0] - 0.05
+
+
+def test_a_single_item_has_no_others_and_is_corrected_by_nothing_that_is_not_finite():
+    one = torch.zeros(1, dtype=torch.int64)
+    alone = HubnessCorrection.fitted(unit(1, 8, seed=9), unit(1, 8, seed=9), one, one)
+    assert alone.of_images(unit(3, 8)).isfinite().all()
 
 
 def corrected_model():
     model = tiny.model(["a red square", "a blue block"])
     ids = torch.arange(6)
-    model.hubs = HubCorrection.fitted(unit(6, model.dim, seed=7), unit(6, model.dim, seed=8), ids, ids)
+    model.hubness = HubnessCorrection.fitted(unit(6, model.dim, seed=7), unit(6, model.dim, seed=8), ids, ids)
     return model
 
 
@@ -80,7 +88,7 @@ def test_a_checkpoint_keeps_the_correction_and_training_leaves_it_out(tmp_path):
     assert loaded.dim == 20
     assert (loaded.encode_texts(["a red block"]) == model.encode_texts(["a red block"])).all()
     begun, with_it = TwoTower.load(tmp_path, config=model.config), model.fingerprint()
-    model.hubs = None
+    model.hubness = None
     assert begun.dim == model.dim == 16
     assert (begun.encode_texts(["a red block"]) == model.encode_texts(["a red block"])).all()
     assert begun.fingerprint() == model.fingerprint() != with_it

@@ -1,8 +1,8 @@
-"""What correcting its hubs brings a trained model: `python benchmarks/hubs.py RUN...`.
+"""What correcting its hubs brings a trained model: `python benchmarks/hubness.py RUN...`.
 
 Each run's best weights are evaluated on its validation items without the correction and with it, as
-`train.correct_hubs=true` would have fitted it at the end; and for samples of other sizes and other steepness
-where these are given.
+`train.correct_hubness=true` would have fitted it at the end; and for samples of other sizes and other
+steepness where these are given.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-import unicross.model.hubs as hubs
-import unicross.training.hub_fitting as hub_fitting
+import unicross.model.hubness as correction
+import unicross.training.hubness_fitting as hubness_fitting
 from experiments import keep
 from unicross import TwoTower
 from unicross.data.load import read_splits
@@ -33,8 +33,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("runs", type=Path, nargs="+")
-    parser.add_argument("--steepness", type=float, nargs="+", default=[hubs.STEEPNESS])
-    parser.add_argument("--most", type=int, nargs="+", default=[hub_fitting.MOST], help="items of a sample")
+    parser.add_argument("--steepness", type=float, nargs="+", default=[correction.STEEPNESS])
+    parser.add_argument(
+        "--most", type=int, nargs="+", default=[hubness_fitting.MOST], help="items of a sample"
+    )
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument("--keep", help="keep the figures in experiments/benchmarks.json")
     arguments = parser.parse_args()
@@ -54,7 +56,7 @@ def main() -> None:
 def compared(run: Path, steepness: list[float], most: list[int]) -> dict[str, dict[str, float]]:
     """Metrics on the validation items by what the correction was fitted with, and without it."""
     model, recipe = TwoTower.load(run), RunFolder(run).recipe()
-    model.hubs = None
+    model.hubness = None
     train_items, val_items, _ = read_splits(recipe.data)
     data, val = (
         make_dataset(
@@ -72,10 +74,10 @@ def compared(run: Path, steepness: list[float], most: list[int]) -> dict[str, di
         )
     )
     found = {"- -": validate(model, val).metrics}
-    for hubs.STEEPNESS, hub_fitting.MOST in itertools.product(steepness, most):
-        model.hubs = None
-        hub_fitting.fit_hubs(model, data, stream(recipe.seed, "hubs"))
-        found[f"{hubs.STEEPNESS:g} {hub_fitting.MOST}"] = validate(model, val).metrics
+    for correction.STEEPNESS, hubness_fitting.MOST in itertools.product(steepness, most):
+        model.hubness = None
+        hubness_fitting.fit_hubness(model, data, stream(recipe.seed, "hubness"))
+        found[f"{correction.STEEPNESS:g} {hubness_fitting.MOST}"] = validate(model, val).metrics
     return found
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from unicross.batches import Indices
 from unicross.model import TwoTower
-from unicross.model.hubs import HubCorrection
+from unicross.model.hubness import HubnessCorrection
 from unicross.training.dataset import Dataset
 from unicross.training.distributed import broadcast_object
 from unicross.training.embedding import embed_captions, embed_images
@@ -17,14 +17,14 @@ MOST = 2048
 """Items of a sample."""
 
 
-def fit_hubs(model: TwoTower, data: Dataset, rng: np.random.Generator) -> dict[str, int]:
+def fit_hubness(model: TwoTower, data: Dataset, rng: np.random.Generator) -> dict[str, int]:
     """Give a model the correction of its hubs. Returns forwards spent."""
     images, texts = (_sampled(counts, rng) for counts in (data.items.image_counts, data.items.counts))
     pictures = _one_of_each(data.items.first_image, data.items.image_counts, images, rng)
     captions = _one_of_each(data.items.first, data.items.counts, texts, rng)
     of_images, of_texts = embed_images(model, data, pictures), embed_captions(model, data, captions)
     tensors = (torch.from_numpy(array) for array in (of_images, of_texts, images, texts))
-    model.hubs = broadcast_object(lambda: HubCorrection.fitted(*tensors)).to(model.device)
+    model.hubness = broadcast_object(lambda: HubnessCorrection.fitted(*tensors)).to(model.device)
     return {"image": len(images), "text": len(texts)}
 
 

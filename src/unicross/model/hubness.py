@@ -17,15 +17,15 @@ import torch
 from torch import Tensor, nn
 
 STEEPNESS = 10.0
-"""How much more the nearest of a sample count (`log_mean_exp` of cosines times this). Between 5 and 15 the
-recall is level (docs/log.md)."""
+"""How much more the nearest of a sample count: nearness is the logarithm of the mean exponential of cosines
+times this, divided by it. The best of 5, 10 and 15 (docs/log.md)."""
 LARGEST = 0.1
 """Most that is taken off a cosine or added to it."""
 EXTRA = 4
 """Dimensions that hold the correction."""
 
 
-class HubCorrection(nn.Module):
+class HubnessCorrection(nn.Module):
     """Samples of both modalities, and vectors with what these take off them.
 
     With p of an image and q of a text, both within `LARGEST`, their corrected cosine is (cosine - p - q) / z,
@@ -44,14 +44,13 @@ class HubCorrection(nn.Module):
         self.centres: Tensor
 
     @classmethod
-    def fitted(cls, images: Tensor, texts: Tensor, image_ids: Tensor, text_ids: Tensor) -> HubCorrection:
+    def fitted(cls, images: Tensor, texts: Tensor, image_ids: Tensor, text_ids: Tensor) -> HubnessCorrection:
         """Of samples of unit vectors [K, D] and the items [K] that they are of: an item's own texts do not
         count where the centres are found, as new items have none among the sample."""
         others = image_ids[:, None] != text_ids[None, :]  # [K, K]
         cosines = (images @ texts.T).masked_fill(~others, -torch.inf)
-        centres = [
-            _log_mean_exp(cosines.movedim(dim, 1), others.movedim(dim, 1).sum(1)).mean() for dim in (1, 0)
-        ]
+        nearness = (_log_mean_exp(cosines.movedim(dim, 1), others.movedim(dim, 1).sum(1)) for dim in (1, 0))
+        centres = [of_rows.nanmean().nan_to_num() for of_rows in nearness]  # nan: there are no others
         return cls(images.half(), texts.half(), torch.stack(centres))
 
     def of_images(self, vectors: Tensor) -> Tensor:
