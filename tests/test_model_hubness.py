@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 import tiny
@@ -60,14 +61,12 @@ def test_a_hub_no_longer_comes_first_for_everything():
 def test_an_items_own_texts_do_not_move_the_centre():
     """New pictures have no text of their own among the sample, and the centre is theirs."""
     images, ids = unit(30, 8, seed=6), torch.arange(30)
-    shared = HubnessCorrection.fitted(
-        images, images, ids, ids
-    )  # each picture's own text is the picture itself
+    shared = HubnessCorrection.fitted(images, images, ids, ids)  # each one's own text is the picture itself
     apart = HubnessCorrection.fitted(images, images, ids, ids + 100)
     assert shared.centres[0] < apart.centres[0] - 0.05
 
 
-def test_a_single_item_has_no_others_and_is_corrected_by_nothing_that_is_not_finite():
+def test_a_sample_of_a_single_item_makes_finite_vectors():
     one = torch.zeros(1, dtype=torch.int64)
     alone = HubnessCorrection.fitted(unit(1, 8, seed=9), unit(1, 8, seed=9), one, one)
     assert alone.of_images(unit(3, 8)).isfinite().all()
@@ -92,6 +91,16 @@ def test_a_checkpoint_keeps_the_correction_and_training_leaves_it_out(tmp_path):
     assert begun.dim == model.dim == 16
     assert (begun.encode_texts(["a red block"]) == model.encode_texts(["a red block"])).all()
     assert begun.fingerprint() == model.fingerprint() != with_it
+
+
+def test_a_checkpoint_with_the_correction_of_another_model_is_refused(tmp_path):
+    model = corrected_model()
+    model.save(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["hubness.texts"] = weights["hubness.texts"][:, :7].contiguous()
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match="its correction of hubness is not of vectors with 16 numbers"):
+        TwoTower.load(tmp_path)
 
 
 @pytest.mark.parametrize("target", ["hf", "sentence-transformers", "open_clip"])

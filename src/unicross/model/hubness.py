@@ -23,6 +23,9 @@ LARGEST = 0.1
 """Most that is taken off a cosine or added to it."""
 EXTRA = 4
 """Dimensions that hold the correction."""
+HUBNESS = ("hubness.images", "hubness.texts", "hubness.centres")
+"""Names of the correction's weights in a model. They belong to the towers as they are: training leaves them
+out."""
 
 
 class HubnessCorrection(nn.Module):
@@ -52,6 +55,11 @@ class HubnessCorrection(nn.Module):
         nearness = (_log_mean_exp(cosines.movedim(dim, 1), others.movedim(dim, 1).sum(1)) for dim in (1, 0))
         centres = [of_rows.nanmean().nan_to_num() for of_rows in nearness]  # nan: there are no others
         return cls(images.half(), texts.half(), torch.stack(centres))
+
+    @property
+    def samples(self) -> tuple[Tensor, Tensor]:
+        """Of images and of texts, [K, D] each."""
+        return self.images, self.texts
 
     def of_images(self, vectors: Tensor) -> Tensor:
         """Unit vectors [N, D] -> [N, D + 4], of length 1."""

@@ -20,7 +20,7 @@ from unicross.errors import CheckpointError, RecipeError
 from unicross.losses import Objective
 from unicross.model.backbones import backbone_from_folder, image_backbone, text_backbone
 from unicross.model.hub import require_source
-from unicross.model.hubness import HubnessCorrection
+from unicross.model.hubness import HUBNESS, HubnessCorrection
 from unicross.model.kernels import patches_as_products
 from unicross.model.limits import LARGEST, check_fits, check_weights
 from unicross.model.pair_sources import load_pair
@@ -37,8 +37,6 @@ MAX_SCALE = 100.0
 """Largest 1 / temperature (Radford et al. 2021)."""
 MAX_TOKENS = 40
 """Of a text, where a recipe does not say."""
-HUBNESS = ("hubness.images", "hubness.texts", "hubness.centres")
-"""Weights of the correction of hubs, which belong to the towers as they are: training leaves them out."""
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and deviation for towers with random weights, to which all are alike."""
 BELONGS_TO_WEIGHTS = ("pair", "image", "text", "dim", "image_pool", "text_pool", "uni_heads", "uni_dim")
@@ -164,6 +162,8 @@ def from_checkpoint(
         texts,
         heads=(None, None) if saved.pair is None else (_head(weights, "image"), _head(weights, "text")),
     )
+    if hubness is not None and any(table.shape[1] != parts.config.dim for table in hubness.samples):
+        raise ValueError(f"its correction of hubness is not of vectors with {parts.config.dim} numbers")
     bias = float(weights["bias"]) if "bias" in weights else None
     scale = settings.get("max_scale", MAX_SCALE)
     parts = dataclasses.replace(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from unicross.model import TwoTower
-from unicross.model.parts import HUBNESS
+from unicross.model.hubness import HUBNESS
 from unicross.run import RunFolder
 from unicross.streams import stream
 from unicross.training.cost import TowerCost
