@@ -68,3 +68,10 @@ def test_without_compute_in_the_log_epochs_count_alike(fake, recipes, tmp_path):
         log.write_text('{"kind": "step", "loss": 1.0}\n')
     found = compare(recipes, [0], tmp_path, match="compute", overrides=GIVEN, steps=fake.steps)
     assert found.rows[1].epochs == 4 + 4  # 5.5 / 4 an epoch: four more reach 10 * .98
+
+
+def test_a_recipe_that_only_fits_heads_has_no_epoch_to_add(fake, recipes, tmp_path):
+    heads = tmp_path / "heads.yaml"
+    heads.write_text(recipes[0].read_text().replace("epochs: 3", "epochs: 0\n  fit_heads: true"))
+    found = compare([heads, recipes[1]], [0], tmp_path, match="compute", overrides=GIVEN, steps=fake.steps)
+    assert [(row.label, row.epochs) for row in found.rows] == [("heads", 1), ("fancy", 4)]

@@ -123,7 +123,10 @@ def test_wrong_values_are_named_with_what_they_are():
     says("train.batch_size: Input should be greater than or equal to 2 (got 1)", train={"batch_size": 1})
     says("model.image_pool", model=tiny.MODEL | {"image_pool": "max"})
     says("seed: Input should be greater than or equal to 0 (got -1)", seed=-1)
-    says("stages.0.epochs", stages=[tiny.ALIGN | {"epochs": 0}])
+    says("stages.0.epochs", stages=[tiny.ALIGN | {"epochs": -1}])
+    says("does nothing but fit heads", stages=[tiny.ALIGN | {"epochs": 0}])
+    again = {"epochs": 0, "fit_heads": True, "restart_weights": True}
+    says("does nothing but fit heads", stages=[tiny.ALIGN, tiny.ALIGN | {"name": "again"} | again])
     says("stages.0.optim.betas.1", optim={"betas": [0.9, 1.0]})
 
 

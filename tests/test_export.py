@@ -155,6 +155,15 @@ def test_a_siglip_goes_to_open_clip_and_comes_back(tmp_path, pictures, monkeypat
     np.testing.assert_allclose(again.encode_texts(TEXTS), model.encode_texts(TEXTS), atol=1e-6)
 
 
+@pytest.mark.parametrize("target", ["hf", "sentence-transformers", "open_clip"])
+def test_pooled_layers_leave_as_onnx_only(target, tmp_path):
+    layers = tiny.model(TEXTS, image_pool="layers")
+    with pytest.raises(
+        CheckpointError, match=r"sees the last layers.* --to onnx, or train it with model\.im"
+    ):
+        export(layers, tmp_path, tmp_path / "out", target)
+
+
 def test_what_a_format_cannot_hold_is_refused(tmp_path):
     model = tiny.model(TEXTS)
     for target in ("hf", "open_clip"):

@@ -55,7 +55,7 @@ def pixels(count=2, side=32):
 
 
 @pytest.mark.parametrize("kind", IMAGES)
-@pytest.mark.parametrize("pool", [None, "mean"])
+@pytest.mark.parametrize("pool", [None, "mean", "layers"])
 def test_image_towers_of_every_kind_embed_and_come_back(kind, pool, tmp_path):
     model = whole(image=kind, image_pool=pool)
     found = model.encode_pixels(pixels())
@@ -85,6 +85,19 @@ def test_a_mean_leaves_out_the_tokens_that_are_no_patches(kind, prefix):
     hidden = model.image.backbone(pixel_values=shown).last_hidden_state
     assert hidden.shape[1] == prefix + 16
     torch.testing.assert_close(model.image(pixel_values=shown), hidden[:, prefix:].mean(1))
+
+
+@pytest.mark.parametrize(("kind", "prefix"), [("vit", 1), ("deit", 2)])
+@torch.no_grad()
+def test_pooled_layers_are_the_last_ones_each_with_its_own_tokens(kind, prefix):
+    tower = whole(image=kind, image_pool="layers").image.eval()
+    assert (tower.prefix, tower.cross.in_features) == (prefix, 2 * 2 * 32)
+    shown = torch.rand(2, 3, 32, 32)
+    seen = tower.backbone(pixel_values=shown, output_hidden_states=True)
+    first = torch.nn.functional.layer_norm(seen.hidden_states[1], (32,))
+    both = [first, seen.last_hidden_state]
+    expected = [part for hidden in both for part in (hidden[:, 0], hidden[:, prefix:].mean(1))]
+    torch.testing.assert_close(tower(pixel_values=shown), torch.cat(expected, dim=1))
 
 
 @pytest.mark.parametrize("kind", IMAGES)

@@ -84,7 +84,9 @@ SENSELESS = [
     ({"image": CLIP_VISION, "image_pool": "cls"}, "would skip its last layers"),
     ({"image": SIGLIP_VISION, "image_pool": "cls"}, "would skip its last layers"),
     ({"image": {"model_type": "swin"} | PICTURES["swin"][0], "image_pool": "cls"}, "no tokens of patches"),
+    ({"image": {"model_type": "swin"} | PICTURES["swin"][0], "image_pool": "layers"}, "no tokens of patches"),
     ({"image_pool": "last"}, "image_pool=last makes no sense"),
+    ({"text_pool": "layers"}, "text_pool=layers is for pictures"),
     ({"text": {"model_type": "distilbert"} | tiny.DISTIL, "text_pool": "pooler"}, "has no pooled output"),
 ]
 

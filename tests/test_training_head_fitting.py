@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 import tiny
 from pretrained import make_pair
 from training_parts import CPU, dataset_of, prepared
+from unicross.data.items import Item
 from unicross.data.load import read_splits
 from unicross.errors import RecipeError
 from unicross.model import TwoTower
@@ -23,11 +24,12 @@ from unicross.training.state import make_model
 FIRST = tiny.ALIGN | {"fit_heads": True}
 
 
-def test_only_heads_and_temperature_move_and_retrieval_gets_better(photos):
+@pytest.mark.parametrize("new", [False, True])
+def test_only_heads_and_temperature_move_and_retrieval_gets_better(photos, new):
     _, model, data = prepared(photos, FIRST, alone=2)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     rsum = validate(model, data).metrics["rsum"]
-    spent = fit_heads(model, data, np.random.default_rng(0))
+    spent, _ = fit_heads(model, data, np.random.default_rng(0), new=new)
     moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert moved == {"image.cross.weight", "text.cross.weight", "log_scale"}
     assert spent == {"image": 24, "text": 72}  # images and texts only have nothing to say here
@@ -74,23 +76,24 @@ def test_a_pair_without_a_head_that_moves_is_refused_before_the_first_step(photo
         train(make_recipe(raw), tmp_path / "run")
 
 
-def test_a_head_makes_the_same_of_features_here_as_in_its_tower(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(head_fitting, "DROPOUT", 0)
+def test_a_head_makes_the_same_of_features_here_as_in_its_tower(photos, tmp_path):
     model = TwoTower.create(on_a_pair(photos, "siglip", tmp_path).model)
     rows = 7 * torch.randn(5, model.text.cross.in_features)
     with torch.no_grad():
         model.text.cross.bias.normal_()
         weight, bias = model.text.cross.weight, model.text.cross.bias
-        made = head_fitting._embedded(rows, weight, bias, torch.Generator())
+        made = head_fitting._embedded(rows, weight, bias, 0.0, torch.Generator())
         assert torch.allclose(made, model.text.embed(rows), atol=1e-5)
 
 
-def test_equal_seeds_give_equal_heads_of_a_sample(photos, monkeypatch):
-    monkeypatch.setattr(head_fitting, "MOST_PAIRS", 10)
+@pytest.mark.parametrize("new", [False, True])
+def test_equal_seeds_give_equal_heads_of_a_sample(photos, monkeypatch, new):
+    monkeypatch.setattr(head_fitting, "MOST_ITEMS", 10)
     fitted = []
     for seed in (0, 0, 1):
         _, model, data = prepared(photos, FIRST)
-        assert fit_heads(model, data, np.random.default_rng(seed)) == {"image": 10, "text": 30}
+        spent, _ = fit_heads(model, data, np.random.default_rng(seed), new=new)
+        assert spent == {"image": 10, "text": 30}
         fitted.append(model.image.cross.weight.detach().numpy())
     assert np.array_equal(fitted[0], fitted[1])
     assert not np.array_equal(fitted[0], fitted[2])
@@ -124,9 +127,53 @@ def test_a_stage_that_restarts_weights_fits_heads_to_the_first_ones(photos, tmp_
     train(tiny.recipe(photos, tiny.ALIGN, student), tmp_path / "run")
     recipe, _, data = prepared(photos, FIRST)
     model = make_model(recipe, read_splits(recipe.data)[0], CPU)
-    fit_heads(model, data, stream(recipe.seed, "heads", 1))
+    fit_heads(model, data, stream(recipe.seed, "heads", 1), new=True)
     kept = load_file(tmp_path / "run" / "last" / "model.safetensors")
     assert all(torch.equal(tensor, kept[name]) for name, tensor in model.state_dict().items())
+
+
+def test_what_came_alone_is_matched_for_better_heads(photos):
+    """Half of the pairs, taken apart."""
+    recipe, model, whole = prepared(photos, FIRST)
+    items = list(read_splits(recipe.data)[0])
+    for number, item in enumerate(items[:12]):
+        items += [Item(f"image {number}", item.images), Item(f"text {number}", (), item.captions)]
+    data = dataset_of(items[12:], model, recipe)
+    start, rsum = model.state_dict(), {}
+    start = {name: tensor.clone() for name, tensor in start.items()}
+    for match in (False, True):
+        model.load_state_dict(start)
+        spent, matched = fit_heads(model, data, np.random.default_rng(0), new=True, match=match)
+        assert (matched > 3) == match
+        assert spent == ({"image": 24, "text": 72} if match else {"image": 12, "text": 36})
+        rsum[match] = validate(model, whole).metrics["rsum"]
+    assert rsum[True] > rsum[False]
+
+
+def test_a_run_of_no_epochs_has_fitted_heads_and_can_be_used(photos, tmp_path):
+    stage = FIRST | {"epochs": 0}
+    recipe = tiny.recipe(photos, stage, train={"correct_hubness": True})
+    done = train(recipe, tmp_path / "run")
+    assert (done["epochs"], done["forwards"]["image"]) == (0, 24 + 24)  # heads, and a sample for hubness
+    assert [len(tiny.events(tmp_path / "run", kind)) for kind in ("heads", "eval", "epoch")] == [1, 1, 0]
+    _, model, data = prepared(photos, FIRST)
+    fit_heads(model, data, stream(recipe.seed, "heads", 0), new=True)
+    kept = TwoTower.load(tmp_path / "run" / "last")
+    assert torch.equal(kept.image.cross.weight, model.image.cross.weight)
+    assert train(recipe, tmp_path / "run", resume=True)["metrics"] == done["metrics"]
+
+
+def test_heads_that_have_been_trained_begin_where_they_are(photos, tmp_path, monkeypatch):
+    new = []
+
+    def watched(*args, **kwargs):
+        new.append(kwargs["new"])
+        return fit_heads(*args, **kwargs)
+
+    monkeypatch.setattr(loop, "fit_heads", watched)
+    train(tiny.recipe(photos, FIRST, tiny.SHARPEN | {"fit_heads": True}), tmp_path / "run")
+    train(tiny.recipe(photos, FIRST, train={"start_from": str(tmp_path / "run")}), tmp_path / "further")
+    assert new == [True, False, False]
 
 
 @pytest.mark.parametrize(

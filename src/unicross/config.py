@@ -20,7 +20,7 @@ from pydantic import (
 
 from unicross.stage import Positive, Share, Stage, Strict
 
-Pooling = Literal["cls", "mean", "last", "pooler"]
+Pooling = Literal["cls", "mean", "last", "pooler", "layers"]
 """What of a tower's output stands for the whole: its first token, the mean, the last token, or what the tower
 itself makes of it (CLIP's end token, SigLIP's attention pooling)."""
 TrackerName = Literal["tensorboard", "mlflow", "wandb"]
@@ -62,8 +62,9 @@ class ModelConfig(Strict):
     image_size: int = Field(224, ge=8)
     """Side of the square picture that the image tower sees, in pixels."""
     image_pool: Pooling | None = None
-    """What of the image tower's output stands for the picture: its first token, the mean, the last token, or
-    what the tower itself makes of it; None: as suits the tower."""
+    """What of the image tower's output stands for the picture: its first token, the mean, the last token,
+    what the tower itself makes of it, or first token and mean of its last four layers (`layers`); None: as
+    suits the tower."""
     text_pool: Pooling | None = None
     """The same for the text tower."""
     text_prefix: str = ""

@@ -153,7 +153,8 @@ class Batches(Strict):
     is not said, 1,000 in clustered batches and None in random ones."""
     pseudo_pairs: int = Field(0, ge=0)
     """Pseudo-pairs added to each batch of a stage with an image-text loss: images only and texts only that
-    choose each other. There are none where the data hold no images only or no texts only."""
+    choose each other. There are none where the data hold no images only or no texts only. With `fit_heads`,
+    new heads are fitted to such pairs too, however many this says."""
 
     @model_validator(mode="before")
     @classmethod
@@ -206,8 +207,8 @@ class Stage(Strict):
 
     name: str = Field(min_length=1)
     """Its name in logs and notes; no two stages have the same."""
-    epochs: int = Field(ge=1)
-    """How often it goes through the data."""
+    epochs: int = Field(ge=0)
+    """How often it goes through the data; 0: it fits its heads, and that is all."""
     losses: Losses
     """Which losses are computed, and their weights."""
     restart_weights: bool = False
@@ -215,7 +216,8 @@ class Stage(Strict):
     (clusters, pseudo-pairs), as a teacher does for its student."""
     fit_heads: bool = False
     """Before the first step, fit the cross heads and the temperature, but what is frozen of them, to the
-    towers as they are, which sees each picture and caption once (Kumar et al. 2022, "LP-FT")."""
+    towers as they are, which sees each picture and caption once (Kumar et al. 2022, "LP-FT"). New heads begin
+    as canonical directions (see `unicross.canonical`)."""
     freeze: tuple[ModelPart, ...] = ()
     """Parts that do not move."""
     freeze_layers: FrozenLayers = FrozenLayers()
@@ -246,6 +248,10 @@ class Stage(Strict):
             (
                 self.fit_heads and not cross_modal,
                 "fit_heads serves the image-text loss: give it a weight, or leave it out",
+            ),
+            (
+                self.epochs == 0 and not (self.fit_heads and not self.restart_weights),
+                "a stage of 0 epochs does nothing but fit heads: set fit_heads=true, or more epochs",
             ),
             (
                 self.fit_heads and {"image_head", "text_head"} <= frozen,

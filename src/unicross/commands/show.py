@@ -156,7 +156,9 @@ class Listening(Bars):
             case "fitting":
                 self._say("[dim]fitting heads to the towers: they read each picture and caption once[/]")
             case "heads":
-                self._say(f"  heads fitted in {event['seconds']:.0f} s")
+                matched = event.get("matched")
+                more = f", with {counted(matched, 'matched picture')}" if matched else ""
+                self._say(f"  heads fitted in {event['seconds']:.0f} s{more}")
             case "epoch":
                 head = f"epoch {event['epoch']}/{self._epochs} [bold]{event['stage']}[/]"
                 loss = fmean(self._losses) if self._losses else math.nan

@@ -146,12 +146,14 @@ def run_folder(recipe: Recipe, stem: str, out: Path) -> Path:
 
 def lengthened(runs: Runs, target: float) -> Entry | None:
     """The recipe with so many more epochs of its last stage that it spends the target compute; None where it
-    lacks less than half an epoch, as a whole one would part the two further.
+    lacks less than half an epoch, as a whole one would part the two further, or where that stage has none.
 
     Whole epochs: 2 % less are taken for equal, and nearly as much as an epoch more may be spent.
     """
     recipe = runs.entry.recipe
     last = recipe.stages[-1]
+    if last.epochs == 0:
+        return None
     per_epoch = float(
         np.mean(
             [

@@ -54,11 +54,8 @@ def export(
             f"pairs that see pictures in their own proportions (NaFlex) are not written for {target}: export "
             "it --to hf"
         )
-    if model.hubness is not None and target != "onnx":
-        raise CheckpointError(
-            f"{source}: corrects its hubs, which --to {target} cannot hold: export it --to onnx, or train "
-            "it with train.correct_hubness=false"
-        )
+    if target != "onnx":
+        _check_plain(model, source, target)
     try:
         with folder_beside(out) as folder, quiet_transformers():
             TARGETS[target](model, folder)
@@ -66,3 +63,17 @@ def export(
             write_card(model, source, folder, target, int8)
     except OSError as error:
         raise CheckpointError(f"{out}: cannot be written: {error.strerror or error}") from error
+
+
+def _check_plain(model: TwoTower, source: Path, target: str) -> None:
+    """Raise CheckpointError for a model with parts that only a graph of all of it holds."""
+    parts = {
+        "sees the last layers of its image tower": ("model.image_pool=cls", model.image.pool == "layers"),
+        "corrects its hubs": ("train.correct_hubness=false", model.hubness is not None),
+    }
+    found = {what: instead for what, (instead, has) in parts.items() if has}
+    if found:
+        raise CheckpointError(
+            f"{source}: {' and '.join(found)}, which --to {target} cannot hold: export it --to onnx, or "
+            f"train it with {' '.join(found.values())}"
+        )

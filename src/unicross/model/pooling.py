@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from unicross.config import Pooling
@@ -20,6 +21,8 @@ HALVES = ("_text_model", "_vision_model")
 """How model types of the halves of pairs end: these pool as they were trained to."""
 NAFLEX = "siglip2_vision_model"
 """Sees patches of pictures in their own proportions, on a `PatchCanvas`."""
+LAYERS = 4
+"""Of the pooling `layers`."""
 FIRST_TOKEN = frozenset({"chinese_clip_text_model", "align_text_model"})
 """Halves whose pair takes their first token, though there is a pooler."""
 
@@ -71,6 +74,9 @@ def fit_image(backbone: PreTrainedModel, pool: Pooling | None, side: int) -> Fit
         raise RecipeError(
             f"model_type {kind!r} has no tokens of patches: leave image_pool out, or set pooler"
         )
+    if pool == "layers":
+        output = _tried(backbone, output_hidden_states=True, pixel_values=torch.zeros(1, 3, side, side))
+        return Fit(pool, int(layers_pooled(output, prefix or 0).shape[1]), prefix)
     if pool == "cls" and prefix == 0:
         raise RecipeError(f"model_type {kind!r} has no class token: leave image_pool out, or set mean")
     return Fit(pool, _width(kind, pool, hidden, whole), prefix)
@@ -79,6 +85,8 @@ def fit_image(backbone: PreTrainedModel, pool: Pooling | None, side: int) -> Fit
 def fit_text(backbone: PreTrainedModel, pool: Pooling | None, max_tokens: int) -> Fit:
     """How an encoder is a text tower for so many tokens. Raises RecipeError where it is none."""
     config, kind = backbone.config, backbone.config.model_type
+    if pool == "layers":
+        raise RecipeError("text_pool=layers is for pictures: leave it out, or set mean")
     if backbone.main_input_name != "input_ids":
         raise RecipeError(f"model_type {kind!r} cannot be a text tower: it takes no tokens")
     if getattr(config, "is_encoder_decoder", False):
@@ -114,6 +122,16 @@ def fit_text(backbone: PreTrainedModel, pool: Pooling | None, max_tokens: int) -
     return Fit(pool, _width(kind, pool, hidden, whole))
 
 
+def layers_pooled(output: Any, prefix: int) -> Tensor:
+    """What an encoder of pictures says in its last `LAYERS` layers [B, L, H], each token of unit variance:
+    the class token, where there is a `prefix`, and the mean of the patches, of each. [B, layers * 2H]"""
+    last = output.last_hidden_state
+    before = output.hidden_states[max(1, len(output.hidden_states) - LAYERS) : -1]
+    layers = [*(F.layer_norm(hidden, hidden.shape[-1:]) for hidden in before), last]
+    parts = [[hidden[:, 0]] * (prefix > 0) + [hidden[:, prefix:].mean(dim=1)] for hidden in layers]
+    return torch.cat([part for of_layer in parts for part in of_layer], dim=1)
+
+
 @torch.no_grad()
 def is_causal(backbone: PreTrainedModel) -> bool:
     """Whether no token sees those after it."""
@@ -129,7 +147,7 @@ def is_causal(backbone: PreTrainedModel) -> bool:
 
 
 @torch.no_grad()
-def _tried(backbone: PreTrainedModel, **probe: Tensor) -> Any:
+def _tried(backbone: PreTrainedModel, **probe: Any) -> Any:
     return backbone(**probe)
 
 

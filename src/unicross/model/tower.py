@@ -22,7 +22,7 @@ from unicross.config import ModelConfig, Pooling
 from unicross.data.tokens import Tokens
 from unicross.model.backbones import embeddings_of
 from unicross.model.packing import encode_texts
-from unicross.model.pooling import Fit
+from unicross.model.pooling import Fit, layers_pooled
 
 NO_PATCH = 32
 """Views of pictures come in multiples of a patch, and of this where the tower has none."""
@@ -77,10 +77,14 @@ class Tower(nn.Module):
             {"interpolate_pos_encoding": True} if other_size and self.told_to_interpolate else {}
         )
         with dropped_patches(self.backbone, self.prefix, patch_dropout):
-            output = self.backbone(**inputs, **told)
+            output = self.backbone(
+                **inputs, **told, **({"output_hidden_states": True} if self.pool == "layers" else {})
+            )
         if self.pool == "pooler":
             whole: Tensor = output.pooler_output
             return whole.flatten(1)
+        if self.pool == "layers":
+            return layers_pooled(output, self.prefix or 0)
         return self.pooled(output.last_hidden_state, mask)
 
     def encode(self, tokens: Tokens) -> Tensor:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unicross.batches import Indices
+from unicross.canonical import Pairs, canonical_heads
 from unicross.data.turns import parts_of
 from unicross.losses import Objective, cross_modal
 from unicross.model import TwoTower
@@ -29,13 +30,20 @@ from unicross.training.dataset import Dataset
 from unicross.training.distributed import broadcast_object
 from unicross.training.embedding import embed_captions, embed_images
 from unicross.training.optim import warmup_cosine
+from unicross.training.pseudo_pairs import mutual_matches
 from unicross.training.sharding import full_tensors, reshard, shard_like
 
-MOST_PAIRS = 20_000
-"""More than so many say nothing new to a linear map; a sample of them is seen."""
+MOST_ITEMS = 20_000
+"""More pairs than so many, or items of pictures or texts alone, say nothing new to a linear map; a sample of
+them is seen."""
 BATCH, EPOCHS, LEAST_STEPS, WARMUP = 1024, 80, 200, 20
 RATE, DECAY, DROPOUT = 3e-3, 0.01, 0.3
 """Tuned on Flickr8k (docs/log.md). Without dropout on the features, small data are learned by heart."""
+FEW, DROPOUT_OF_FEW = 1000, 0.5
+"""Of new heads, where there are fewer pairs."""
+TOWERS = ("image", "text")
+ROUNDS = 3
+"""How often pictures and texts alone are matched for better heads."""
 
 Floats = NDArray[np.float32]
 
@@ -51,41 +59,115 @@ class Features:
     counts: Indices
     """[N]: how many rows each item has."""
 
+    @classmethod
+    def of(cls, rows: Floats, owner: Indices) -> Features:
+        """Of rows by the item [R] that each is of, ascending."""
+        _, first, counts = np.unique(owner, return_index=True, return_counts=True)
+        return cls(rows, first, counts)
+
+    def means(self) -> Floats:
+        """[N, H]"""
+        sums = np.add.reduceat(self.rows, self.first)
+        return np.asarray(sums / self.counts[:, None], np.float32)
+
+    def and_of(self, other: Features, items: Indices) -> Features:
+        """These, and after them the rows of some items of others."""
+        rows, owner = parts_of(other.first, other.counts, items)
+        more = Features.of(other.rows[rows], owner)
+        return Features(
+            np.concatenate([self.rows, more.rows]),
+            np.concatenate([self.first, len(self.rows) + more.first]),
+            np.concatenate([self.counts, more.counts]),
+        )
+
 
 def fit_heads(
-    model: TwoTower, data: Dataset, rng: np.random.Generator, objective: Objective = "infonce"
-) -> dict[str, int]:
+    model: TwoTower,
+    data: Dataset,
+    rng: np.random.Generator,
+    objective: Objective = "infonce",
+    *,
+    new: bool = False,
+    match: bool = False,
+) -> tuple[dict[str, int], int]:
     """Move what is not frozen of the model's cross heads and temperature to where its towers, as they are,
     meet best. A head that is frozen, or none, is met by the other.
 
+    Args:
+        new: whether both heads are random, so that there is nothing of them to keep: they begin as canonical
+            directions.
+        match: whether pictures and texts without each other are matched by new heads, and fitted too.
+
     Returns:
-        Forwards spent ({"image": ..., "text": ...}): each picture seen whole, each caption, once.
+        Forwards spent ({"image": ..., "text": ...}), each picture seen whole, each caption, once; and how
+        many pictures were matched.
     """
-    pairs = data.pairs
-    if len(pairs) > MOST_PAIRS:
-        pairs = np.sort(rng.choice(pairs, MOST_PAIRS, replace=False))
-    images, of_image = parts_of(data.items.first_image, data.items.image_counts, pairs)
-    captions, of_caption = parts_of(data.items.first, data.items.counts, pairs)
-    first_image, first = (
-        np.searchsorted(of_part, np.arange(len(pairs))) for of_part in (of_image, of_caption)
-    )
-    features = {
-        "image": Features(
-            embed_images(model, data, images, pooled=True), first_image, data.items.image_counts[pairs]
-        ),
-        "text": Features(embed_captions(model, data, captions, pooled=True), first, data.items.counts[pairs]),
-    }
-    reshard(model)
     parameters = _parameters(model)
     moving = {name for name, parameter in parameters.items() if parameter.requires_grad}
+    new = new and {"image.weight", "text.weight"} <= moving
+    pairs = _read(model, data, data.pairs, rng)
+    alone = None
+    if new and match and data.has_unpaired:
+        alone = _read(model, data, np.concatenate([data.images_only, data.texts_only]), rng)
+    reshard(model)
     start = full_tensors(parameters)
-    fitted = broadcast_object(
-        lambda: _fitted(start, moving, features, objective, model.max_scale, model.device, rng)
-    )
+
+    def fitted() -> tuple[dict[str, Tensor], int]:
+        seen: Mapping[str, Features] = pairs
+        if new:
+            begin, seen = _begin(len(start["image.weight"]), pairs, alone, rng)
+            start.update(begin)
+        number = len(pairs["image"].first)
+        dropout = DROPOUT_OF_FEW if new and number < FEW else DROPOUT
+        moved = _moved(start, moving, seen, objective, model.max_scale, model.device, dropout, rng)
+        return moved, len(seen["image"].first) - number
+
+    tensors, matched = broadcast_object(fitted)
     with torch.no_grad():
-        for name, tensor in fitted.items():
+        for name, tensor in tensors.items():
             parameters[name].copy_(shard_like(tensor, parameters[name]))
-    return {"image": len(images), "text": len(captions)}
+    read = (pairs, alone) if alone else (pairs,)
+    return {tower: sum(len(of[tower].rows) for of in read) for tower in TOWERS}, matched
+
+
+def _read(model: TwoTower, data: Dataset, items: Indices, rng: np.random.Generator) -> Mapping[str, Features]:
+    """What the towers make of all pictures and captions of items, or of a sample of these."""
+    if len(items) > MOST_ITEMS:
+        items = np.sort(rng.choice(items, MOST_ITEMS, replace=False))
+    images, of_image = parts_of(data.items.first_image, data.items.image_counts, items)
+    captions, of_caption = parts_of(data.items.first, data.items.counts, items)
+    return {
+        "image": Features.of(embed_images(model, data, images, pooled=True), of_image),
+        "text": Features.of(embed_captions(model, data, captions, pooled=True), of_caption),
+    }
+
+
+def _begin(
+    dim: int, pairs: Mapping[str, Features], alone: Mapping[str, Features] | None, rng: np.random.Generator
+) -> tuple[dict[str, Tensor], Mapping[str, Features]]:
+    """New heads in closed form, and the pairs, with those that such heads made of what is `alone`."""
+    seen = pairs
+    found = _canonical(dim, seen, rng)
+    if alone is None:
+        return found, seen
+    for _ in range(ROUNDS):
+        matched = mutual_matches(*(_vectors(alone[tower], found[f"{tower}.weight"]) for tower in TOWERS))
+        seen = {
+            tower: pairs[tower].and_of(alone[tower], of) for tower, of in zip(TOWERS, matched, strict=True)
+        }
+        found = _canonical(dim, seen, rng)
+    return found, seen
+
+
+def _canonical(dim: int, seen: Mapping[str, Features], rng: np.random.Generator) -> dict[str, Tensor]:
+    images, texts = (Pairs(seen[tower].rows, seen[tower].means()) for tower in TOWERS)
+    image, text = canonical_heads(images, texts, dim, rng)
+    return {"image.weight": image, "text.weight": text}
+
+
+def _vectors(shown: Features, weight: Tensor) -> Floats:
+    """Unit vectors of items by a head [D, H]: [N, D]"""
+    return F.normalize(torch.from_numpy(shown.means()) @ weight.T, dim=1).numpy()
 
 
 def _parameters(model: TwoTower) -> dict[str, nn.Parameter]:
@@ -100,13 +182,14 @@ def _parameters(model: TwoTower) -> dict[str, nn.Parameter]:
     return found
 
 
-def _fitted(
+def _moved(
     start: Mapping[str, Tensor],
     moving: Set[str],
     features: Mapping[str, Features],
     objective: Objective,
     max_scale: float,
     device: torch.device,
+    dropout: float,
     rng: np.random.Generator,
 ) -> dict[str, Tensor]:
     """Where those parameters end, on the host, that are `moving` from `start`; see `_parameters`."""
@@ -135,6 +218,7 @@ def _fitted(
                 rows[name][drawn[name].to(device)],
                 at.get(f"{name}.weight"),
                 at.get(f"{name}.bias"),
+                dropout,
                 dropped,
             )
             for name in ("image", "text")
@@ -159,13 +243,19 @@ def _drawn(shown: Features, items: Indices, rng: np.random.Generator) -> Indices
     return shown.first[items] + rng.integers(0, shown.counts[items])
 
 
-def _embedded(rows: Tensor, weight: Tensor | None, bias: Tensor | None, generator: torch.Generator) -> Tensor:
+def _embedded(
+    rows: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    dropout: float,
+    generator: torch.Generator,
+) -> Tensor:
     """Unit vectors [B, D] that a head, or none, makes of features [B, H] with dropout.
 
     The features count as unit vectors, as what moves them is one rate for all towers; a bias has the share
     that it has beside them as they are.
     """
-    features = _with_dropout(F.normalize(rows, dim=-1), generator)
+    features = _with_dropout(F.normalize(rows, dim=-1), dropout, generator)
     if weight is None:
         return F.normalize(features, dim=-1)
     made = F.linear(features, weight)
@@ -174,6 +264,6 @@ def _embedded(rows: Tensor, weight: Tensor | None, bias: Tensor | None, generato
     return F.normalize(made, dim=-1)
 
 
-def _with_dropout(features: Tensor, generator: torch.Generator) -> Tensor:
-    kept = torch.rand(features.shape, generator=generator, device=features.device) >= DROPOUT
-    return features * kept / (1 - DROPOUT)
+def _with_dropout(features: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    kept = torch.rand(features.shape, generator=generator, device=features.device) >= share
+    return features * kept / (1 - share)

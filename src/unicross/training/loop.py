@@ -86,6 +86,10 @@ class Loop:
         while progress.stage < len(stages):
             stage = stages[progress.stage]
             freeze(self.model, stage.freeze, stage.freeze_layers)
+            if stage.epochs == 0:
+                self._fit_heads(stage)
+                self.selection.look()
+                self._save()
             while progress.epoch < stage.epochs and not self.selection.out_of_patience():
                 self._epoch(stage)
             if stage.losses.image_text == 0:
@@ -179,11 +183,19 @@ class Loop:
         began = time.monotonic()
         self.emit("fitting")
         rng = stream(self.recipe.seed, "heads", self.progress.stage)
-        self.progress.count(
-            fit_heads(self.model, self.data, rng, stage.losses.objective or self.model.objective)
+        recipe = self.recipe
+        new = recipe.model.pair is None and recipe.train.start_from is None
+        forwards, matched = fit_heads(
+            self.model,
+            self.data,
+            rng,
+            stage.losses.objective or self.model.objective,
+            new=new and (self.progress.step == 0 or stage.restart_weights),
+            match=stage.batches.pseudo_pairs > 0,
         )
+        self.progress.count(forwards)
         self.state.bank.forget()  # its features are those of the heads before
-        self.emit("heads", seconds=time.monotonic() - began)
+        self.emit("heads", seconds=time.monotonic() - began, matched=matched)
 
     def _batches(self, stage: Stage, plan: Plan) -> Iterator[Batch]:
         """The batches of a plan from where the run stands, made and sent ahead of the steps."""
