@@ -125,8 +125,6 @@ def test_wrong_values_are_named_with_what_they_are():
     says("seed: Input should be greater than or equal to 0 (got -1)", seed=-1)
     says("stages.0.epochs", stages=[tiny.ALIGN | {"epochs": -1}])
     says("does nothing but fit heads", stages=[tiny.ALIGN | {"epochs": 0}])
-    again = {"epochs": 0, "fit_heads": True, "restart_weights": True}
-    says("does nothing but fit heads", stages=[tiny.ALIGN, tiny.ALIGN | {"name": "again"} | again])
     says("stages.0.optim.betas.1", optim={"betas": [0.9, 1.0]})
 
 
@@ -196,13 +194,6 @@ def test_clusters_are_not_looked_at_where_batches_are_random():
 @pytest.mark.parametrize("crop", [[0.9, 0.5], [0, 1], [0.5, 1.5]])
 def test_a_crop_is_two_ordered_shares(crop):
     says("stages.0.views.image: crop must be two shares of the area", views={"image": {"crop": crop}})
-
-
-def test_stages_that_restart_weights_follow_another_and_are_not_sharded():
-    restarts = tiny.SHARPEN | {"restart_weights": True}
-    assert tiny.recipe("photos", tiny.ALIGN, restarts).stages[1].restart_weights
-    says("stage 'sharpen' is the first: leave `restart_weights` out there", stages=[restarts])
-    says("do not go together", stages=[tiny.ALIGN, restarts], train={"shard": True})
 
 
 def test_several_captions_are_siblings():

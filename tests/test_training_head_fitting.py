@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import tiny
 from pretrained import make_pair
-from training_parts import CPU, dataset_of, prepared
+from training_parts import dataset_of, prepared
 from unicross.data.items import Item
 from unicross.data.load import read_splits
 from unicross.errors import RecipeError
@@ -19,7 +18,6 @@ from unicross.training import head_fitting, loop, train
 from unicross.training.embedding import validate
 from unicross.training.head_fitting import fit_heads
 from unicross.training.optim import freeze
-from unicross.training.state import make_model
 
 FIRST = tiny.ALIGN | {"fit_heads": True}
 
@@ -119,17 +117,6 @@ def test_a_stage_fits_heads_once_and_its_clusters_are_made_with_them(photos, tmp
     without = train(tiny.recipe(photos, tiny.ALIGN, stage | {"fit_heads": False}), tmp_path / "without")
     more = {tower: with_heads["forwards"][tower] - without["forwards"][tower] for tower in ("image", "text")}
     assert more == {"image": 24 + 24, "text": 72 + 72}  # and the round is embedded with the new heads
-
-
-def test_a_stage_that_restarts_weights_fits_heads_to_the_first_ones(photos, tmp_path):
-    still = {"optim": {"image_lr": 0, "text_lr": 0, "head_lr": 0, "weight_decay": 0}}
-    student = tiny.ALIGN | {"name": "student", "restart_weights": True, "fit_heads": True} | still
-    train(tiny.recipe(photos, tiny.ALIGN, student), tmp_path / "run")
-    recipe, _, data = prepared(photos, FIRST)
-    model = make_model(recipe, read_splits(recipe.data)[0], CPU)
-    fit_heads(model, data, stream(recipe.seed, "heads", 1), new=True)
-    kept = load_file(tmp_path / "run" / "last" / "model.safetensors")
-    assert all(torch.equal(tensor, kept[name]) for name, tensor in model.state_dict().items())
 
 
 def test_what_came_alone_is_matched_for_better_heads(photos):

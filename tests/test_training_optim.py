@@ -48,14 +48,6 @@ def shapes(stages, steps):
     ]
 
 
-def test_a_stage_that_restarts_weights_begins_a_schedule():
-    weights, schedule = (
-        tiny.recipe("photos", tiny.ALIGN, tiny.SHARPEN | change).stages
-        for change in ({"restart_weights": True}, {"optim": {"restart_schedule": True}})
-    )
-    assert shapes(weights, [8, 6]) == shapes(schedule, [8, 6])
-
-
 def test_one_schedule_spans_stages_until_a_restart():
     stages = tiny.recipe(
         "photos",

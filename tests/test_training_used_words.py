@@ -14,7 +14,7 @@ from unicross.training.used_words import UsedRows, train_used_words, with_used_w
 
 
 def test_a_run_learns_the_same_as_with_the_whole_table(photos, tmp_path, monkeypatch):
-    recipe = tiny.recipe(photos, tiny.ALIGN, tiny.SHARPEN | {"restart_weights": True})
+    recipe = tiny.recipe(photos, tiny.ALIGN, tiny.SHARPEN)
     train(recipe, tmp_path / "rows")
     monkeypatch.setattr(used_words, "WORTH", 0.0)
     train(recipe, tmp_path / "whole")

@@ -291,10 +291,6 @@ class Recipe(Strict):
                 "train.correct_hubness is for searching across images and texts: give the image-text loss a "
                 "weight, or leave it out"
             )
-        if self.stages[0].restart_weights:
-            raise ValueError(f"stage {names[0]!r} is the first: leave `restart_weights` out there")
-        if self.train.shard and any(stage.restart_weights for stage in self.stages):
-            raise ValueError("train.shard and restart_weights do not go together: set one of them only")
         if self.train.shard and len({frozenset(stage.freeze) for stage in self.stages}) > 1:
             raise ValueError(
                 "train.shard needs the same `freeze` in all stages: train them as runs of their own"

@@ -211,9 +211,6 @@ class Stage(Strict):
     """How often it goes through the data; 0: it fits its heads, and that is all."""
     losses: Losses
     """Which losses are computed, and their weights."""
-    restart_weights: bool = False
-    """Begin with the weights as they came, under a new schedule; the model so far only makes the first round
-    (clusters, pseudo-pairs), as a teacher does for its student."""
     fit_heads: bool = False
     """Before the first step, fit the cross heads and the temperature, but what is frozen of them, to the
     towers as they are, which sees each picture and caption once (Kumar et al. 2022, "LP-FT"). New heads begin
@@ -250,7 +247,7 @@ class Stage(Strict):
                 "fit_heads serves the image-text loss: give it a weight, or leave it out",
             ),
             (
-                self.epochs == 0 and not (self.fit_heads and not self.restart_weights),
+                self.epochs == 0 and not self.fit_heads,
                 "a stage of 0 epochs does nothing but fit heads: set fit_heads=true, or more epochs",
             ),
             (

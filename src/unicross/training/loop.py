@@ -164,20 +164,10 @@ class Loop:
         self._save()
 
     def _plan(self, stage: Stage) -> tuple[Plan, dict[str, float]]:
-        """What `plan_epoch` gives, and at the beginning of a stage the model made ready for it.
-
-        The first round of a stage that restarts weights is its teacher's; of any other, heads come before
-        clusters.
-        """
-        begins = self.progress.epoch == self.progress.batch == 0
-        if begins and stage.fit_heads and not stage.restart_weights:
+        """What `plan_epoch` gives; at the beginning of a stage heads come before clusters."""
+        if stage.fit_heads and self.progress.epoch == self.progress.batch == 0:
             self._fit_heads(stage)
-        plan, figures = plan_epoch(self.state, self.data)
-        if begins and stage.restart_weights:
-            self.state.start_over(self.new_model())
-            if stage.fit_heads:
-                self._fit_heads(stage)
-        return plan, figures
+        return plan_epoch(self.state, self.data)
 
     def _fit_heads(self, stage: Stage) -> None:
         began = time.monotonic()
@@ -190,7 +180,7 @@ class Loop:
             self.data,
             rng,
             stage.losses.objective or self.model.objective,
-            new=new and (self.progress.step == 0 or stage.restart_weights),
+            new=new and self.progress.step == 0,
             match=stage.batches.pseudo_pairs > 0,
         )
         self.progress.count(forwards)

@@ -101,7 +101,7 @@ def set_rates(optimizer: torch.optim.AdamW, optim: Optim, shape: float) -> None:
 def schedule_shape(stages: Sequence[Stage], steps: Sequence[int], stage: int, step: int) -> float:
     """Factor in (0, 1] on the learning rate: linear warm-up, then a cosine towards zero.
 
-    A schedule spans the stages from one that restarts weights or the schedule, or the first, to the next.
+    A schedule spans the stages from one that restarts it, or the first, to the next.
 
     Args:
         steps: optimiser steps of each stage.
@@ -125,7 +125,7 @@ def warming_up(stages: Sequence[Stage], steps: Sequence[int], stage: int, step: 
 
 def _schedule(stages: Sequence[Stage], steps: Sequence[int], stage: int, step: int) -> tuple[int, int, int]:
     """Steps done of a schedule, steps of its warm-up, and all its steps."""
-    starts = [i for i, s in enumerate(stages) if i == 0 or s.restart_weights or s.optim.restart_schedule]
+    starts = [i for i, s in enumerate(stages) if i == 0 or s.optim.restart_schedule]
     first = max(i for i in starts if i <= stage)
     last = min((i for i in starts if i > stage), default=len(stages))
     total = sum(steps[first:last])

@@ -26,7 +26,7 @@ from unicross.training.lora import add_adapters, merged
 from unicross.training.optim import freeze, make_optimizer
 from unicross.training.rounds import FeatureBank, Round
 from unicross.training.sharding import full_tensors, shard
-from unicross.training.used_words import with_used_words, without_used_words
+from unicross.training.used_words import without_used_words
 
 
 @dataclass
@@ -75,12 +75,6 @@ class State:
     def stage(self) -> Stage:
         """The stage in which the run stands."""
         return self.recipe.stages[self.progress.stage]
-
-    def start_over(self, new: TwoTower) -> None:
-        """Take the weights of a new model, and forget moments and features; rounds stay."""
-        self.model.load_state_dict(with_used_words(self.model, new.state_dict()))
-        self.optimizer = make_optimizer(self.model)
-        self.bank.forget()
 
     def publish_best(self, run: RunFolder, calibration: Calibration | None) -> None:
         """Write the run's best checkpoint, in the first process. Raises CheckpointError."""
