@@ -122,7 +122,8 @@ def test_a_data_set_is_downloaded_once(tmp_path: Path) -> None:
             [sys.executable, "-c", script],
             capture_output=True,
             text=True,
-            env=os.environ | {"HF_ENDPOINT": address, "HF_HUB_CACHE": str(tmp_path / "hub")},
+            env=os.environ
+            | {"HF_ENDPOINT": address, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "0"},
             check=True,
         )
     assert called.stdout.splitlines()[0].startswith(str(tmp_path / "hub"))
