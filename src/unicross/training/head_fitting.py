@@ -102,14 +102,14 @@ def fit_heads(
         Forwards spent ({"image": ..., "text": ...}), each picture seen whole, each caption, once; and how
         many pictures were matched.
     """
-    parameters = _parameters(model)
-    moving = {name for name, parameter in parameters.items() if parameter.requires_grad}
+    moving = {name for name, parameter in _parameters(model).items() if parameter.requires_grad}
     new = new and {"image.weight", "text.weight"} <= moving
     pairs = _read(model, data, data.pairs, rng)
     alone = None
     if new and match and data.has_unpaired:
         alone = _read(model, data, np.concatenate([data.images_only, data.texts_only]), rng)
     reshard(model)
+    parameters = _parameters(model)  # only now: what a pass has gathered is not what is kept
     start = full_tensors(parameters)
 
     def fitted() -> tuple[dict[str, Tensor], int]:
