@@ -197,7 +197,7 @@ def texts(arguments: argparse.Namespace) -> dict[str, Any]:
         side = cached_side(recipe.data, model.picture_rules)
         rng, silent = stream(0, "captions"), lambda *_: None
         data, _ = make_dataset(items, model, recipe.data, side=side, where=None, rng=rng, progress=silent)
-        stage, size, unclustered = recipe.stages[0], recipe.train.batch_size, Round(data.captioned_by)
+        stage, size, unclustered = recipe.stages[0], recipe.train.batch_size, Round()
         batches = [
             make_batch(data, pairs, stage, unclustered, 0, stream(0, "batch", 0, 0, number))
             for number, pairs in enumerate(np.split(data.pairs, range(size, len(data.pairs), size)))

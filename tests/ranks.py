@@ -28,7 +28,7 @@ from unicross.training.sharding import shard
 RANKS = 2
 ALL = tiny.SHARPEN | {
     "epochs": 2,
-    "batches": tiny.SHARPEN["batches"] | {"cluster_size": 3, "drop_suspects": True, "pseudo_pairs": 2},
+    "batches": tiny.SHARPEN["batches"] | {"cluster_size": 3, "drop_suspects": True},
 }
 STAGES = (tiny.UNI, tiny.ALIGN | {"fit_heads": True}, ALL)
 CUT = 5

@@ -11,7 +11,6 @@ from unicross.batches import (
     hardness,
     random_batches,
     uni_modal_batches,
-    with_more,
 )
 from unicross.clustering import balanced_clusters, normalise
 
@@ -127,17 +126,6 @@ def test_uni_modal_batches_use_everything_once():
     for batch in plan:
         assert 7 <= sum(item < 30 for item in batch) <= 8 + 1  # images: the batch size, to rounding
     assert flat(plan) == flat(uni_modal_batches(pairs, images, texts, 8, rng()))
-
-
-def test_further_items_join_every_batch_evenly():
-    plan = [np.arange(4), np.arange(4, 8), np.arange(8, 12)]
-    joined = with_more(plan, np.arange(100, 105), 2, rng())
-    assert [sorted(batch[:4].tolist()) for batch in joined] == [sorted(batch.tolist()) for batch in plan]
-    assert [sum(batch >= 100) for batch in joined] == [2, 2, 1]
-    few = with_more(plan, np.arange(100, 103), 64, rng())
-    assert [sum(batch >= 100) for batch in few] == [1, 1, 1]  # not all in the first batch
-    used = flat(joined)
-    assert len(set(used)) == len(used)
 
 
 def test_false_negatives_by_hand():

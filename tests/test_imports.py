@@ -21,6 +21,7 @@ FLOORS = (
         "events",
         "fusion",
         "losses",
+        "matching",
         "metrics",
         "stage",
     },  # plain data and mathematics
@@ -72,7 +73,7 @@ WITHIN = {
         {"cost", "dataset", "distributed", "event_log", "lora", "signals"},
         {"embedding", "sharding", "used_words"},
         {"optim"},
-        {"checks", "hubness_fitting", "interpolation", "pseudo_pairs", "rounds"},
+        {"checks", "hubness_fitting", "interpolation", "rounds"},
         {"head_fitting"},
         {"batch", "checkpoint"},
         {"features", "state", "step_log"},

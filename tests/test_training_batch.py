@@ -1,7 +1,5 @@
 """What a batch holds, and the batches that a stage plans."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -107,19 +105,13 @@ def test_presumed_false_negatives_are_those_of_the_round(photos):
 
 
 def test_pairs_know_what_they_were_brought_together_with(photos):
-    """Pseudo-pairs and random batches were brought together with nothing."""
+    """Random batches were brought together with nothing."""
     recipe, model, data = prepared(photos, ALL | {"batches": ALL["batches"] | {"negatives_from": 9}})
     stage = recipe.stages[0]
     current = clustered_round(data, model, stage)
     clusters, items = current.clusters, np.array([3, 1, 2, 5])
     batch = batch_of(data, items, stage, current)
     assert batch.cluster.tolist() == clusters.cluster[items].tolist()
-    some = np.where(np.isin(np.arange(len(clusters.cluster)), [1, 2]), -1, clusters.cluster)
-    partly = dataclasses.replace(current, clusters=dataclasses.replace(clusters, cluster=some))
-    alone = batch_of(data, items, stage, partly).cluster.tolist()
-    assert [alone[0], alone[3]] == clusters.cluster[[3, 5]].tolist()
-    assert len({*alone[1:3]}) == 2
-    assert max(alone[1:3]) < 0
     assert len(set(batch_of(data, items, stage).cluster.tolist())) == 4
     as_they_are = stage.model_copy(update={"batches": Batches(kind="clustered", negatives_from=None)})
     assert batch_of(data, items, as_they_are, current).cluster is None

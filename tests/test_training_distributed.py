@@ -178,7 +178,7 @@ def assert_alike(run, other):
     ],
 )
 def test_two_processes_train_as_one_does(by_two, by_one, name, same):
-    """All three losses, masks, two captions, uneven shares, items alone, rounds, pseudo-pairs, hubs."""
+    """All three losses, masks, two captions, uneven shares, items alone, rounds, hubs."""
     assert max(event["masked"] for event in tiny.events(by_one / same, "round")) > 0
     assert_alike(by_two / name, by_one / same)
 

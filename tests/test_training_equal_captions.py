@@ -10,7 +10,6 @@ from training_parts import ALL, PLAIN, batch_of, cost, dataset_of, gradients, pr
 from unicross.data.items import Item
 from unicross.training import distributed
 from unicross.training.batch_losses import Contrast, batch_losses
-from unicross.training.rounds import Round
 from unicross.training.step import backward
 
 CAPTIONS = (
@@ -51,10 +50,9 @@ def equal_data(photos, captions, **sections):
     return recipe.stages[0], model, data
 
 
-def expected(images, texts, captions, captioned_by=None):
+def expected(images, texts, captions):
     """The losses of a step over its pairs and then the text only, anchor by anchor."""
-    of = PAIRS if captioned_by is None else captioned_by
-    pairs = range(len(of))
+    pairs = range(len(PAIRS))
     of_pairs = []
     for i in pairs:
         others = [
@@ -62,13 +60,15 @@ def expected(images, texts, captions, captioned_by=None):
             for j in pairs
             if j != i
             for view, text in enumerate(texts.cross[j, :captions])
-            if not says(of[i], shown(of[j], view))
+            if not says(PAIRS[i], shown(PAIRS[j], view))
         ]
         of_image = cost(images.cross[i, 0], texts.cross[i, :captions], others, SCALE)
         of_texts = []
         for view, text in enumerate(texts.cross[i, :captions]):
             others = [
-                (images.cross[j, 0], 1.0) for j in pairs if j != i and not says(of[j], shown(of[i], view))
+                (images.cross[j, 0], 1.0)
+                for j in pairs
+                if j != i and not says(PAIRS[j], shown(PAIRS[i], view))
             ]
             of_texts.append(cost(text, images.cross[i, :1], others, SCALE))
         of_pairs.append((of_image + mean(of_texts)) / 2)
@@ -82,7 +82,7 @@ def expected(images, texts, captions, captioned_by=None):
         for i in range(len(images.uni))
         for v in (0, 1)
     ]
-    items = [*of, ALONE][: len(texts.uni)]
+    items = [*PAIRS, ALONE][: len(texts.uni)]
     of_views = []
     for i, item in enumerate(items):
         for v in (0, 1):
@@ -127,18 +127,6 @@ def test_batches_without_equal_captions_carry_no_mask(photos):
     stage, _, data = equal_data(photos, 2)
     batch = batch_of(data, [0, 3], stage)
     assert (batch.equal_to_image, batch.equal_texts) == (None, None)
-
-
-def test_a_pseudo_pair_says_what_its_captions_item_says(photos):
-    """The picture that came alone is captioned by the text that came alone, which item 2 says too."""
-    stage, _, data = equal_data(photos, 1)
-    captioned_by = data.captioned_by.copy()
-    captioned_by[5] = ALONE
-    batch = batch_of(data, [*PAIRS, 5], stage, Round(captioned_by))
-    assert batch.pairs == 5
-    images, texts = random_features(5)
-    losses = batch_losses(images, texts, batch, stage, Contrast(torch.tensor(SCALE)))
-    assert_losses(losses, expected(images, texts, 1, [*PAIRS, ALONE]))
 
 
 @pytest.mark.parametrize("captions", [1, 2])

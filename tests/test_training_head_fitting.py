@@ -86,7 +86,7 @@ def test_a_head_makes_the_same_of_features_here_as_in_its_tower(photos, tmp_path
 
 @pytest.mark.parametrize("new", [False, True])
 def test_equal_seeds_give_equal_heads_of_a_sample(photos, monkeypatch, new):
-    monkeypatch.setattr(head_fitting, "MOST_ITEMS", 10)
+    monkeypatch.setattr(head_fitting, "MOST_PAIRS", 10)
     fitted = []
     for seed in (0, 0, 1):
         _, model, data = prepared(photos, FIRST)
@@ -137,6 +137,14 @@ def test_what_came_alone_is_matched_for_better_heads(photos):
     assert rsum[True] > rsum[False]
 
 
+def test_of_many_that_came_alone_a_sample_of_each_kind_is_matched(photos, monkeypatch):
+    monkeypatch.setattr(head_fitting, "MOST_ALONE", 3)
+    _, model, data = prepared(photos, FIRST, alone=5)
+    spent, matched = fit_heads(model, data, np.random.default_rng(0), new=True, match=True)
+    assert (spent["image"] - 24, spent["text"] - 72) == (3, 3)
+    assert 0 < matched <= 3
+
+
 def test_a_run_of_no_epochs_has_fitted_heads_and_can_be_used(photos, tmp_path):
     stage = FIRST | {"epochs": 0}
     recipe = tiny.recipe(photos, stage, train={"correct_hubness": True})
@@ -151,16 +159,17 @@ def test_a_run_of_no_epochs_has_fitted_heads_and_can_be_used(photos, tmp_path):
 
 
 def test_heads_that_have_been_trained_begin_where_they_are(photos, tmp_path, monkeypatch):
-    new = []
+    asked = []
 
     def watched(*args, **kwargs):
-        new.append(kwargs["new"])
+        asked.append((kwargs["new"], kwargs["match"]))
         return fit_heads(*args, **kwargs)
 
     monkeypatch.setattr(loop, "fit_heads", watched)
-    train(tiny.recipe(photos, FIRST, tiny.SHARPEN | {"fit_heads": True}), tmp_path / "run")
+    matching = FIRST | {"match_unpaired": True}
+    train(tiny.recipe(photos, matching, tiny.SHARPEN | {"fit_heads": True}), tmp_path / "run")
     train(tiny.recipe(photos, FIRST, train={"start_from": str(tmp_path / "run")}), tmp_path / "further")
-    assert new == [True, False, False]
+    assert asked == [(True, True), (False, False), (False, False)]
 
 
 @pytest.mark.parametrize(
@@ -168,6 +177,7 @@ def test_heads_that_have_been_trained_begin_where_they_are(photos, tmp_path, mon
     [
         (tiny.UNI | {"fit_heads": True}, "fit_heads serves the image-text loss"),
         (FIRST | {"freeze": ["image_head", "text_head"]}, "fit_heads moves the heads"),
+        (tiny.ALIGN | {"match_unpaired": True}, "match_unpaired serves the fitting of heads"),
     ],
 )
 def test_fit_heads_needs_heads_that_move(stage, sentence):

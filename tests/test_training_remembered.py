@@ -133,7 +133,7 @@ def test_a_batch_is_compared_with_so_many_items_at_most_and_with_its_own(photos,
 
 def test_pairs_that_are_left_out_are_no_negatives(photos):
     recipe, _, data = prepared(photos, TEXTS, model=SHARED)
-    round_ = Round(data.captioned_by, suspects=np.array([3, 4]))
+    round_ = Round(suspects=np.array([3, 4]))
     remembered = batch_of(data, [0, 1, 2], recipe.stages[0], round_).remembered
     assert remembered.tolist() == np.setdiff1d(data.pairs, [3, 4]).tolist()
 

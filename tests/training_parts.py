@@ -79,8 +79,8 @@ def dataset_of(items, model, recipe, side=36):
 
 
 def batch_of(data, items, stage, round_=None, *, turn=0, seed=0):
-    """A batch of some items, by default of a round without clusters and pseudo-pairs."""
-    round_ = Round(data.captioned_by) if round_ is None else round_
+    """A batch of some items, by default of a round without clusters."""
+    round_ = Round() if round_ is None else round_
     return make_batch(data, np.asarray(items), stage, round_, turn, np.random.default_rng(seed))
 
 
@@ -89,7 +89,7 @@ def clustered_round(data, model, stage):
     bank = FeatureBank(len(data.items), model.dim, CPU)
     image, text, _ = embed_pairs(model, data, bank)
     clusters, _ = new_clusters(data.pairs, image, text, stage.batches.cluster_size, seed=0)
-    return Round(data.captioned_by, clusters)
+    return Round(clusters)
 
 
 def random_features(items, views=2, dim=8, seed=0):

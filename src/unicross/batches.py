@@ -77,12 +77,6 @@ def uni_modal_batches(
     return [np.concatenate(batch) for batch in zip(*parts, strict=True)]
 
 
-def with_more(plan: Plan, items: Indices, count: int, rng: np.random.Generator) -> Plan:
-    """Add up to `count` of some items to each batch, each at most once an epoch; few are spread evenly."""
-    parts = np.array_split(rng.permutation(items)[: count * len(plan)], len(plan))
-    return [np.concatenate(batch) for batch in zip(plan, parts, strict=True)]
-
-
 def false_negatives(
     images: NDArray[np.floating], texts: NDArray[np.floating], mask_above: float
 ) -> NDArray[np.bool_]:

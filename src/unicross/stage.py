@@ -143,7 +143,7 @@ class Batches(Strict):
     random_fraction: Share | tuple[Share, Share] = 0.0
     """Share of the epoch's batches that are random; two shares: in the stage's first and last epoch."""
     recluster_every: int = Field(1, ge=1)
-    """Epochs between rounds: of clustering, of looking for suspects, of choosing pseudo-pairs."""
+    """Epochs between rounds: of clustering, of looking for suspects."""
     drop_suspects: bool = False
     """In each round, leave out the pairs that look wrong to the model (see `suspects.wrong_pairs`)."""
     mask_above: Positive | None = None
@@ -151,10 +151,6 @@ class Batches(Strict):
     negatives_from: int | None = Field(None, ge=2)
     """Weigh negatives as a sample of so many items (see `losses.sample_weights`); None: as they are. Where it
     is not said, 1,000 in clustered batches and None in random ones."""
-    pseudo_pairs: int = Field(0, ge=0)
-    """Pseudo-pairs added to each batch of a stage with an image-text loss: images only and texts only that
-    choose each other. There are none where the data hold no images only or no texts only. With `fit_heads`,
-    new heads are fitted to such pairs too, however many this says."""
 
     @model_validator(mode="before")
     @classmethod
@@ -215,6 +211,8 @@ class Stage(Strict):
     """Before the first step, fit the cross heads and the temperature, but what is frozen of them, to the
     towers as they are, which sees each picture and caption once (Kumar et al. 2022, "LP-FT"). New heads begin
     as canonical directions (see `unicross.canonical`)."""
+    match_unpaired: bool = False
+    """With `fit_heads`, let new heads match images only with texts only, and be fitted to such pairs too."""
     freeze: tuple[ModelPart, ...] = ()
     """Parts that do not move."""
     freeze_layers: FrozenLayers = FrozenLayers()
@@ -255,8 +253,8 @@ class Stage(Strict):
                 "fit_heads moves the heads: freeze one of them at most, or leave fit_heads out",
             ),
             (
-                self.batches.pseudo_pairs > 0 and not cross_modal,
-                "batches.pseudo_pairs serves the image-text loss: give it a weight, or set pseudo_pairs=0",
+                self.match_unpaired and not self.fit_heads,
+                "match_unpaired serves the fitting of heads: set fit_heads=true, or leave it out",
             ),
             (
                 self.batches.drop_suspects and not cross_modal,

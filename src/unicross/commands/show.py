@@ -203,8 +203,6 @@ def _hubness_line(event: Event) -> str:
 
 def _round_line(event: Event) -> str:
     parts = []
-    if "matched" in event:
-        parts.append(f"{event['matched']} pseudo-pairs of {event['unpaired']}")
     if "suspects" in event:
         parts.append(f"{counted(event['suspects'], 'pair')} left out that look wrong")
     if "clusters" in event:

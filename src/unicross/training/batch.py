@@ -80,14 +80,13 @@ def make_batch(
 
     Args:
         items: a batch of the plan.
-        round_: says which image is captioned by which item, and which items are near each other.
+        round_: says which items are near each other.
         turn: epochs done in the run, which decides the caption's turn.
         rng: for everything random in this step; in the same state it gives the same batch.
     """
     has_image = data.items.image_counts[items] > 0
     has_text = data.items.counts[items] > 0
-    captioned_by = round_.captioned_by[items]
-    is_pair = captioned_by >= 0
+    is_pair = has_image & has_text
     pairs = items[is_pair]
     images = np.concatenate([pairs, items[has_image & ~is_pair]])
     texts = np.concatenate([pairs, items[has_text & ~has_image]])
@@ -95,19 +94,18 @@ def make_batch(
         images = pairs  # images only serve no other loss, and only pairs are remembered
     if stage.losses.text_text == 0 or stage.remembers_texts:
         texts = pairs
-    text_items = np.concatenate([captioned_by[is_pair], texts[len(pairs) :]])
     own_images, own_texts = rank_slice(len(images)), rank_slice(len(texts))
     shown = _shown_images(data, images, stage, turn, rng)
     pixels = tuple(torch.from_numpy(data.pixels[of_view[own_images]]) for of_view in shown)
     image_views = tuple(draw_views(view, len(images), rng).rows(own_images) for view in stage.image_views)
-    chosen = _chosen_captions(data, text_items, stage, turn, rng)
-    equal_to_image, equal_texts = _equal_captions(data.captions, text_items, len(pairs), chosen)
+    chosen = _chosen_captions(data, texts, stage, turn, rng)
+    equal_to_image, equal_texts = _equal_captions(data.captions, texts, len(pairs), chosen)
     remembered = equal_to_remembered = None
     if stage.remembers_images or stage.remembers_texts:
         others = _remembered(round_.pairs(data), pairs, rng)
         remembered = torch.from_numpy(others)
         if stage.remembers_texts:
-            equal_to_remembered = _equal_to_remembered(data, text_items, chosen, others)
+            equal_to_remembered = _equal_to_remembered(data, texts, chosen, others)
     return Batch(
         image_ids=torch.from_numpy(images),
         text_ids=torch.from_numpy(texts),
@@ -161,12 +159,10 @@ def _masked(round_: Round, pairs: Indices, mask_above: float | None) -> Tensor |
 
 
 def _cluster_of(round_: Round, pairs: Indices) -> Tensor:
-    """The cluster [P] of each pair of a batch; pairs of none have a number of their own, below zero."""
-    of_none = -1 - np.arange(len(pairs))
-    if round_.clusters is None:
-        return torch.from_numpy(of_none)
-    cluster = round_.clusters.cluster[pairs]
-    return torch.from_numpy(np.where(cluster < 0, of_none, cluster))
+    """The cluster [P] of each pair of a batch; without clusters each is one of its own."""
+    return torch.from_numpy(
+        np.arange(len(pairs)) if round_.clusters is None else round_.clusters.cluster[pairs]
+    )
 
 
 def _shown_images(

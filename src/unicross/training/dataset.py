@@ -52,16 +52,6 @@ class Dataset:
         return np.flatnonzero(self.items.has_image & self.items.has_text)
 
     @cached_property
-    def captioned_by(self) -> Indices:
-        """[N]: the item whose captions go with each item's image: itself where it is a pair, otherwise -1.
-
-        A pseudo-pair is an image that is captioned by another item.
-        """
-        captioned_by = np.full(len(self.items), -1, dtype=np.int64)
-        captioned_by[self.pairs] = self.pairs
-        return captioned_by
-
-    @cached_property
     def images_only(self) -> Indices:
         return np.flatnonzero(self.items.has_image & ~self.items.has_text)
 
@@ -83,7 +73,7 @@ class Dataset:
 
     @property
     def has_unpaired(self) -> bool:
-        """Whether there are both images only and texts only, of which pseudo-pairs could be made."""
+        """Whether there are both images only and texts only, which could be matched."""
         return bool(len(self.images_only) and len(self.texts_only))
 
 

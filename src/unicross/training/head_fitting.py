@@ -23,6 +23,7 @@ from unicross.batches import Indices
 from unicross.canonical import Pairs, canonical_heads
 from unicross.data.turns import parts_of
 from unicross.losses import Objective, cross_modal
+from unicross.matching import mutual_matches
 from unicross.model import TwoTower
 from unicross.progress import track
 from unicross.streams import draw_seed
@@ -30,12 +31,10 @@ from unicross.training.dataset import Dataset
 from unicross.training.distributed import broadcast_object
 from unicross.training.embedding import embed_captions, embed_images
 from unicross.training.optim import warmup_cosine
-from unicross.training.pseudo_pairs import mutual_matches
 from unicross.training.sharding import full_tensors, reshard, shard_like
 
-MOST_ITEMS = 20_000
-"""More pairs than so many, or items of pictures or texts alone, say nothing new to a linear map; a sample of
-them is seen."""
+MOST_PAIRS, MOST_ALONE = 20_000, 10_000
+"""More pairs, or images only, or texts only, say nothing new to a linear map; a sample of them is seen."""
 BATCH, EPOCHS, LEAST_STEPS, WARMUP = 1024, 80, 200, 20
 RATE, DECAY, DROPOUT = 3e-3, 0.01, 0.3
 """Tuned on Flickr8k (docs/log.md). Without dropout on the features, small data are learned by heart."""
@@ -104,10 +103,11 @@ def fit_heads(
     """
     moving = {name for name, parameter in _parameters(model).items() if parameter.requires_grad}
     new = new and {"image.weight", "text.weight"} <= moving
-    pairs = _read(model, data, data.pairs, rng)
+    pairs = _read(model, data, _sample(data.pairs, MOST_PAIRS, rng))
     alone = None
     if new and match and data.has_unpaired:
-        alone = _read(model, data, np.concatenate([data.images_only, data.texts_only]), rng)
+        images, texts = (_sample(items, MOST_ALONE, rng) for items in (data.images_only, data.texts_only))
+        alone = _read(model, data, np.concatenate([images, texts]))
     reshard(model)
     parameters = _parameters(model)  # only now: what a pass has gathered is not what is kept
     start = full_tensors(parameters)
@@ -130,10 +130,13 @@ def fit_heads(
     return {tower: sum(len(of[tower].rows) for of in read) for tower in TOWERS}, matched
 
 
-def _read(model: TwoTower, data: Dataset, items: Indices, rng: np.random.Generator) -> Mapping[str, Features]:
-    """What the towers make of all pictures and captions of items, or of a sample of these."""
-    if len(items) > MOST_ITEMS:
-        items = np.sort(rng.choice(items, MOST_ITEMS, replace=False))
+def _sample(items: Indices, most: int, rng: np.random.Generator) -> Indices:
+    """So many of the items at most."""
+    return items if len(items) <= most else np.sort(rng.choice(items, most, replace=False))
+
+
+def _read(model: TwoTower, data: Dataset, items: Indices) -> Mapping[str, Features]:
+    """What the towers make of all pictures and captions of items."""
     images, of_image = parts_of(data.items.first_image, data.items.image_counts, items)
     captions, of_caption = parts_of(data.items.first, data.items.counts, items)
     return {

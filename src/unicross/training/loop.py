@@ -181,7 +181,7 @@ class Loop:
             rng,
             stage.losses.objective or self.model.objective,
             new=new and self.progress.step == 0,
-            match=stage.batches.pseudo_pairs > 0,
+            match=stage.match_unpaired,
         )
         self.progress.count(forwards)
         self.state.bank.forget()  # its features are those of the heads before

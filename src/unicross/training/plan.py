@@ -13,12 +13,10 @@ from unicross.batches import (
     hardness,
     random_batches,
     uni_modal_batches,
-    with_more,
 )
 from unicross.stage import Stage
 from unicross.streams import draw_seed, stream
 from unicross.training.dataset import Dataset
-from unicross.training.pseudo_pairs import pseudo_pairs
 from unicross.training.rounds import Clusters, Round, embed_pairs, new_clusters, wrong_among
 from unicross.training.state import State
 
@@ -45,13 +43,9 @@ def plan_epoch(state: State, data: Dataset) -> tuple[Plan, dict[str, float]]:
 
 
 def _new_round(state: State, data: Dataset, rng: np.random.Generator) -> tuple[Round, dict[str, float]]:
-    """The clusters and the pseudo-pairs that the stage asks for; figures of what was made."""
+    """The clusters and the suspects that the stage asks for; figures of what was made."""
     batches, figures, began = state.stage.batches, dict[str, float](), time.monotonic()
-    captioned_by, clusters, suspects = data.captioned_by, None, None
-    if batches.pseudo_pairs and data.has_unpaired:
-        captioned_by, of_pairs, forwards = pseudo_pairs(state.model, data, rng)
-        figures |= of_pairs
-        state.progress.count(forwards)
+    clusters, suspects = None, None
     if batches.drop_suspects or batches.kind == "clustered":
         image, text, forwards = embed_pairs(state.model, data, state.bank)
         state.progress.count(forwards)
@@ -65,14 +59,13 @@ def _new_round(state: State, data: Dataset, rng: np.random.Generator) -> tuple[R
             figures |= of_clusters
     if figures:
         figures["seconds"] = time.monotonic() - began
-    return Round(captioned_by, clusters, suspects), figures
+    return Round(clusters, suspects), figures
 
 
 def epoch_plan(
     data: Dataset, stage: Stage, epoch: int, batch_size: int, round_: Round, rng: np.random.Generator
 ) -> Plan:
     """The batches of one epoch (from 0) of a stage."""
-    batches = stage.batches
     if stage.losses.image_text == 0:
         images = data.images_only if stage.losses.image_image > 0 else data.pairs[:0]
         texts = data.texts_only if stage.losses.text_text > 0 else data.pairs[:0]
@@ -81,11 +74,7 @@ def epoch_plan(
     plan: Plan = []
     while len(plan) < count:  # once, unless pairs were left out: then some are seen twice
         plan += _pair_batches(pairs, stage, epoch, batch_size, round_, rng)
-    plan = plan[:count]
-    if batches.pseudo_pairs and data.has_unpaired:
-        matched = data.images_only[round_.captioned_by[data.images_only] >= 0]
-        plan = with_more(plan, matched, batches.pseudo_pairs, rng)
-    return plan
+    return plan[:count]
 
 
 def _pair_batches(
@@ -118,14 +107,13 @@ def plan_figures(
 ) -> dict[str, float]:
     """How hard the plan's batches are against random ones, and the share of pairs that are masked."""
     pairs = np.flatnonzero(clusters.cluster >= 0)
-    only_pairs = [batch[clusters.cluster[batch] >= 0] for batch in plan]
     figures = {
-        "hardness": hardness(only_pairs, clusters.image, clusters.text),
+        "hardness": hardness(plan, clusters.image, clusters.text),
         "hardness_random": hardness(random_batches(pairs, batch_size, rng), clusters.image, clusters.text),
     }
     if mask_above is not None:
-        masked = sum(int(clusters.masked(batch, mask_above).sum()) for batch in only_pairs)
-        figures["masked"] = masked / max(sum(len(batch) * (len(batch) - 1) for batch in only_pairs), 1)
+        masked = sum(int(clusters.masked(batch, mask_above).sum()) for batch in plan)
+        figures["masked"] = masked / max(sum(len(batch) * (len(batch) - 1) for batch in plan), 1)
     return figures
 
 

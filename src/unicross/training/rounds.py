@@ -46,8 +46,6 @@ class Clusters:
 class Round:
     """What the batches of some epochs are made by."""
 
-    captioned_by: Indices
-    """[N] the item whose captions go with each item's image: see `Dataset.captioned_by`."""
     clusters: Clusters | None = None
     suspects: Indices | None = None
     """Pairs that look wrong and are left out; None: none were looked for."""
@@ -57,9 +55,7 @@ class Round:
         return data.pairs if self.suspects is None else np.setdiff1d(data.pairs, self.suspects)
 
     def state_dict(self) -> dict[str, Tensor]:
-        arrays = {"captioned_by": self.captioned_by}
-        if self.clusters is not None:
-            arrays |= vars(self.clusters)
+        arrays = {} if self.clusters is None else dict(vars(self.clusters))
         if self.suspects is not None:
             arrays["suspects"] = self.suspects
         return {name: torch.from_numpy(values) for name, values in arrays.items()}
@@ -67,8 +63,8 @@ class Round:
     @classmethod
     def from_state_dict(cls, tensors: Mapping[str, Tensor]) -> Round:
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-        captioned_by, suspects = arrays.pop("captioned_by"), arrays.pop("suspects", None)
-        return cls(captioned_by, Clusters(**arrays) if arrays else None, suspects)
+        suspects = arrays.pop("suspects", None)
+        return cls(Clusters(**arrays) if arrays else None, suspects)
 
 
 class FeatureBank:
