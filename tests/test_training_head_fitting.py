@@ -137,6 +137,15 @@ def test_what_came_alone_is_matched_for_better_heads(photos):
     assert rsum[True] > rsum[False]
 
 
+def test_where_all_pairs_are_alike_new_heads_begin_as_they_were_drawn(photos):
+    recipe, model, _ = prepared(photos, FIRST)
+    item = read_splits(recipe.data)[0][0]
+    data = dataset_of([item], model, recipe)
+    fit_heads(model, data, np.random.default_rng(0), new=True)
+    assert model.image.cross.weight.any()
+    assert model.text.cross.weight.isfinite().all()
+
+
 def test_of_many_that_came_alone_a_sample_of_each_kind_is_matched(photos, monkeypatch):
     monkeypatch.setattr(head_fitting, "MOST_ALONE", 3)
     _, model, data = prepared(photos, FIRST, alone=5)
@@ -167,9 +176,11 @@ def test_heads_that_have_been_trained_begin_where_they_are(photos, tmp_path, mon
 
     monkeypatch.setattr(loop, "fit_heads", watched)
     matching = FIRST | {"match_unpaired": True}
-    train(tiny.recipe(photos, matching, tiny.SHARPEN | {"fit_heads": True}), tmp_path / "run")
+    again = tiny.SHARPEN | {"fit_heads": True}
+    train(tiny.recipe(photos, matching, again), tmp_path / "run")
+    train(tiny.recipe(photos, matching | {"epochs": 0}, again), tmp_path / "heads")
     train(tiny.recipe(photos, FIRST, train={"start_from": str(tmp_path / "run")}), tmp_path / "further")
-    assert asked == [(True, True), (False, False), (False, False)]
+    assert asked == [(True, True), (False, False)] * 2 + [(False, False)]
 
 
 @pytest.mark.parametrize(

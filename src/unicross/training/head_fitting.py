@@ -116,7 +116,8 @@ def fit_heads(
         seen: Mapping[str, Features] = pairs
         if new:
             begin, seen = _begin(len(start["image.weight"]), pairs, alone, rng)
-            start.update(begin)
+            if all(weight.any() for weight in begin.values()):  # not where all pictures, or texts, are alike
+                start.update(begin)
         number = len(pairs["image"].first)
         dropout = DROPOUT_OF_FEW if new and number < FEW else DROPOUT
         moved = _moved(start, moving, seen, objective, model.max_scale, model.device, dropout, rng)

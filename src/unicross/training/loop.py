@@ -172,18 +172,18 @@ class Loop:
     def _fit_heads(self, stage: Stage) -> None:
         began = time.monotonic()
         self.emit("fitting")
-        rng = stream(self.recipe.seed, "heads", self.progress.stage)
-        recipe = self.recipe
-        new = recipe.model.pair is None and recipe.train.start_from is None
+        recipe, progress = self.recipe, self.progress
+        random = recipe.model.pair is None and recipe.train.start_from is None
+        moved = progress.step > 0 or any(earlier.fit_heads for earlier in recipe.stages[: progress.stage])
         forwards, matched = fit_heads(
             self.model,
             self.data,
-            rng,
+            stream(recipe.seed, "heads", progress.stage),
             stage.losses.objective or self.model.objective,
-            new=new and self.progress.step == 0,
+            new=random and not moved,
             match=stage.match_unpaired,
         )
-        self.progress.count(forwards)
+        progress.count(forwards)
         self.state.bank.forget()  # its features are those of the heads before
         self.emit("heads", seconds=time.monotonic() - began, matched=matched)
 
