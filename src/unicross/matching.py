@@ -1,4 +1,4 @@
-"""Which pictures and texts choose each other, of such as came alone (Lee 2013's pseudo-labels).
+"""Matching pictures without texts with texts without pictures (Lee 2013's pseudo-labels).
 
 Most of these pairs are wrong by the letter (94 % on Flickr8k with 600 pairs, docs/log.md), and still teach.
 """
