@@ -20,7 +20,7 @@ def test_the_demo_trains_compares_indexes_and_searches(tmp_path, monkeypatch):
     said = CliRunner().invoke(app, ["demo", "--items", "200", "--out", str(tmp_path / "out")])
     assert said.exit_code == 0, said.output
     assert "200 pictures teach little" in said.output
-    assert "rSum less demo_clip's" in said.output
+    assert "rSum minus demo_clip's" in said.output
     assert said.output.count("<- the one described") <= 3
     assert len(re.findall(r"\d\.\d{3}  ", said.output)) >= 9  # three searches, three hits each
     assert (tmp_path / "out" / "store" / "store.json").is_file()

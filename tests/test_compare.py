@@ -76,7 +76,7 @@ def test_what_recipes_begin_with_is_set_beside_them(fake, recipes, tmp_path):
     console.print(table(found))
     shown = console.file.getvalue()
     assert "untrained" in shown.splitlines()[2]
-    assert "rSum less untrained's" in shown
+    assert "rSum minus untrained's" in shown
 
 
 def load(folder):

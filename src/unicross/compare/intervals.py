@@ -48,7 +48,7 @@ def compared_metrics(ranks: Ranks) -> list[str]:
 def paired_difference(
     a: Ranks, b: Ranks, owners: Owners, metrics: Sequence[str] | None = None
 ) -> dict[str, Difference]:
-    """Metrics of b less those of a, each with its 95% interval, by metric; None: all that both have.
+    """Metrics of b minus those of a, each with its 95% interval, by metric; None: all that both have.
 
     Every metric is resampled by the same draws, so that equal ranks always give equal intervals.
     """

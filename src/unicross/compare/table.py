@@ -46,7 +46,7 @@ class RecipeRow(BaseModel):
     compute: float
     minutes: float
     against: dict[str, dict[str, Difference]]
-    """By the label of another row: this row less that one, for each metric that both have."""
+    """By the label of another row: this row minus that one, for each metric that both have."""
 
 
 class Comparison(BaseModel):
@@ -104,7 +104,7 @@ def table(comparison: Comparison) -> Table:
         for name in sums:
             differences = [row.against.get(label, {}).get(name) for row in rows]
             texts = (difference_text(d) if d else "" for d in differences)
-            shown.add_row(f"{metric_text(name)} less {label}'s", *texts)
+            shown.add_row(f"{metric_text(name)} minus {label}'s", *texts)
     if comparison.match == "epochs" and len({row.epochs for row in comparison.rows}) > 1:
         shown.caption = "their epochs differ: each recipe has its own; --match compute adds equal compute"
     return shown
