@@ -53,10 +53,11 @@ def recipe(
 
 SHARDED: dict[str, Any] = {
     "shard": True,
-    "stages": [ALL | {"fit_heads": True}],
+    "stages": [tiny.ALIGN | {"fit_heads": True}, ALL | {"fit_heads": True}],
     "patch_dropout": 0.01,
 }
-"""So little that no patch is left out: which ones would be, each process draws for itself."""
+"""So little that no patch is left out: which ones would be, each process draws for itself. Heads are fitted twice,
+at first and after training steps, which gather the weights."""
 SIGMOID: dict[str, Any] = {
     "stages": [ALL | {"losses": ALL["losses"] | {"objective": "sigmoid"}}],
     "model": {"bias": -10.0, "temperature": 0.1},

@@ -1,7 +1,7 @@
 """Weights and optimiser state spread over the processes, for towers too large for one GPU.
 
 By FSDP2 (`fully_shard`, Zhao et al. 2023): each process keeps a part of every weight, and the whole of a
-layer is full_tensors while that layer computes. Gradients are summed, not averaged, as everywhere here
+layer is gathered while that layer computes. Gradients are summed, not averaged, as everywhere here
 (`distributed`). The temperature is one number and stays whole.
 """
 
