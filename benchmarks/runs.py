@@ -149,7 +149,7 @@ def _last_parts(path: str) -> str:
 
 
 def compare(names: Sequence[str]) -> None:
-    """Print a column a name: means and deviations over seeds, and rSum less the first one's."""
+    """Print a column a name: means and deviations over seeds, and rSum minus the first one's."""
     sides = [_side(name) for name in names]
     table = Table("", *(f"{name}, {len(side)} seeds" for name, side in zip(names, sides, strict=True)))
     for column in (*RECALLS, "rsum", "compute_gflop", "minutes"):
