@@ -56,8 +56,8 @@ SHARDED: dict[str, Any] = {
     "stages": [tiny.ALIGN | {"fit_heads": True}, ALL | {"fit_heads": True}],
     "patch_dropout": 0.01,
 }
-"""So little that no patch is left out: which ones would be, each process draws for itself. Heads are fitted twice,
-at first and after training steps, which gather the weights."""
+"""So little that no patch is left out: which ones would be, each process draws for itself.
+Heads are fitted at first, and once more after training steps."""
 SIGMOID: dict[str, Any] = {
     "stages": [ALL | {"losses": ALL["losses"] | {"objective": "sigmoid"}}],
     "model": {"bias": -10.0, "temperature": 0.1},
